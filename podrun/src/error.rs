@@ -1,0 +1,136 @@
+//! One error type: what was being done, why it failed, and the way out when we know it.
+//!
+//! An error is logged or returned, never both. `doing` names the object (path, name, address); `kind` is only what
+//! a caller could do differently: the command line maps it to an exit code, a CRI server to a gRPC code.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+/// What a caller could do differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// The command line itself is wrong (exit code 2).
+    Usage,
+    /// There is no such pod, container, file.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// The input is wrong: config.json, a flag's value.
+    Invalid,
+    /// Right request, wrong moment: it is running, paused, not started.
+    NotNow,
+    /// This host, kernel or user cannot do it.
+    Unsupported,
+    /// A range, disk or limit is used up.
+    Exhausted,
+    /// The workload's program does not exist in the container (exit code 127).
+    ProgramNotFound,
+    /// The workload's program cannot be executed (exit code 126).
+    ProgramNotExecutable,
+    /// A system call failed.
+    Kernel,
+}
+
+/// `podrun: <doing>: <cause>`, and `  hint: <hint>` where a cure is known.
+pub struct Error {
+    pub kind: Kind,
+    doing: String,
+    cause: String,
+    hint: Option<String>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(kind: Kind, doing: impl Into<String>, cause: impl fmt::Display) -> Self {
+        Self { kind, doing: doing.into(), cause: cause.to_string(), hint: None }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn what_was_being_done(&self) -> &str {
+        &self.doing
+    }
+
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    pub fn cure(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.doing, self.cause)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns a cause into an [`Error`] by saying what was being done.
+pub trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|err| Error::new(kind_of(&err), what(), plain(&err)))
+    }
+}
+
+impl<T> Doing<T> for nix::Result<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(std::io::Error::from).doing(what)
+    }
+}
+
+/// The kernel's own sentence, without Rust's "(os error 2)".
+pub fn plain(err: &std::io::Error) -> String {
+    match err.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+        None => err.to_string(),
+    }
+}
+
+fn kind_of(err: &std::io::Error) -> Kind {
+    use std::io::ErrorKind;
+    match err.kind() {
+        ErrorKind::NotFound => Kind::NotFound,
+        ErrorKind::AlreadyExists => Kind::AlreadyExists,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::Exhausted,
+        ErrorKind::InvalidData | ErrorKind::InvalidInput => Kind::Invalid,
+        ErrorKind::Unsupported => Kind::Unsupported,
+        _ => Kind::Kernel,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_and_a_hint() {
+        let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let err = Err::<(), _>(missing).doing(|| "read /etc/x".into()).unwrap_err().hint("make it");
+        assert_eq!(err.to_string(), "read /etc/x: No such file or directory\n  hint: make it");
+        assert_eq!(err.kind, Kind::NotFound);
+    }
+}

@@ -1,0 +1,2 @@
+//! The `podrun` command.
+fn main() {}

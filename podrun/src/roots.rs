@@ -1,0 +1,126 @@
+//! Where podrun keeps things, and the names on the host that are derived from there.
+//!
+//! What another run-root made is never touched: names of cgroups, bridges and firewall tables carry a short hash of
+//! any run-root that is not the default one.
+
+#![forbid(unsafe_code)]
+
+use crate::id::{ContainerName, NamespaceName, PodId, PodName};
+use std::path::{Path, PathBuf};
+
+pub const DEFAULT_ROOT: &str = "/var/lib/podrun";
+pub const DEFAULT_RUN_ROOT: &str = "/run/podrun";
+
+/// The two directories: `root` survives a reboot, `run` does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    pub root: PathBuf,
+    pub run: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { root: DEFAULT_ROOT.into(), run: DEFAULT_RUN_ROOT.into() }
+    }
+}
+
+impl Roots {
+    pub fn pods(&self) -> PathBuf {
+        self.run.join("pods")
+    }
+
+    pub fn pod(&self, id: &PodId) -> PathBuf {
+        self.pods().join(id.as_str())
+    }
+
+    /// A link `<namespace>_<name>` to each pod's directory: the reservation of the name.
+    pub fn names(&self) -> PathBuf {
+        self.run.join("names")
+    }
+
+    pub fn name(&self, namespace: &NamespaceName, pod: &PodName) -> PathBuf {
+        self.names().join(format!("{namespace}_{pod}"))
+    }
+
+    /// One file for each address in use.
+    pub fn leases(&self) -> PathBuf {
+        self.run.join("leases")
+    }
+
+    /// Network definitions and what podrun changed on the host for them.
+    pub fn networks(&self) -> PathBuf {
+        self.root.join("networks")
+    }
+
+    /// Kubelet's own layout, `<ns>_<pod>_<uid>/<container>/<n>.log`, so that its tools work.
+    pub fn logs(&self) -> PathBuf {
+        match self.root == Path::new(DEFAULT_ROOT) {
+            true => "/var/log/pods".into(),
+            false => self.root.join("log/pods"),
+        }
+    }
+
+    pub fn pod_logs(&self, namespace: &NamespaceName, pod: &PodName, id: &PodId) -> PathBuf {
+        self.logs().join(format!("{namespace}_{pod}_{id}"))
+    }
+
+    pub fn container_logs(
+        &self,
+        namespace: &NamespaceName,
+        pod: &PodName,
+        id: &PodId,
+        container: &ContainerName,
+    ) -> PathBuf {
+        self.pod_logs(namespace, pod, id).join(container.as_str())
+    }
+
+    /// A pod's own volumes; they live and die with the pod.
+    pub fn volumes(&self, id: &PodId) -> PathBuf {
+        self.root.join("volumes").join(id.as_str())
+    }
+
+    /// The directory under each cgroup hierarchy: `podrun`, or `podrun-<hash>`.
+    pub fn cgroup(&self) -> String {
+        format!("podrun{}", self.suffix("-"))
+    }
+
+    /// The default bridge: `podrun0`, or `podrun-<hash>` (15 bytes at the most).
+    pub fn bridge(&self) -> String {
+        match self.suffix("-") {
+            hash if hash.is_empty() => "podrun0".to_owned(),
+            hash => format!("podrun{hash}"),
+        }
+    }
+
+    /// The nftables table: `podrun`, or `podrun_<hash>`.
+    pub fn table(&self) -> String {
+        format!("podrun{}", self.suffix("_"))
+    }
+
+    fn suffix(&self, separator: &str) -> String {
+        if self.run == Path::new(DEFAULT_RUN_ROOT) {
+            return String::new();
+        }
+        // FNV-1a: the name only has to differ between run-roots, and to be the same in every build.
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        for byte in self.run.as_os_str().as_encoded_bytes() {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        format!("{separator}{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_run_root_has_other_names_that_fit() {
+        let plain = Roots::default();
+        let other = Roots { run: "/tmp/x/run".into(), ..Roots::default() };
+        assert_eq!((plain.bridge().as_str(), plain.table().as_str()), ("podrun0", "podrun"));
+        assert_ne!(plain.cgroup(), other.cgroup());
+        assert!(other.bridge().len() <= 15, "{}", other.bridge());
+        assert!(other.table().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    }
+}

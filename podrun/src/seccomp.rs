@@ -1,0 +1,1 @@
+//! seccomp(2) profiles of config.json, compiled to classic BPF.
