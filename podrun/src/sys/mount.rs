@@ -139,3 +139,56 @@ pub fn cwd_is_inside_root() -> io::Result<bool> {
     check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
     Ok(path[0] == b'/')
 }
+
+/// What mount_setattr does, on kernels before 5.12, by mount(2) on /proc/self/fd: for a mount that is attached.
+/// Allocates nothing. Recursion is only there for propagation: ENOSYS otherwise.
+pub fn set_attributes_by_path(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    let mut path = [0u8; 32];
+    let path = fd_path(mount.as_raw_fd(), &mut path);
+    if attributes.propagation != 0 {
+        mount_flags(path, attributes.propagation | if recursive { libc::MS_REC } else { 0 })?;
+    }
+    if attributes.set == 0 && attributes.clear == 0 {
+        return Ok(());
+    }
+    if recursive {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let flags = OLD_FLAGS.iter().filter(|(new, _)| attributes.set & new != 0).fold(0, |flags, (_, old)| flags | old);
+    mount_flags(path, flags | libc::MS_REMOUNT | libc::MS_BIND)
+}
+
+/// mount_setattr(2)'s words beside mount(2)'s.
+const OLD_FLAGS: [(u64, u64); 6] = [
+    (libc::MOUNT_ATTR_RDONLY, libc::MS_RDONLY),
+    (libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
+    (libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
+    (libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
+    (libc::MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+    (libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+];
+
+/// `/proc/self/fd/<number>` as a C string in `buffer`.
+fn fd_path(number: i32, buffer: &mut [u8; 32]) -> &CStr {
+    const PREFIX: &[u8] = b"/proc/self/fd/";
+    buffer[..PREFIX.len()].copy_from_slice(PREFIX);
+    let mut rest = number.unsigned_abs();
+    let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for at in (PREFIX.len()..PREFIX.len() + digits).rev() {
+        buffer[at] = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
+    }
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_descriptor() {
+        for number in [0, 9, 10, 123, i32::MAX] {
+            assert_eq!(fd_path(number, &mut [0; 32]).to_str().unwrap(), format!("/proc/self/fd/{number}"));
+        }
+    }
+}
