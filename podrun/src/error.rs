@@ -34,6 +34,7 @@ pub enum Kind {
 }
 
 /// `podrun: <doing>: <cause>`, and `  hint: <hint>` where a cure is known.
+#[derive(Clone)]
 pub struct Error {
     pub kind: Kind,
     doing: String,
@@ -107,6 +108,16 @@ pub fn plain(err: &std::io::Error) -> String {
     match err.raw_os_error() {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
         None => err.to_string(),
+    }
+}
+
+/// The exit code of `run` and `exec` when the workload never ran: docker's and the shell's habit.
+pub fn exit_code(kind: Kind) -> i32 {
+    match kind {
+        Kind::Usage => 2,
+        Kind::ProgramNotFound => 127,
+        Kind::ProgramNotExecutable => 126,
+        _ => 125,
     }
 }
 

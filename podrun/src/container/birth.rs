@@ -4,6 +4,7 @@
 
 use super::init::{self, Failure, Ground, PodNamespaces, Step};
 use super::plan::{PidNamespace, Plan, Process};
+use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::{Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3};
@@ -26,8 +27,7 @@ pub struct Born {
 pub struct Cradle<'a> {
     /// The cgroup2 directory, where there is one.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The `tasks` files of cgroup v1.
-    pub tasks: &'a [OwnedFd],
+    pub tasks: &'a Tasks,
     pub stdio: [BorrowedFd<'a>; 3],
 }
 
