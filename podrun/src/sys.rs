@@ -4,4 +4,5 @@
 
 pub mod bpf;
 pub mod net;
+pub mod pidfd;
 pub mod seccomp;
