@@ -9,6 +9,7 @@ pub mod fd;
 pub mod mount;
 pub mod net;
 pub mod ns;
+pub mod pidfd;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;
