@@ -12,8 +12,10 @@ pub mod id;
 pub mod roots;
 // Floor 5
 pub mod cgroup;
+pub mod record;
 pub mod seccomp;
 // Floor 6
+pub mod logs;
 pub mod net;
 // Floor 7
 pub mod pump;

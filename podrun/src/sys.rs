@@ -3,5 +3,8 @@
 //! Decides nothing: no defaults, no retries except EINTR, no logging.
 
 pub mod bpf;
+pub mod map;
 pub mod net;
+pub mod pipe;
+pub mod scm;
 pub mod seccomp;

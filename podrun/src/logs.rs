@@ -1,0 +1,2 @@
+//! Reading logs.
+#![forbid(unsafe_code)]
