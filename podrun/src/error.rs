@@ -55,6 +55,31 @@ impl Error {
         self
     }
 
+    /// Not an error at all: the help was asked for, and has been shown.
+    #[must_use]
+    pub fn help_was_shown(mut self) -> Self {
+        self.doing.clear();
+        self.cause.clear();
+        self
+    }
+
+    pub fn is_help(&self) -> bool {
+        self.doing.is_empty() && self.cause.is_empty()
+    }
+
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Puts the larger task before what was being done.
+    #[must_use]
+    pub fn within(mut self, task: impl fmt::Display) -> Self {
+        self.doing = format!("{task}: {}", self.doing);
+        self
+    }
+
     pub fn what_was_being_done(&self) -> &str {
         &self.doing
     }

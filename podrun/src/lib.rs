@@ -34,3 +34,7 @@ pub mod pump;
 pub mod store;
 // Floor 8
 pub mod monitor;
+// Floor 9
+pub mod pod;
+// Floor 10
+pub mod cli;

@@ -26,7 +26,7 @@ use clients::Client;
 use execs::Exec;
 use keep::Store;
 use keepers::{Outlet, Pause};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -160,12 +160,27 @@ enum Alarm {
 struct Container {
     record: ContainerRecord,
     run: Option<Run>,
-    /// Clients that wait for something of it, and for what.
-    waiters: Vec<(u64, socket::Until)>,
+    waiters: Vec<Waiter>,
     /// To be started again as soon as the stop is through.
     restart_after_stop: bool,
     /// To be deleted as soon as the stop is through.
     delete_after_stop: bool,
+}
+
+/// A client that waits for something of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiter {
+    client: u64,
+    until: socket::Until,
+    count: Count,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// It is told of this container.
+    One,
+    /// It waits for several and is told `Done` after the last.
+    Several,
 }
 
 /// The namespaces of the pod, and the way back to the host's.

@@ -73,6 +73,12 @@ impl Stamp {
         format!("{}Z", String::from_utf8_lossy(&self.digits()))
     }
 
+    /// How long ago it was; nothing where the clock was set back.
+    pub fn elapsed(self) -> Duration {
+        let since = |stamp: Self| Duration::new(stamp.secs, stamp.nanos);
+        since(Self::now()).saturating_sub(since(self))
+    }
+
     /// `YYYYMMDD-HHMMSS`, kubelet's ending for a log that was rotated.
     pub fn file_ending(self) -> String {
         let (year, month, day) = date(self.secs / 86_400);

@@ -79,7 +79,8 @@ pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
 impl Waiting {
     /// Lets pause go, and waits until it has become its program.
     pub fn release(self, sysctl: &[(Text, Text)]) -> Result<Child> {
-        socket::send(self.report.as_fd(), b"G", &[], 0).map_or((), drop);
+        // Should it be dead already, its last words say more than a broken pipe.
+        let _ = socket::send(self.report.as_fd(), b"G", &[], 0);
         let mut buffer = [0; 8];
         let (count, _) = socket::receive(self.report.as_fd(), &mut buffer, 0).doing(|| "hear of pause".into())?;
         match buffer[..count] {

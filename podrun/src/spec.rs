@@ -24,7 +24,7 @@ pub struct PodSpec {
     pub sysctl: Vec<(String, String)>,
     pub volumes: Vec<VolumeName>,
     pub add_hosts: Vec<String>,
-    pub dns: Vec<String>,
+    pub dns: Vec<std::net::IpAddr>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
 }

@@ -198,9 +198,9 @@ fn exec_error(process: &Process, failure: Failure) -> Error {
     let err = finish(format!("execute {program}"), failure);
     match failure.errno {
         libc::ENOENT | libc::ENOTDIR => {
-            Error { kind: Kind::ProgramNotFound, ..err }.hint("not in the container's PATH, or its interpreter is missing")
+            err.kind(Kind::ProgramNotFound).hint("not in the container's PATH, or its interpreter is missing")
         }
-        _ => Error { kind: Kind::ProgramNotExecutable, ..err },
+        _ => err.kind(Kind::ProgramNotExecutable),
     }
 }
 

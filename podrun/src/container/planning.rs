@@ -30,7 +30,7 @@ pub struct Host {
 }
 
 /// What of the pod and the image it depends on.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Facts<'a> {
     pub host: &'a Host,
     pub share_pid: SharePid,
@@ -302,10 +302,14 @@ fn oom_score_adj(asked: Option<i32>, host: &Host) -> Result<Text> {
 
 fn filter(document: &Spec, capabilities: u64) -> Result<Option<seccomp::Program>> {
     if let Some(profile) = document.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
-        return seccomp::compile(profile, seccomp::Arch::host()).map(Some);
+        return seccomp::compile(profile, seccomp::native()?).map(Some);
     }
     match annotation(document, SECCOMP_ANNOTATION) {
-        Some("default") => seccomp::default_program(capabilities).map(Some),
+        Some("default") => {
+            let host = seccomp::native()?;
+            let profile = seccomp::default_profile(caps::names(capabilities).into_iter().filter_map(caps::to_oci), host);
+            seccomp::compile(&profile, host).map(Some)
+        }
         _ => Ok(None),
     }
 }

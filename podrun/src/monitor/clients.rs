@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::socket::{Arrival, Inbox, Reply, Request, send};
-use super::{Monitor, Token};
+use super::socket::{Arrival, Inbox, Reply, Request, Until, send};
+use super::{Count, Monitor, Token};
 use crate::error::Error;
+use crate::id::ContainerName;
 use crate::sys::{cred, socket};
 use nix::sys::epoll::EpollFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,7 +52,7 @@ impl Monitor {
             self.unwatch(&client.socket);
         }
         for container in self.containers.values_mut() {
-            container.waiters.retain(|(waiter, _)| *waiter != id);
+            container.waiters.retain(|waiter| waiter.client != id);
         }
     }
 
@@ -60,6 +61,36 @@ impl Monitor {
         let Some(client) = self.clients.get(&id) else { return };
         if send(client.socket.as_fd(), reply, fds).is_err() {
             self.forget_client(id);
+        }
+    }
+
+    /// Tells those who wait for a container to come this far. Whoever waits for several hears `Done` after the last.
+    pub(super) fn tell_waiters(&mut self, name: &ContainerName, reached: impl Fn(Until) -> bool, reply: &Reply) {
+        let Some(container) = self.containers.get_mut(name) else { return };
+        let (heard, left): (Vec<_>, Vec<_>) = container.waiters.drain(..).partition(|waiter| reached(waiter.until));
+        container.waiters = left;
+        for waiter in heard {
+            match (waiter.count, reply) {
+                (Count::One, _) => self.reply(waiter.client, reply, &[]),
+                (Count::Several, Reply::Failed(_)) => {
+                    self.give_up_waiting(waiter.client);
+                    self.reply(waiter.client, reply, &[]);
+                }
+                (Count::Several, _) => self.done_if_last(waiter.client),
+            }
+        }
+    }
+
+    pub(super) fn done_if_last(&mut self, client: u64) {
+        let waits = self.containers.values().any(|container| container.waiters.iter().any(|waiter| waiter.client == client));
+        if !waits {
+            self.reply(client, &Reply::Done, &[]);
+        }
+    }
+
+    fn give_up_waiting(&mut self, client: u64) {
+        for container in self.containers.values_mut() {
+            container.waiters.retain(|waiter| waiter.client != client);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use super::run::{Gate, Run};
 use super::socket::{Reply, Until, unknown_end};
-use super::{Alarm, Monitor, key};
+use super::{Alarm, Count, Monitor, key};
 use crate::id::ContainerName;
 use crate::pump::Command;
 use crate::record::Stamp;
@@ -160,22 +160,13 @@ impl Monitor {
 
     /// The first birth failed: the container does not exist.
     fn never_born(&mut self, name: &ContainerName, err: &crate::error::Error) {
-        let waiters = self.containers.get_mut(name).map(|container| std::mem::take(&mut container.waiters)).unwrap_or_default();
-        for (client, _) in waiters {
-            self.fail(client, err.clone());
-        }
+        self.tell_waiters(name, |_| true, &Reply::Failed(err.clone().into()));
         self.erase(name);
     }
 
     /// A later birth failed: the container stays as it was, with what went wrong.
     fn start_failed(&mut self, name: &ContainerName, err: crate::error::Error) {
-        let Some(container) = self.containers.get_mut(name) else { return };
-        let (heard, left): (Vec<_>, Vec<_>) =
-            container.waiters.drain(..).partition(|(_, until)| *until == Until::Started || *until == Until::Created);
-        container.waiters = left;
-        for (client, _) in heard {
-            self.fail(client, err.clone());
-        }
+        self.tell_waiters(name, |until| until != Until::Exited, &Reply::Failed(err.into()));
         let ended = self.containers.get(name).and_then(|container| container.record.ended.clone());
         if let Some(ended) = ended {
             self.after_end(name, &ended, false);
@@ -202,21 +193,16 @@ impl Monitor {
         }
     }
 
-    /// Whoever waits hears of an end that is one for good. A client that removes the container itself has it kept.
-    fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
+    /// Whoever waits hears of an end that is one for good. A client that removes the container itself has it kept: it
+    /// reads the log first, then asks for the deletion.
+    pub(super) fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
         let Some(container) = self.containers.get_mut(name) else { return };
-        let waiters = std::mem::take(&mut container.waiters);
-        if waiters.iter().any(|(_, until)| *until == Until::Exited) && !container.delete_after_stop {
-            // It reads the log first, then asks for the deletion.
-            container.record.policy.remove = match container.record.policy.remove {
-                Remove::AtExit => Remove::ByHand,
-                other => other,
-            };
+        let attended = container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
+        if attended && !container.delete_after_stop {
+            container.record.policy.remove = Remove::ByHand;
         }
-        let log = Some(container.record.log_path.clone());
-        for (client, _) in waiters {
-            self.reply(client, &Reply::Exited { ended: ended.clone(), log: log.clone() }, &[]);
-        }
+        let reply = Reply::Exited { ended: ended.clone(), log: Some(container.record.log_path.clone()) };
+        self.tell_waiters(name, |_| true, &reply);
     }
 
     /// Plans the next run if the policy wants one; a wish of somebody's wins over it.
@@ -286,8 +272,8 @@ impl Monitor {
         if let Some(logs) = container.record.log_path.parent() {
             let _ = store::gone(std::fs::remove_dir_all(logs));
         }
-        for (client, _) in container.waiters {
-            self.reply(client, &Reply::Done, &[]);
+        for waiter in container.waiters {
+            self.done_if_last(waiter.client);
         }
     }
 

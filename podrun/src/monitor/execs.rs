@@ -97,7 +97,7 @@ impl Monitor {
         };
         let tasks = run.cgroup.tasks()?;
         let cradle = Cradle {
-            cgroup: run.cgroup.into_fd(),
+            cgroup: run.cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
         };

@@ -161,7 +161,7 @@ impl Monitor {
             ],
             hostname: None,
             sysctl: &[],
-            cgroup: home.into_fd(),
+            cgroup: home.unified_fd(),
             tasks: Some(&tasks),
             held: &held,
             argv: Vec::new(),

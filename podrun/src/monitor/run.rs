@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::socket::{Reply, Until};
-use super::{Alarm, Container, Monitor, Token, key};
+use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
 use crate::cgroup::{Cgroup, OomNotifier};
 use crate::container::birth::{self, Cradle, Numbering, Report};
 use crate::container::init::PodNamespaces;
@@ -140,7 +140,7 @@ impl Monitor {
         let oom = cgroup.oom_notifier().unwrap_or(None);
         let tasks = cgroup.tasks()?;
         let cradle = Cradle {
-            cgroup: cgroup.into_fd(),
+            cgroup: cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
         };
@@ -313,18 +313,23 @@ impl Monitor {
 
     /// Tells those who wait for this much.
     fn tell(&mut self, key: u64, reached: Until) {
-        let Ok(name) = self.name_of(key) else { return };
-        let Some(container) = self.containers.get_mut(&name) else { return };
-        let pid = container.run.as_ref().map_or(0, |run| run.pid);
-        let (heard, left): (Vec<_>, Vec<_>) = container.waiters.drain(..).partition(|(_, until)| *until == reached);
-        container.waiters = left;
+        let (Ok(name), Ok(run)) = (self.name_of(key), self.run(key)) else { return };
+        let pid = run.pid;
         let reply = match reached {
             Until::Created => Reply::Created { pid },
             _ => Reply::Started { pid },
         };
-        for (client, _) in heard {
-            self.reply(client, &reply, &[]);
+        // Whoever waits for the end wants to know that it has begun, too.
+        if reached == Until::Started {
+            let rest: Vec<u64> = self.containers.get(&name).map_or(Vec::new(), |container| {
+                let for_the_end = |waiter: &&Waiter| waiter.until == Until::Exited && waiter.count == Count::One;
+                container.waiters.iter().filter(for_the_end).map(|waiter| waiter.client).collect()
+            });
+            for client in rest {
+                self.reply(client, &reply, &[]);
+            }
         }
+        self.tell_waiters(&name, |until| until == reached, &reply);
     }
 
     /// The kernel killed something in this cgroup for memory. If init lives on, that kill is not its end.

@@ -4,7 +4,7 @@
 
 use super::run::Gate;
 use super::socket::{NewContainer, Reply, Request, Until};
-use super::{Alarm, Container, Monitor, key};
+use super::{Alarm, Container, Count, Monitor, Waiter, key};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::pause::SUCCESSOR;
@@ -96,7 +96,7 @@ impl Monitor {
             warnings: new.warnings,
         };
         let container =
-            Container { record, run: None, waiters: vec![(client, until)], restart_after_stop: false, delete_after_stop: false };
+            Container { record, run: None, waiters: vec![waiter(client, until)], restart_after_stop: false, delete_after_stop: false };
         self.containers.insert(name.clone(), container);
         let gate = if until == Until::Created { Gate::Closed } else { Gate::OpensSoon };
         if let Err(err) = self.bear(&name, gate) {
@@ -120,7 +120,7 @@ impl Monitor {
                 self.reply(client, &reply, &[]);
             }
             (_, Until::Started) if ran => self.reply(client, &Reply::Started { pid }, &[]),
-            _ => container.waiters.push((client, until)),
+            _ => container.waiters.push(waiter(client, until)),
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Monitor {
         match &container.run {
             Some(run) if run.gate == Gate::Closed => {
                 let key = run.key;
-                container.waiters.push((client, until));
+                container.waiters.push(waiter(client, until));
                 container.record.state = State::Running;
                 container.record.started_at = Some(Stamp::now().text());
                 // The store first: a successor must know that the gate was to open.
@@ -143,19 +143,20 @@ impl Monitor {
             }
             Some(_) => Err(Error::new(Kind::NotNow, doing(), "it is running already")),
             None => {
-                self.cancel(&Alarm::Restart(name.clone()));
-                let container = self.container_mut(name)?;
-                container.record.backoff = container.record.policy.restart_backoff;
-                container.waiters.push((client, until));
-                let born = self.next_run(name, Gate::OpensSoon);
-                if born.is_err()
-                    && let Some(container) = self.containers.get_mut(name)
-                {
-                    container.waiters.retain(|(waiter, _)| *waiter != client);
-                }
-                born
+                self.begin(name)?;
+                self.container_mut(name)?.waiters.push(waiter(client, until));
+                Ok(())
             }
         }
+    }
+
+    /// The next run of a container that has ended, by somebody's wish.
+    fn begin(&mut self, name: &ContainerName) -> Result<()> {
+        self.cancel(&Alarm::Restart(name.clone()));
+        let container = self.container_mut(name)?;
+        container.record.wanted = Wanted::Running;
+        container.record.backoff = container.record.policy.restart_backoff;
+        self.next_run(name, Gate::OpensSoon)
     }
 
     /// Names as given, or all; each must be there before anything is done to any.
@@ -180,19 +181,15 @@ impl Monitor {
         for name in &names {
             act(self, name)?;
         }
-        // Whoever waits for several containers is told of each end; the client counts.
         for name in names {
-            let container = self.container_mut(&name)?;
-            match (&container.run, &container.record.ended) {
-                (Some(_), _) => container.waiters.push((client, Until::Exited)),
-                (None, ended) => {
-                    let ended = ended.clone().unwrap_or_else(|| super::socket::unknown_end(Stamp::now().text()));
-                    let log = Some(container.record.log_path.clone());
-                    self.reply(client, &Reply::Exited { ended, log }, &[]);
-                }
+            if let Some(container) = self.containers.get_mut(&name)
+                && container.run.is_some()
+            {
+                container.waiters.push(Waiter { client, until: Until::Exited, count: Count::Several });
             }
         }
-        self.done(client)
+        self.done_if_last(client);
+        Ok(())
     }
 
     fn at_once(
@@ -224,7 +221,7 @@ impl Monitor {
                 let ended = container.record.ended.clone();
                 self.save(name)?;
                 if let Some(ended) = ended {
-                    self.tell_waiters(name, &ended);
+                    self.tell_the_end(name, &ended);
                 }
             }
             return Ok(());
@@ -246,14 +243,6 @@ impl Monitor {
         self.cancel(&Alarm::Kill(key));
         self.alarm(grace, Alarm::Kill(key));
         Ok(())
-    }
-
-    fn tell_waiters(&mut self, name: &ContainerName, ended: &store::Ended) {
-        let Some(container) = self.containers.get_mut(name) else { return };
-        let log = Some(container.record.log_path.clone());
-        for (client, _) in std::mem::take(&mut container.waiters) {
-            self.reply(client, &Reply::Exited { ended: ended.clone(), log: log.clone() }, &[]);
-        }
     }
 
     fn kill(&mut self, client: u64, names: Vec<ContainerName>, signal: i32) -> Result<()> {
@@ -279,12 +268,15 @@ impl Monitor {
                 container.record.wanted = Wanted::Running;
                 container.record.backoff = container.record.policy.restart_backoff;
                 container.restart_after_stop = true;
-                container.waiters.push((client, Until::Started));
+                container.waiters.push(Waiter { client, until: Until::Started, count: Count::Several });
             } else {
-                self.start(client, &name, Until::Started)?;
+                self.begin(&name)?;
+                let container = self.container_mut(&name)?;
+                container.waiters.push(Waiter { client, until: Until::Started, count: Count::Several });
             }
         }
-        self.done(client)
+        self.done_if_last(client);
+        Ok(())
     }
 
     fn freeze(&mut self, name: &ContainerName) -> Result<()> {
@@ -348,7 +340,7 @@ impl Monitor {
         match &container.run {
             Some(run) => {
                 let key = run.key;
-                container.waiters.push((client, Until::Created));
+                container.waiters.push(waiter(client, Until::Created));
                 self.outlet.tell(&Command::Reopen { key }, &[]);
                 Ok(())
             }
@@ -359,19 +351,16 @@ impl Monitor {
     pub(super) fn reopened(&mut self, key: u64, errno: i32) {
         let Ok(name) = self.name_of(key) else { return };
         let Some(container) = self.containers.get_mut(&name) else { return };
-        let (heard, left): (Vec<_>, Vec<_>) =
-            container.waiters.drain(..).partition(|(_, until)| *until == Until::Created);
-        container.waiters = left;
         let path = container.record.log_path.clone();
-        for (client, _) in heard {
-            match errno {
-                0 => self.reply(client, &Reply::Done, &[]),
-                errno => {
-                    let err = Err::<(), _>(std::io::Error::from_raw_os_error(errno));
-                    self.fail(client, err.doing(|| format!("open {}", path.display())).unwrap_err());
-                }
-            }
-        }
+        let opened = match errno {
+            0 => Ok(()),
+            errno => Err(std::io::Error::from_raw_os_error(errno)),
+        };
+        let reply = match opened.doing(|| format!("open {}", path.display())) {
+            Ok(()) => Reply::Done,
+            Err(err) => Reply::Failed(err.into()),
+        };
+        self.tell_waiters(&name, |until| until == Until::Created, &reply);
     }
 
     fn delete(&mut self, client: u64, name: &ContainerName, force: bool, grace: Duration) -> Result<()> {
@@ -391,7 +380,7 @@ impl Monitor {
         self.stop(name, grace, None)?;
         let container = self.container_mut(name)?;
         container.delete_after_stop = true;
-        container.waiters.push((client, Until::Exited));
+        container.waiters.push(Waiter { client, until: Until::Exited, count: Count::Several });
         Ok(())
     }
 
@@ -430,4 +419,8 @@ impl Monitor {
         self.leaving = Some(i32::from(SUCCESSOR));
         self.done(client)
     }
+}
+
+fn waiter(client: u64, until: Until) -> Waiter {
+    Waiter { client, until, count: Count::One }
 }
