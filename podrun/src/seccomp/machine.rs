@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::seccomp::Instruction;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -55,10 +56,15 @@ pub(super) fn run(filter: &[Instruction], call: &Call) -> (u32, usize) {
 
 /// A C program of tests/oracles, compiled; none where that is not possible here.
 pub(super) fn built(name: &str, libraries: &[&str]) -> Option<PathBuf> {
-    let source = format!("{}/../tests/oracles/{name}.c", env!("CARGO_MANIFEST_DIR"));
-    let program = std::env::temp_dir().join(format!("podrun-{name}-{}", std::process::id()));
-    let cc = Command::new("cc").arg("-o").arg(&program).arg(source).args(libraries).stderr(Stdio::null()).status();
-    cc.is_ok_and(|status| status.success()).then_some(program)
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let program = root.join("target/oracles").join(name);
+    std::fs::create_dir_all(root.join("target/oracles")).unwrap();
+    // Others may be running the old one, or building one too.
+    let fresh = program.with_extension(std::process::id().to_string());
+    let source = root.join("tests/oracles").join(name).with_extension("c");
+    let cc = Command::new("cc").arg("-o").arg(&fresh).arg(source).args(libraries).stderr(Stdio::null()).status();
+    cc.is_ok_and(|status| status.success()).then(|| std::fs::rename(&fresh, &program).unwrap())?;
+    Some(program)
 }
 
 /// Whoever runs the tests counts these lines.

@@ -76,6 +76,7 @@ ARM64_WANTS = ["RENAMEAT", "NEW_STAT", "SET_GET_RLIMIT", "TIME32_SYSCALLS", "SYS
 
 # The libc crate lists it for arm; the kernel keeps the number free there.
 NOT_ON_ARM = ["memfd_secret"]
+LIBC_ERRS = [("arm", "memfd_secret")]
 
 X32_BIT = 0x40000000
 
@@ -93,23 +94,29 @@ def header(file, *flags):
     return found
 
 
-def arm():
-    """The libc crate's SYS_ constants for arm."""
-    metadata = json.loads(subprocess.check_output(["cargo", "metadata", "--format-version", "1"], cwd=HERE))
+def libc_crate():
+    """The libc crate's SYS_ constants, by ABI."""
+    command = ["cargo", "metadata", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]
+    metadata = json.loads(subprocess.check_output(command, cwd=HERE))
     manifest = next(p["manifest_path"] for p in metadata["packages"] if p["name"] == "libc")
-    source = pathlib.Path(manifest).parent / "src/unix/linux_like/linux/gnu/b32/arm/mod.rs"
-    return {name: int(number) for name, number in
-            re.findall(r"pub const SYS_(\w+): c_long = (\d+);", source.read_text()) if name not in NOT_ON_ARM}
+    gnu = pathlib.Path(manifest).parent / "src/unix/linux_like/linux/gnu"
+    files = {"x86_64": "b64/x86_64/not_x32.rs", "x86": "b32/x86/mod.rs", "x32": "b64/x86_64/x32.rs",
+             "aarch64": "b64/aarch64/mod.rs", "arm": "b32/arm/mod.rs"}
+    constant = re.compile(r"pub const SYS_(\w+): c_long = (?:__X32_SYSCALL_BIT \+ )?(\d+);")
+    bit = {"x32": X32_BIT}
+    return {abi: {name: int(number) | bit.get(abi, 0) for name, number in constant.findall((gnu / file).read_text())}
+            for abi, file in files.items()}
 
 
 def tables():
+    libc = libc_crate()
     wants = [f"-D__ARCH_WANT_{want}" for want in ARM64_WANTS]
     found = {
         "x86_64": header(HEADERS + "unistd_64.h"),
         "x86": header(HEADERS + "unistd_32.h"),
         "x32": header(HEADERS + "unistd_x32.h", f"-D__X32_SYSCALL_BIT={X32_BIT}"),
         "aarch64": header("/usr/include/asm-generic/unistd.h", "-D__BITS_PER_LONG=64", *wants),
-        "arm": arm(),
+        "arm": {name: number for name, number in libc["arm"].items() if name not in NOT_ON_ARM},
     }
     # The calls of the year 2038: one number for all 32-bit ABIs, so x86's header says arm's.
     found["arm"] |= {name: number for name, number in found["x86"].items() if 403 <= number <= 423}
@@ -123,6 +130,8 @@ def tables():
         for number, name, _ in NEWER_ON.get(abi, []):
             assert table.get(name, number) == number, (abi, name)
             table[name] = number
+        for name, number in libc[abi].items():
+            assert (abi, name) in LIBC_ERRS or table.get(name) == number, (abi, name, number, table.get(name))
     return found
 
 
