@@ -1,0 +1,12 @@
+//! The pump as its monitor sees it, and the logs as their readers see them: real processes, real pipes, real files.
+
+mod basics;
+mod disk;
+mod storm;
+mod world;
+
+#[test]
+#[ignore = "the pump process of the other tests"]
+fn be_a_pump() {
+    world::be_a_pump();
+}
