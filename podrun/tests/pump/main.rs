@@ -2,6 +2,7 @@
 
 mod basics;
 mod disk;
+mod follow;
 mod storm;
 mod world;
 

@@ -5,6 +5,7 @@ use crate::world::Dir;
 use crate::world::Monitor;
 use crate::world::all_logs;
 use crate::world::eventually;
+use crate::world::many;
 use crate::world::said;
 use crate::world::say;
 use crate::world::tags;
@@ -18,11 +19,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
-
-/// `make stress` asks for more.
-fn many(plain: usize, stress: usize) -> usize {
-    if std::env::var_os("PODRUN_STRESS").is_some() { stress } else { plain }
-}
 
 /// One line: of any length, some very long, some empty, some with NULs.
 fn line(dice: &mut Dice, text: &mut Vec<u8>) {
