@@ -151,8 +151,12 @@ impl Log {
         let mut old = self.rotated()?;
         let name = self.name()?.rotated(now, old.last().map(|(name, _)| name));
         let to = self.path.with_file_name(name.to_string());
-        fs::rename(&self.path, &to)?;
-        old.push((name, to));
+        match fs::rename(&self.path, &to) {
+            Ok(()) => old.push((name, to)),
+            // Somebody else has just renamed it.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
         self.close();
         let reopened = self.place();
         let kept = usize::try_from(self.max_files.saturating_sub(1)).unwrap_or(usize::MAX);
