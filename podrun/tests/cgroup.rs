@@ -2,6 +2,7 @@
 //! private view with cgroup2 alone. Every test works under a directory of its own that is gone at the end.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stderr)] // a test that skips says so
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
