@@ -338,7 +338,7 @@ pub(super) mod tests {
     #[test]
     fn v1_grants_what_the_rules_grant_or_refuses_them() {
         let (mut dice, mut reduced) = (Dice(42), 0);
-        for _ in 0..20_000 {
+        for _ in 0..6_000 {
             let rules = dice.rules();
             let Ok(state) = reduce(&rules, "x") else { continue };
             reduced += 1;
@@ -350,7 +350,7 @@ pub(super) mod tests {
                 assert!(real == wanted || crossing, "{rules:?} denies {:?} {:#b}", request.pattern(), request.access);
             }
         }
-        assert!(reduced > 5_000, "only {reduced} rule lists could be reduced");
+        assert!(reduced > 1_500, "only {reduced} rule lists could be reduced");
     }
 
     fn oci(json: &str) -> Vec<LinuxDeviceCgroup> {

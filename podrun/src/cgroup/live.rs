@@ -85,7 +85,7 @@ impl Cgroup {
             return Err(Error::new(Kind::NotNow, format!("make the cgroup {}", plan.place), "its parent is frozen")
                 .hint("a process put there would never run; resume the pod first"));
         }
-        cgroup.apply(plan)?;
+        plan.leaves.iter().zip(&cgroup.leaves).try_for_each(|(leaf, open)| open.apply(leaf))?;
         Ok(cgroup)
     }
 
@@ -112,16 +112,18 @@ impl Cgroup {
         Ok(Self { place: plan.place.clone(), leaves: plan.leaves.iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// Carries out the writes of a plan: at creation, and for `update`.
-    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+    /// Carries out a plan of [`super::plan::update`]. What a limit before the refused one changed stays changed.
+    pub fn update(plan: &CgroupPlan) -> Result<()> {
         for leaf in &plan.leaves {
-            let Some(open) = self.leaves.iter().find(|open| open.path == plan.directory(leaf)) else {
-                return Err(not_a_member(plan, leaf));
+            let mount = open_tree(&leaf.tree, leaf.dialect)?;
+            let open = match Open::new(&mount, &plan.place, leaf.dialect, &leaf.tree) {
+                Err(err) if err.kind == Kind::NotFound => return Err(not_a_member(plan, leaf)),
+                other => other?,
             };
-            open.write_all(&leaf.writes)?;
-            if let Some(program) = &leaf.devices {
-                open.attach(program)?;
+            if leaf.dialect == Dialect::V2 {
+                prepare_parents(&mount, &plan.place, leaf)?;
             }
+            open.apply(leaf)?;
         }
         Ok(())
     }
@@ -178,6 +180,11 @@ impl Open {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(mount, place.as_str(), flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
         Ok(Self { dialect, controllers: tree.controllers.clone(), path, fd })
+    }
+
+    fn apply(&self, leaf: &Leaf) -> Result<()> {
+        self.write_all(&leaf.writes)?;
+        leaf.devices.as_ref().map_or(Ok(()), |program| self.attach(program))
     }
 
     pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
@@ -263,19 +270,21 @@ impl Open {
     }
 }
 
-/// Before Linux 5.11 a program is charged to RLIMIT_MEMLOCK, 64 KiB by default; there the limit is raised as far as
-/// it goes. Newer kernels charge the memory cgroup and need neither the limit nor CAP_SYS_RESOURCE.
+/// Before Linux 5.11 a program is charged to RLIMIT_MEMLOCK, 64 KiB by default: there the limit is lifted for the
+/// moment, so that no container inherits it. Newer kernels charge the memory cgroup and need neither the limit nor
+/// CAP_SYS_RESOURCE.
 fn load(instructions: &[u64]) -> nix::Result<OwnedFd> {
     let load = || bpf::load_cgroup_device(instructions, "podrun_devices", &mut []);
     match load() {
         Err(Errno::EPERM) => {}
         other => return other,
     }
-    let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-    let unlimited = libc::RLIM_INFINITY;
-    setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited)
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY)
         .or_else(|_| setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard))?;
-    load()
+    let loaded = load();
+    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
+    loaded
 }
 
 fn refused_program(doing: String, errno: Errno) -> Error {

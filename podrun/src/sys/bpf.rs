@@ -16,7 +16,6 @@ const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 /// Programs of parents and later programs run too; a device is allowed when all of them allow it.
 const BPF_F_ALLOW_MULTI: u32 = 2;
-const BPF_F_REPLACE: u32 = 4;
 
 /// The part of `union bpf_attr` that BPF_PROG_LOAD had from Linux 4.17 on; the kernel takes what is missing as zero.
 #[repr(C)]
@@ -42,6 +41,18 @@ struct ProgAttach {
     attach_type: u32,
     attach_flags: u32,
     replace_bpf_fd: libc::c_int,
+}
+
+impl ProgAttach {
+    fn new(cgroup: &impl AsFd, program: &impl AsFd, attach_flags: u32) -> Self {
+        Self {
+            target_fd: cgroup.as_fd().as_raw_fd(),
+            attach_bpf_fd: program.as_fd().as_raw_fd(),
+            attach_type: BPF_CGROUP_DEVICE,
+            attach_flags,
+            replace_bpf_fd: 0,
+        }
+    }
 }
 
 /// Whole, since newer kernels answer in the last fields without a look at the size that they were given.
@@ -95,22 +106,7 @@ pub fn load_cgroup_device(instructions: &[u64], name: &str, log: &mut [u8]) -> n
 
 /// BPF_PROG_ATTACH with BPF_F_ALLOW_MULTI: the program stays as long as the cgroup does.
 pub fn attach_cgroup_device(cgroup: impl AsFd, program: impl AsFd) -> nix::Result<()> {
-    attach(&cgroup, &program, BPF_F_ALLOW_MULTI, 0)
-}
-
-/// The same with BPF_F_REPLACE (Linux 5.6): `program` takes the place of `old` in one step.
-pub fn replace_cgroup_device(cgroup: impl AsFd, program: impl AsFd, old: impl AsFd) -> nix::Result<()> {
-    attach(&cgroup, &program, BPF_F_ALLOW_MULTI | BPF_F_REPLACE, old.as_fd().as_raw_fd())
-}
-
-fn attach(cgroup: &impl AsFd, program: &impl AsFd, attach_flags: u32, replace_bpf_fd: libc::c_int) -> nix::Result<()> {
-    let mut attr = ProgAttach {
-        target_fd: cgroup.as_fd().as_raw_fd(),
-        attach_bpf_fd: program.as_fd().as_raw_fd(),
-        attach_type: BPF_CGROUP_DEVICE,
-        attach_flags,
-        replace_bpf_fd,
-    };
+    let mut attr = ProgAttach::new(&cgroup, &program, BPF_F_ALLOW_MULTI);
     // SAFETY: ProgAttach is laid out as the kernel's union for this command and holds no pointer; both descriptors
     // are borrowed for the whole call.
     unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)
@@ -118,13 +114,7 @@ fn attach(cgroup: &impl AsFd, program: &impl AsFd, attach_flags: u32, replace_bp
 
 /// BPF_PROG_DETACH.
 pub fn detach_cgroup_device(cgroup: impl AsFd, program: impl AsFd) -> nix::Result<()> {
-    let mut attr = ProgAttach {
-        target_fd: cgroup.as_fd().as_raw_fd(),
-        attach_bpf_fd: program.as_fd().as_raw_fd(),
-        attach_type: BPF_CGROUP_DEVICE,
-        attach_flags: 0,
-        replace_bpf_fd: 0,
-    };
+    let mut attr = ProgAttach::new(&cgroup, &program, 0);
     // SAFETY: as for attach.
     unsafe { bpf(BPF_PROG_DETACH, &mut attr) }.map(drop)
 }

@@ -1,5 +1,7 @@
 //! Plans as tables: what config.json asks on the left, what is written on the right.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::error::Result;
 
