@@ -36,6 +36,7 @@ use std::fs;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 /// A pod on a network: what its record says about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,28 +86,25 @@ fn lease(roots: &Roots, pod: &PodId, host: &Netlink) -> Result<(Flock<File>, Net
     // Alone with the network, no other pod is between its lease and its link: what has no link is a crash's.
     let (held, network) = bridge::hold_alone(roots)?;
     let pool = network.pool(roots);
-    pool.reclaim()?;
+    let until = Instant::now() + GRACE;
     loop {
+        pool.reclaim()?;
         match pool.take(pod)? {
             Taken::Lease(lease) => return Ok((held, network, lease)),
-            Taken::Full { leases, lingering } => match orphan(roots, host, &lingering)? {
-                // It would go by itself, some milliseconds later; here somebody waits for its address.
-                Some(link) => host.delete(&link)?,
-                None => return Err(exhausted(&pool, leases)),
-            },
+            Taken::Full { leases } => {
+                match Leftover::look(roots, host, &|pod| roots.pod(pod).exists())?.links.first() {
+                    // It would go by itself, some milliseconds later; here somebody waits for its address.
+                    Some(link) => host.delete(&link.name)?,
+                    None if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                    None => return Err(exhausted(&pool, leases)),
+                }
+            }
         }
     }
 }
 
-/// The first of these links whose pod is gone.
-fn orphan(roots: &Roots, host: &Netlink, lingering: &[String]) -> Result<Option<String>> {
-    if lingering.is_empty() {
-        return Ok(None);
-    }
-    let dead = |link: &Link| bridge::owner(link).is_some_and(|pod| !roots.pod(&pod).exists());
-    let named = |link: &Link| link.second_names.iter().any(|name| lingering.contains(name));
-    Ok(host.links()?.into_iter().find(|link| named(link) && dead(link)).map(|link| link.name))
-}
+/// How long a range may be full only because the links of pods that were just killed are on their way out.
+const GRACE: Duration = Duration::from_secs(2);
 
 fn exhausted(pool: &Pool, leases: usize) -> Error {
     let doing = format!("take an address of {}", pool.subnet);
