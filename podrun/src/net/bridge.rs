@@ -236,9 +236,8 @@ pub fn remains(roots: &Roots) -> Result<Vec<String>> {
     if nft::table_exists(&roots.table())? {
         found.push(format!("nftables table inet {}", roots.table()));
     }
-    if let Some(Network { former: Some(former), .. }) = remembered(roots) {
-        let now = forward::now()?;
-        let changed: Vec<_> = forward::to_turn_off(&former, &now).cloned().collect();
+    if let Some(network) = remembered(roots) {
+        let changed = network.turned_on(&forward::now()?);
         if !changed.is_empty() {
             found.push(format!("forwarding of {}", changed.join(", ")));
         }
@@ -249,6 +248,16 @@ pub fn remains(roots: &Roots) -> Result<Vec<String>> {
 impl Network {
     pub fn pool(&self, roots: &Roots) -> Pool {
         Pool::new(roots, &self.name, self.subnet, self.gateway)
+    }
+
+    /// The host's own interfaces whose forwarding podrun turned on; not what goes with its network anyway.
+    pub fn turned_on(&self, now: &forward::Now) -> Vec<String> {
+        let ours = |name: &str| {
+            let pods = |end: &str| end.len() == 11 && end.bytes().all(|b| b.is_ascii_hexdigit());
+            name == self.bridge || name.strip_prefix("veth").is_some_and(pods)
+        };
+        let changed = self.former.iter().flat_map(|former| forward::to_turn_off(former, now));
+        changed.filter(|name| !ours(name)).cloned().collect()
     }
 
     /// What the user of a new pod should know.

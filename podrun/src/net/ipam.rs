@@ -48,10 +48,9 @@ pub struct Pool {
 #[derive(Debug)]
 pub enum Taken {
     Lease(Lease),
-    /// No address is free now; those of `lingering` will be when these links are gone.
+    /// No address is free.
     Full {
         leases: usize,
-        lingering: Vec<String>,
     },
 }
 
@@ -65,8 +64,6 @@ pub struct Entry {
 /// The file that is the pool's lock and holds the address that was handed out last. A hint: any content is fine.
 const LAST: &str = ".last";
 const HOLDER: &str = "pod-";
-/// At most so many links are named when a range is full: enough to go on.
-const LINGERING: usize = 64;
 
 impl Pool {
     pub fn new(roots: &Roots, network: &str, subnet: Cidr, gateway: IpAddr) -> Self {
@@ -81,26 +78,21 @@ impl Pool {
             return Err(Error::new(Kind::AlreadyExists, doing, "it is attached already"));
         }
         match self.search(&last)? {
-            Ok(address) => self.write(&last, address, pod).map(Taken::Lease),
-            Err(lingering) => Ok(Taken::Full { leases: survey(&self.directory)?.len(), lingering }),
+            Some(address) => self.write(&last, address, pod).map(Taken::Lease),
+            None => Ok(Taken::Full { leases: survey(&self.directory)?.len() }),
         }
     }
 
-    /// The first address after the last one that is free; else the links that keep addresses from being free.
-    fn search(&self, last: &File) -> Result<Result<IpAddr, Vec<String>>> {
-        let mut lingering = Vec::new();
+    /// The first address after the last one that has neither a lease nor a link.
+    fn search(&self, last: &File) -> Result<Option<IpAddr>> {
         for offset in next_fit(self.usable(), self.last(last)) {
             let address = self.subnet.nth(offset);
-            if address == self.gateway || self.directory.join(address.to_string()).exists() {
-                continue;
-            }
-            match link_name(address) {
-                name if !link_exists(&name)? => return Ok(Ok(address)),
-                name if lingering.len() < LINGERING => lingering.push(name),
-                _ => {}
+            let leased = address == self.gateway || self.directory.join(address.to_string()).exists();
+            if !leased && !link_exists(&link_name(address))? {
+                return Ok(Some(address));
             }
         }
-        Ok(Err(lingering))
+        Ok(None)
     }
 
     /// Holder first, address last: a crash in between leaves what `release` finds.

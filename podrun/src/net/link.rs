@@ -125,22 +125,21 @@ impl Netlink {
     /// The pod's side: the interface up, its address, and the way out. No duplicate address detection: podrun leased
     /// the address, so nobody else has it.
     pub fn configure(&self, interface: &str, address: Cidr, gateway: Option<IpAddr>) -> Result<()> {
-        let doing = || format!("give {interface} the address {address}");
-        let index = crate::sys::net::link_index(interface).doing(doing)?;
-        self.configure_index(index, address, gateway).map_err(|err| Error::new(err.kind, doing(), err.cause()))
-    }
-
-    fn configure_index(&self, index: u32, address: Cidr, gateway: Option<IpAddr>) -> Result<()> {
-        let doing = || "configure the pod's interface".to_owned();
-        let up = LinkUnspec::new_with_index(index).up().build();
-        let up_with_address = try_join(self.handle.link().set(up).execute(), self.add_address_request(index, address));
-        match gateway {
-            None => self.wait(up_with_address, doing).map(drop),
-            Some(gateway) => {
-                let route = self.handle.route().add(default_route(gateway)).execute();
-                self.wait(try_join(up_with_address, route), doing).map(drop)
+        let links = self.handle.link();
+        let configured = async {
+            let up = links.set(LinkUnspec::new_with_name(interface).up().build()).execute();
+            let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>();
+            let ((), found) = try_join(up, found).await?;
+            let index = found.first().map_or(0, |link| link.header.index);
+            let address = self.add_address_request(index, address);
+            match gateway {
+                Some(gateway) => {
+                    try_join(address, self.handle.route().add(default_route(gateway)).execute()).await.map(drop)
+                }
+                None => address.await,
             }
-        }
+        };
+        self.wait(configured, || format!("give {interface} the address {address}"))
     }
 
     async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {

@@ -19,6 +19,27 @@ pub fn set_link_down(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// SIOCETHTOOL with ETHTOOL_GLINK: whether the link `name` has a carrier. Since Linux 6.8 the kernel first finishes
+/// what a change of carrier has left to its link watch (netdevice's queue and, for a bridge's port, its state).
+pub fn has_carrier(name: &str) -> io::Result<bool> {
+    let (socket, mut request) = about(name)?;
+    let mut value = EthtoolValue { cmd: ETHTOOL_GLINK, data: 0 };
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL reads one `ifreq` and, through `ifr_data`, for this command reads and writes one
+    // `ethtool_value`; both live on this stack beyond the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) })?;
+    Ok(value.data != 0)
+}
+
+/// struct ethtool_value of linux/ethtool.h.
+#[repr(C)]
+struct EthtoolValue {
+    cmd: u32,
+    data: u32,
+}
+
+const ETHTOOL_GLINK: u32 = 0x0a;
+
 /// SIOCGIFINDEX: the index of the interface that has `name` as its name or as an alternative name.
 pub fn link_index(name: &str) -> nix::Result<u32> {
     nix::net::if_::if_nametoindex(name)
@@ -48,8 +69,10 @@ mod tests {
         for name in ["sixteen-bytes-xx", "a\0b", "nosuch0"] {
             let err = set_link_down(name).unwrap_err();
             assert_eq!(err.raw_os_error(), Some(libc::ENODEV), "{name:?}");
+            assert!(has_carrier(name).is_err(), "{name:?}");
         }
         assert_eq!(link_index("nosuch0"), Err(Errno::ENODEV));
         assert_eq!(link_index("lo"), Ok(1));
+        assert!(has_carrier("lo").is_ok());
     }
 }
