@@ -335,6 +335,16 @@ fn pause_is_not_dumpable_so_that_its_owner_cannot_take_the_store() {
     assert!(!owner.output().unwrap().status.success(), "its own user could look at the store");
 }
 
+// proc(5), comm: execve(2) names a process after its file, which is a number when there is only a descriptor.
+#[test]
+fn pause_is_called_pause_whatever_it_is_executed_from() {
+    let other = "/usr/bin/perl -e 'link q(pause), q(image); exec { q(./image) } @ARGV'";
+    let pause = Pause::start(As::Pid1, other, None);
+    let program = fs::read_link(format!("/proc/{}/exe", pause.pid)).unwrap();
+    assert!(program.ends_with("image"), "{program:?}");
+    assert_eq!(field(pause.pid, "Name").unwrap(), "pause");
+}
+
 #[test]
 fn pause_inherits_its_descriptors_and_closes_none() {
     let pause = Pause::keeping(As::Pid1, OBEYING);
@@ -398,7 +408,7 @@ fn pause_survives_a_storm_of_all_other_signals_and_keeps_none_pending() {
     });
 }
 
-// A trial of the design: an orphan that dies is a zombie for ever if nobody waits for it.
+// An orphan that dies is a zombie for ever if nobody waits for it.
 #[test]
 fn ten_thousand_zombies_are_reaped_and_a_full_status_pipe_is_no_obstacle() {
     in_both_places(|place| {
@@ -531,10 +541,10 @@ fn about(gap: f64, wanted: f64) -> bool {
 #[test]
 fn a_dying_monitor_is_started_at_once_then_after_10_ms_and_so_on_up_to_10_s() {
     let pause = Pause::keeping(As::Pid1, "cat /proc/uptime >> died; exit 1");
-    sleep(Duration::from_secs(21)); // The eleventh wait, the last before the limit, ends at 10.23 s.
-    let gaps = gaps(&pause.lines("died", 13));
+    sleep(Duration::from_secs(30)); // Two waits of 10 s follow those that sum up to 10.23 s.
+    let gaps = gaps(&pause.lines("died", 14));
     assert!(about(gaps[0], 0.0), "the first time at once: {gaps:?}");
-    let doubling = (0..10).map(|n| 0.01 * f64::from(1 << n)).chain([10.0]);
+    let doubling = (0..10).map(|n| 0.01 * f64::from(1 << n)).chain([10.0, 10.0]);
     for (gap, wanted) in gaps[1..].iter().zip(doubling) {
         assert!(about(*gap, wanted), "{wanted} s wanted in {gaps:?}");
     }
