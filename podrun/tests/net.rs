@@ -827,4 +827,31 @@ cases! {
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.contains("said nft is not on PATH") && told.contains("install nftables"), "{told}");
     }
+
+    /// A prune that began before a pod was made does not take its bridge, its rules or its address.
+    fn a_prune_beside_births_takes_nothing_that_lives(host) {
+        let mut pods: Vec<_> = (0..20).map(|_| Other::start(&host)).collect();
+        let mut prunes = 0;
+        let addresses: Vec<_> = pods.iter_mut().map(|pod| {
+            prunes += 1;
+            assert_eq!(host.prune(), Vec::<String>::new(), "prune {prunes}");
+            pod.line()
+        }).collect();
+        assert!(addresses.iter().all(|address| pings(&here(), address)), "{addresses:?}");
+        let ids: Vec<_> = pods.iter().map(|pod| pod.id.clone()).collect();
+        assert_eq!(host.bad(&ids), []);
+        // And with nothing but births and deaths, each prune may take all or nothing, but the next pod always lives.
+        drop(pods);
+        for _ in 0..20 {
+            let pod = host.pod();
+            std::thread::scope(|scope| {
+                let pruning = scope.spawn(|| prune(&host.roots, &[], Prune::Now));
+                host.delete(pod);
+                let next = host.pod();
+                pruning.join().unwrap().unwrap();
+                assert!(answers(&next));
+                host.delete(next);
+            });
+        }
+    }
 }
