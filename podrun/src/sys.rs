@@ -3,5 +3,16 @@
 //! Decides nothing: no defaults, no retries except EINTR, no logging.
 
 pub mod bpf;
+pub mod clone;
+pub mod cred;
+pub mod fd;
+pub mod map;
+pub mod mount;
 pub mod net;
+pub mod ns;
+pub mod pidfd;
+pub mod pipe;
+pub mod scm;
 pub mod seccomp;
+pub mod socket;
+pub mod tty;
