@@ -298,5 +298,5 @@ fn the_default_profile_costs_less_than_libseccomps() {
         steps[1] / calls,
         worst[1],
     ));
-    assert!(steps[0] < steps[1] && worst[0] < worst[1] && ours.len() < theirs.len());
+    assert!(2 * steps[0] <= steps[1] && 2 * worst[0] <= worst[1] && 3 * ours.len() <= theirs.len());
 }
