@@ -118,7 +118,10 @@ impl Container {
     pub(super) fn turn(&mut self, stream: Stream, tools: &mut Tools<'_>) -> io::Result<()> {
         let (now, finishing, failing) = (tools.now, self.finish.is_some(), self.trouble.is_some());
         let held = self.held(stream)?;
-        match held.take_in()? {
+        let before = held.held;
+        let intake = held.take_in()?;
+        tools.desk.moved += held.held - before;
+        match intake {
             Intake::Nothing => return Ok(()),
             Intake::Took if failing => return Ok(()),
             Intake::Took => {}
