@@ -57,6 +57,8 @@ pub(super) struct Reader {
     listing_due: bool,
     /// Something was written since the end was last reached.
     awake: bool,
+    /// Which file was the newest at first, and how long it was: who does not follow stops there, however fast it grows.
+    stop: Option<(u64, u64)>,
     /// For each stream, whether the line that goes on is shown.
     showing: [Option<bool>; 2],
 }
@@ -71,6 +73,7 @@ impl Reader {
             current: None,
             listing_due: true,
             awake: true,
+            stop: None,
             showing: [None; 2],
         }
     }
@@ -108,11 +111,16 @@ impl Reader {
     fn show_block(&mut self, mut current: Current, block: &mut [u8], sink: &mut Sink<'_>) -> Result<Progress> {
         let doing = format!("read the log {}", self.dir.join(current.name.to_string()).display());
         let len = read(&current, block).doing(|| doing.clone())?;
-        let shown = whole_lines(&block[..len]);
+        let most = self.left_of(&current, len).doing(|| doing.clone())?;
+        let shown = whole_lines(&block[..most]);
         if shown > 0 {
             current.at += u64::try_from(shown).unwrap_or(0);
             self.current = Some(current);
             return Ok(self.pass_on(&block[..shown], sink));
+        }
+        if most < len {
+            self.awake = false;
+            return Ok(Progress::CaughtUp);
         }
         // The end, for now. A next file says that this one gets no more.
         let next = self.next(&mut current).doing(|| doing.clone())?;
@@ -130,6 +138,13 @@ impl Reader {
         };
         self.current = Some(current);
         Ok(progress)
+    }
+
+    /// How much of a block is to be shown, when not following.
+    fn left_of(&self, current: &Current, len: usize) -> io::Result<usize> {
+        let Some((inode, end)) = self.stop else { return Ok(len) };
+        let last = current.file.metadata()?.ino() == inode;
+        Ok(if last { usize::try_from(end.saturating_sub(current.at)).map_or(len, |left| left.min(len)) } else { len })
     }
 
     /// At the end of the newest file.
@@ -201,8 +216,9 @@ impl Reader {
                 Run::Previous => files.iter().map(|(name, _)| name.run).rfind(|run| Some(*run) < last),
             };
             files.retain(|(name, _)| Some(name.run) == run);
-            if files.is_empty() {
-                return Ok(None);
+            let Some((_, newest)) = files.last() else { return Ok(None) };
+            if self.options.watch == Watch::Not {
+                self.stop = fs::symlink_metadata(newest).ok().map(|meta| (meta.ino(), meta.len()));
             }
             if let Some(start) = self.start_in(&files)? {
                 return Ok(Some(start));

@@ -352,6 +352,14 @@ impl Container {
         self.settle(held, tools)
     }
 
+    /// The container is about to be forgotten: one last try to say what its log lacks.
+    pub(super) fn part(&mut self, tools: &mut Tools<'_>) -> io::Result<()> {
+        match self.trouble {
+            Some(_) => self.retry(tools),
+            None => Ok(()),
+        }
+    }
+
     /// Tries to write again: first a line that says what is missing, then what was kept.
     fn retry(&mut self, tools: &mut Tools<'_>) -> io::Result<()> {
         self.trouble = None;

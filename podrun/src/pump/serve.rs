@@ -209,6 +209,7 @@ impl Pump {
             Command::Forget { key } => {
                 self.waiting.retain(|(_, add, _)| add.key != key);
                 if let Some(at) = self.find(key) {
+                    self.with(at, now, Container::part);
                     self.forget(at);
                 }
             }

@@ -70,7 +70,7 @@ fn a_full_disk_stops_nobody_and_the_log_says_what_is_missing() {
     assert!(log.iter().any(|line| line.ends_with(" bytes lost: No space left on device")));
     let lines = full.iter().filter(|b| **b == b'\n').count() + log.len() - 1000;
     let written = lines - log.iter().filter(|line| line.contains("podrun: ")).count() - 1;
-    assert_eq!(lost as usize + written * 100, 50_000 * 100, "every byte is in the log or counted");
+    assert_eq!(usize::try_from(lost).unwrap() + written * 100, 50_000 * 100, "every byte is in the log or counted");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn killed_pumps_on_a_full_disk_still_count_right() {
     let log = || tags(&crate::world::all_logs(&dir.0.join("a")));
     eventually("the mark", || lost_in(&log()) == lost);
     let written: usize = said(&crate::world::all_logs(&dir.0.join("a")))[0].len();
-    assert_eq!(written + lost as usize, 10_000_000, "every byte is in the log or counted");
+    assert_eq!(written + usize::try_from(lost).unwrap(), 10_000_000, "every byte is in the log or counted");
 }
 
 // pitfalls 8: EIO, and a log that is not what it should be. CVE-2026-53492: a log that was a link was read.
@@ -160,5 +160,5 @@ fn a_log_that_cannot_be_opened_is_said_and_does_not_stop_the_container() {
     drop((link, fifo));
     let (lost, _) = monitor.finish(1, 10_000);
     let log = fs::read(dir.log("a")).unwrap();
-    assert_eq!(lost as usize + said(&log)[0].len(), 1_000_000);
+    assert_eq!(usize::try_from(lost).unwrap() + said(&log)[0].len(), 1_000_000);
 }
