@@ -92,6 +92,10 @@ impl Container {
         if let Err(err) = this.log.place() {
             this.fail(&err, tools);
         }
+        if this.ledger.state.lost != [0; 2] {
+            // What is missing is said first, at the next tick.
+            this.trouble = this.trouble.or(Some(tools.now));
+        }
         for stream in Stream::BOTH {
             this.write_out(stream, this.rest(stream), tools)?;
         }
@@ -504,3 +508,6 @@ impl Container {
         self.streams.iter().flatten().all(|held| held.flow != Flow::Open)
     }
 }
+
+#[cfg(test)]
+mod tests;
