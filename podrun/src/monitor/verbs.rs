@@ -341,7 +341,7 @@ impl Monitor {
             Some(run) => {
                 let key = run.key;
                 container.waiters.push(waiter(client, Until::Created));
-                self.outlet.tell(&Command::Reopen { key }, &[]);
+                self.tell_pump(Command::Reopen { key }, &[]);
                 Ok(())
             }
             None => self.done(client),
