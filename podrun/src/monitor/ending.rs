@@ -275,7 +275,8 @@ impl Monitor {
         let record = &mut container.record;
         record.restarts += 1;
         record.log_path.set_file_name(format!("{}.log", record.restarts));
-        self.bear(name, gate)
+        let plan = store::read(&self.dir.plan(name))?;
+        self.bear(name, plan, gate)
     }
 
     /// Nothing of the container stays: record, plan, logs.

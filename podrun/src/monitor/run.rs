@@ -73,8 +73,7 @@ pub(super) struct Kept {
 
 impl Monitor {
     /// The birth of a container, as its plan says. What fails before the clone leaves nothing.
-    pub(super) fn bear(&mut self, name: &ContainerName, gate: Gate) -> Result<()> {
-        let plan: Plan = store::read(&self.dir.plan(name))?;
+    pub(super) fn bear(&mut self, name: &ContainerName, plan: Plan, gate: Gate) -> Result<()> {
         if self.namespaces.init_died {
             return Err(Error::new(Kind::NotNow, "start the container", "the PID 1 of the pod has ended")
                 .hint("delete the pod and create it again"));
