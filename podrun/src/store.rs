@@ -87,29 +87,32 @@ pub struct ProcessRecord {
 impl ProcessRecord {
     /// Of a process that is held by a pidfd or is this one.
     pub fn of(pid: i32) -> Self {
-        Self { pid, start_time: start_time(pid).unwrap_or(0) }
+        Self { pid, start_time: Stat::read(pid).map_or(0, |stat| stat.start_time) }
     }
 
     /// A pidfd of that very process, if it lives: opened first, compared then, so that the number cannot change hands.
     pub fn open(&self) -> Option<OwnedFd> {
         let pidfd = pidfd_open(self.pid).ok()?;
-        (start_time(self.pid)? == self.start_time && !is_zombie(self.pid)).then_some(pidfd)
+        let now = Stat::read(self.pid)?;
+        (now.start_time == self.start_time && !now.is_dead).then_some(pidfd)
     }
 }
 
-fn stat_fields(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and parentheses; the last one ends it.
-    let (_, rest) = text.rsplit_once(") ")?;
-    Some(rest.split(' ').map(str::to_owned).collect())
+/// What of proc_pid_stat(5) tells one process from another.
+struct Stat {
+    is_dead: bool,
+    start_time: u64,
 }
 
-fn start_time(pid: i32) -> Option<u64> {
-    stat_fields(pid)?.get(19)?.parse().ok()
-}
-
-fn is_zombie(pid: i32) -> bool {
-    stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| matches!(state.as_str(), "Z" | "X")))
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold spaces and parentheses; the last one ends it.
+        let (_, rest) = text.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let is_dead = matches!(fields.next()?, "Z" | "X");
+        Some(Self { is_dead, start_time: fields.nth(18)?.parse().ok()? })
+    }
 }
 
 /// Who serves a pod.

@@ -144,7 +144,9 @@ impl Monitor {
             match key.split_once('/') {
                 Some(("x", id)) => self.recover_exec(id, entry.body, entry.fds),
                 // A birth that was never recorded: its init left at the closed gate.
-                _ => drop(self.store.remove(&key)),
+                Some(("c", _)) => drop(self.store.remove(&key)),
+                // The program of an upgrade, which the next monitor needs, too; and what a newer build may keep here.
+                _ => {}
             }
         }
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
