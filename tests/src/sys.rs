@@ -82,3 +82,17 @@ pub fn at_exit(last: extern "C" fn()) {
     // SAFETY: `last` is a plain function that lives as long as the program and does not unwind out of C.
     unsafe { libc::atexit(last) };
 }
+
+/// A fault that even a PID 1 dies of: the kernel forces the signal.
+pub fn fault() -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: ud2 raises SIGILL and does not return, as the options say.
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: udf raises SIGILL and does not return, as the options say.
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn))
+    }
+}

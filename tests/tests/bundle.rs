@@ -98,8 +98,7 @@ fn capabilities_of_another_user_are_those_of_the_ambient_set() {
     let facts = facts(|config| {
         config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         let some = json!(["CAP_KILL", "CAP_NET_RAW"]);
-        config["process"]["capabilities"] =
-            json!({ "bounding": some, "permitted": some, "effective": some, "inheritable": some, "ambient": ["CAP_KILL"] });
+        config["process"]["capabilities"] = json!({ "bounding": some, "permitted": some, "effective": some, "inheritable": some, "ambient": ["CAP_KILL"] });
     });
     let caps = &facts["caps"];
     assert_eq!(caps["effective"], json!(["CAP_KILL"]));
@@ -213,7 +212,13 @@ fn nothing_of_the_hosts_files_is_seen() {
     let known = ["/", "/proc", "/dev", "/sys", "/etc/"];
     for mount in mounts {
         let at = mount["at"].as_str().unwrap();
-        assert!(known.iter().any(|start| at == *start || at.starts_with(&format!("{}/", start.trim_end_matches('/'))) && *start != "/"), "{mount}");
+        assert!(
+            known
+                .iter()
+                .any(|start| at == *start
+                    || at.starts_with(&format!("{}/", start.trim_end_matches('/'))) && *start != "/"),
+            "{mount}"
+        );
     }
 }
 
@@ -222,7 +227,11 @@ fn nothing_of_the_hosts_files_is_seen() {
 fn the_kinds_of_mounts_of_the_specification_are_made() {
     let facts = facts(|_| ());
     let kinds = [
-        ("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue"),
+        ("/proc", "proc"),
+        ("/dev", "tmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
+        ("/dev/mqueue", "mqueue"),
         ("/sys", "sysfs"),
     ];
     for (at, kind) in kinds {
@@ -241,8 +250,13 @@ fn the_kinds_of_mounts_of_the_specification_are_made() {
 fn the_cgroup_mount_cannot_be_written() {
     let host = Host::new();
     let bundle = host.bundle(|config| {
-        config["process"]["args"] =
-            json!(["/probe", "try-all", "list,/sys/fs/cgroup", "mkdir,/sys/fs/cgroup/x", "mkdir,/sys/fs/cgroup/memory/x"]);
+        config["process"]["args"] = json!([
+            "/probe",
+            "try-all",
+            "list,/sys/fs/cgroup",
+            "mkdir,/sys/fs/cgroup/x",
+            "mkdir,/sys/fs/cgroup/memory/x"
+        ]);
     });
     let out = run_on(&host, &bundle);
     out.ok().prints_something_like("list,/sys/fs/cgroup: ok");
@@ -335,8 +349,11 @@ fn the_default_devices_and_links_are_there() {
         assert_eq!(dev[name]["kind"], "char", "{name}");
     }
     let links = [
-        ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
     ];
     for (name, target) in links {
         assert_eq!(dev[name]["target"], target, "{name}");
@@ -366,8 +383,15 @@ fn masked_paths_are_empty_and_read_only_paths_cannot_be_written() {
         config["linux"]["readonlyPaths"] = json!(["/fixed", "/proc/sys", "/nothing/there"]);
         config["root"]["readonly"] = json!(false);
         config["process"]["args"] = json!([
-            "/probe", "try-all", "empty,/secret", "empty,/proc/kcore", "create,/secrets/x", "list,/secrets",
-            "read,/secrets/deep", "write,/fixed", "write,/proc/sys/kernel/domainname"
+            "/probe",
+            "try-all",
+            "empty,/secret",
+            "empty,/proc/kcore",
+            "create,/secrets/x",
+            "list,/secrets",
+            "read,/secrets/deep",
+            "write,/fixed",
+            "write,/proc/sys/kernel/domainname"
         ]);
     });
     bundle.rootfs.dir("secrets");
@@ -441,7 +465,9 @@ fn a_profile_that_denies_getcwd_works() {
 #[test]
 fn seccomp_no_new_privileges_and_users_hold_in_every_combination() {
     let host = Host::new();
-    for (filter, privileges, uid) in [(false, false, 0), (true, false, 0), (true, true, 0), (true, false, 1000), (true, true, 1000)] {
+    for (filter, privileges, uid) in
+        [(false, false, 0), (true, false, 0), (true, true, 0), (true, false, 1000), (true, true, 1000)]
+    {
         let bundle = host.bundle(|config| {
             config["process"]["noNewPrivileges"] = json!(privileges);
             config["process"]["user"] = json!({ "uid": uid, "gid": uid });

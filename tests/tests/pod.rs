@@ -31,16 +31,36 @@ fn inspect_tells_everything_about_a_pod() {
     host.start("web/a", "", "/probe sleep 60");
     let pod = host.inspect("web");
     for path in [
-        "/id", "/name", "/state", "/createdAt", "/hostname", "/network/mode", "/network/interface", "/network/ip/0",
-        "/network/gateway", "/network/mac", "/namespaces/net", "/namespaces/uts", "/namespaces/ipc", "/pause/pid",
-        "/monitor/pid", "/pump/pid", "/containers/0/name", "/containers/0/id", "/containers/0/pid",
-        "/containers/0/state", "/containers/0/startedAt", "/containers/0/restarts", "/containers/0/logPath",
+        "/id",
+        "/name",
+        "/state",
+        "/createdAt",
+        "/hostname",
+        "/network/mode",
+        "/network/interface",
+        "/network/ip/0",
+        "/network/gateway",
+        "/network/mac",
+        "/namespaces/net",
+        "/namespaces/uts",
+        "/namespaces/ipc",
+        "/pause/pid",
+        "/monitor/pid",
+        "/pump/pid",
+        "/containers/0/name",
+        "/containers/0/id",
+        "/containers/0/pid",
+        "/containers/0/state",
+        "/containers/0/startedAt",
+        "/containers/0/restarts",
+        "/containers/0/logPath",
         "/containers/0/cgroup",
     ] {
         assert!(pod.pointer(path).is_some_and(|found| !found.is_null()), "{path} is missing in {pod:#}");
     }
     let expected = json!(["web", "Ready", "web", "bridge", "Running"]);
-    let found = json!([pod["name"], pod["state"], pod["hostname"], pod["network"]["mode"], pod["containers"][0]["state"]]);
+    let found =
+        json!([pod["name"], pod["state"], pod["hostname"], pod["network"]["mode"], pod["containers"][0]["state"]]);
     assert_eq!(found, expected);
     assert_eq!(pod["id"].as_str().unwrap().len(), 32);
 }
@@ -237,7 +257,10 @@ fn a_state_directory_that_is_open_to_all_is_closed() {
     let host = Host::new();
     host.program(format!("mkdir -p -m 777 {0}/run {0}/run/pods {0}/root", host.dir().display())).run().ok();
     host.pod("web");
-    host.program(format!("find {0}/run/pods {0}/root -maxdepth 0 -perm /o+rwx", host.dir().display())).run().ok().prints("");
+    host.program(format!("find {0}/run/pods {0}/root -maxdepth 0 -perm /o+rwx", host.dir().display()))
+        .run()
+        .ok()
+        .prints("");
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(crate) fn act(words: &[&str]) -> Act {
     match words {
         ["exit", code] => return Ok(code.parse()?),
         ["die", signal] => die(signal.parse()?),
+        ["fault"] => sys::fault(),
         ["say", text] => say(text)?,
         ["say", text, error] => {
             say(text)?;
