@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 // Floor 0
+pub mod pause;
 #[allow(unsafe_code)]
 pub mod sys;
 // Floor 1

@@ -3,5 +3,12 @@
 //! Decides nothing: no defaults, no retries except EINTR, no logging.
 
 pub mod bpf;
+pub mod clone;
+pub mod cred;
+pub mod fd;
+pub mod mount;
 pub mod net;
+pub mod ns;
 pub mod seccomp;
+pub mod socket;
+pub mod tty;

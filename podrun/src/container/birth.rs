@@ -1,0 +1,235 @@
+//! The parent's side of a birth: clone3 with everything prepared, and the sentence for what went wrong in the child.
+
+#![forbid(unsafe_code)]
+
+use super::init::{self, Failure, Ground, PodNamespaces, Step};
+use super::plan::{PidNamespace, Plan, Process};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::rootfs::{Mount, Source};
+use crate::sys::clone::{Child, Clone, clone3};
+use crate::sys::cred::Pointers;
+use crate::sys::{ns, socket};
+use crate::text::Text;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A child on its way to execve, and the socket through which it reports and is let go (`init` draws the protocol).
+#[derive(Debug)]
+pub struct Born {
+    pub child: Child,
+    pub report: OwnedFd,
+}
+
+/// Where the child is put: its cgroup, and the descriptors that become its stdio.
+#[derive(Debug)]
+pub struct Cradle<'a> {
+    /// The cgroup2 directory, where there is one.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The `tasks` files of cgroup v1.
+    pub tasks: &'a [OwnedFd],
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+/// The PID namespaces that a birth may need: the one to be born into, and the monitor's own to come back to.
+#[derive(Debug)]
+pub struct Numbering<'a> {
+    pub target: BorrowedFd<'a>,
+    pub own: BorrowedFd<'a>,
+}
+
+/// clone3 of a container's first process.
+pub fn container(plan: &Plan, pod: &PodNamespaces<'_>, shared: Option<&Numbering<'_>>, cradle: &Cradle<'_>) -> Result<Born> {
+    let private = if plan.pid == PidNamespace::Private { libc::CLONE_NEWPID } else { 0 };
+    let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
+    bear(&plan.process, libc::CLONE_NEWNS | private, shared, cradle, |ground| init::be_born(plan, pod, ground))
+}
+
+/// clone3 of a program that joins the container whose first process is behind `first`.
+pub fn exec(process: &Process, first: BorrowedFd<'_>, own_pid: BorrowedFd<'_>, cradle: &Cradle<'_>) -> Result<Born> {
+    let numbering = Numbering { target: first, own: own_pid };
+    bear(process, 0, Some(&numbering), cradle, |ground| init::join(process, first, ground))
+}
+
+fn bear(
+    process: &Process,
+    namespaces: i32,
+    numbering: Option<&Numbering<'_>>,
+    cradle: &Cradle<'_>,
+    live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
+) -> Result<Born> {
+    let strings = |texts: &[Text]| Pointers::new(texts.iter().map(|text| CString::from(text.c())).collect());
+    let (argv, envp) = (strings(&process.argv), strings(&process.env));
+    let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
+    let ground =
+        Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
+    let request = Clone { namespaces, cgroup: cradle.cgroup };
+    let child = numbered(numbering, || clone3(&request, || live(&ground))).map_err(explain_clone)?;
+    Ok(Born { child, report: ours })
+}
+
+/// Children of this process are born into the PID namespace given, for this one clone (setns(2): only children move).
+fn numbered<T>(numbering: Option<&Numbering<'_>>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some(numbering) = numbering else { return work() };
+    ns::setns(numbering.target, libc::CLONE_NEWPID)?;
+    let done = work();
+    ns::setns(numbering.own, libc::CLONE_NEWPID)?;
+    done
+}
+
+fn explain_clone(err: io::Error) -> Error {
+    let errno = err.raw_os_error();
+    let failed = Err::<(), _>(err).doing(|| "clone the process".into()).unwrap_err();
+    match errno {
+        Some(libc::EAGAIN) => failed.hint("the cgroup's pids.max, or the host's limit of processes, is reached"),
+        // ENOMEM is also the kernel's answer for a PID namespace whose first process has ended (pid_namespaces(7)).
+        Some(libc::ENOMEM | libc::ESRCH) => failed.hint("the container's first process may have ended meanwhile"),
+        Some(libc::EBUSY) => failed.hint("the cgroup has controllers enabled for children, so it may hold no process"),
+        _ => failed,
+    }
+}
+
+/// Opens the gate: the child goes on to execve.
+pub fn open_gate(report: BorrowedFd<'_>) -> io::Result<()> {
+    socket::send(report, b"G", &[], 0).map(drop)
+}
+
+/// What arrives on the report socket.
+#[derive(Debug)]
+pub enum Report {
+    /// The pty's master.
+    Terminal(OwnedFd),
+    /// All is set up; the child waits at the gate.
+    Ready,
+    Failed(Failure),
+    /// The socket closed by execve, or with the child.
+    End,
+}
+
+/// One message of the report socket; `None` when there is none yet (the socket is read without blocking).
+pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
+    let mut buffer = [0; 16];
+    let (count, fds) = match socket::receive(socket, &mut buffer, libc::MSG_DONTWAIT) {
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        // The child died before it read what we had sent: as good as the end.
+        Err(err) if err.raw_os_error() == Some(libc::ECONNRESET) => return Ok(Some(Report::End)),
+        other => other?,
+    };
+    let report = match (&buffer[..count], fds.into_iter().next()) {
+        (b"T", Some(master)) => Report::Terminal(master),
+        (b"R", _) => Report::Ready,
+        (b"", _) => Report::End,
+        (bytes, _) => match Failure::from_bytes(bytes) {
+            Some(failure) => Report::Failed(failure),
+            None => return Err(io::Error::new(io::ErrorKind::InvalidData, "init said something unknown")),
+        },
+    };
+    Ok(Some(report))
+}
+
+/// The sentence for a failure of a container's first process.
+pub fn container_error(plan: &Plan, failure: Failure) -> Error {
+    let index = usize::from(failure.index);
+    let quoted = |text: Option<&Text>| text.map(|text| text.lossy().into_owned()).unwrap_or_default();
+    let doing = match failure.step {
+        Step::JoinCgroup => "join the cgroup".into(),
+        Step::Sysctl => match plan.sysctl.get(index) {
+            Some((file, value)) => format!("write {:?} to {}", value.lossy(), file.lossy()),
+            None => "write a sysctl".into(),
+        },
+        Step::OpenRootfs => format!("open the rootfs {}", plan.rootfs.lossy()),
+        Step::Mount => plan.mounts.get(index).map_or_else(|| "mount".into(), describe_mount),
+        Step::Device => format!("make the device {}", quoted(plan.devices.get(index).map(|device| &device.at.path))),
+        Step::Link => format!("make the link /{}", quoted(plan.links.get(index).map(|link| &link.at.name))),
+        Step::MaskedPath => format!("mask {}", quoted(plan.masked.get(index))),
+        Step::ReadOnlyPath => format!("make {} read-only", quoted(plan.read_only.get(index))),
+        _ => return process_error(&plan.process, failure),
+    };
+    finish(doing, failure)
+}
+
+fn describe_mount(mount: &Mount) -> String {
+    match &mount.source {
+        Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
+        Source::Bind { path, .. } => format!("bind {} to {}", path.lossy(), mount.at.path.lossy()),
+    }
+}
+
+/// The sentence for a failure of any program, exec'd ones included.
+pub fn process_error(process: &Process, failure: Failure) -> Error {
+    let doing = match failure.step {
+        Step::JoinCgroup => "join the cgroup".into(),
+        Step::JoinNamespaces => "join the namespaces".into(),
+        Step::NewCgroupNamespace => "make a cgroup namespace".into(),
+        Step::OomScoreAdj => "set oom_score_adj".into(),
+        Step::HostPropagation => "set the propagation of /".into(),
+        Step::Terminal => "open a terminal on /dev/pts".into(),
+        Step::WorkingDirectory => format!("enter the working directory {}", process.cwd.path.lossy()),
+        Step::ReadOnlyRootfs => "make the rootfs read-only".into(),
+        Step::PivotRoot => "pivot_root".into(),
+        Step::Gate => "wait for the start".into(),
+        Step::Rlimit => describe_rlimit(process, failure.index),
+        Step::Session => "start a session".into(),
+        Step::Stdio => "set up stdin, stdout and stderr".into(),
+        Step::BoundingSet => "drop the bounding set".into(),
+        Step::Groups => format!("set the groups {} {:?}", process.gid, process.groups),
+        Step::User => format!("become user {}", process.uid),
+        Step::Capabilities => "set the capabilities".into(),
+        Step::NoNewPrivileges => "set no_new_privs".into(),
+        Step::Seccomp => "load the seccomp filter".into(),
+        Step::CloseFds => "close descriptors".into(),
+        Step::Exec => return exec_error(process, failure),
+        _ => format!("do step {:?}", failure.step),
+    };
+    finish(doing, failure)
+}
+
+fn describe_rlimit(process: &Process, index: u16) -> String {
+    match process.rlimits.get(usize::from(index)) {
+        Some(limit) => {
+            format!("set {} to {} (hard {})", crate::oci::rlimit_name(limit.resource), limit.soft, limit.hard)
+        }
+        None => "set an rlimit".into(),
+    }
+}
+
+fn exec_error(process: &Process, failure: Failure) -> Error {
+    let program = process.argv.first().map(|text| text.lossy().into_owned()).unwrap_or_default();
+    let err = finish(format!("execute {program}"), failure);
+    match failure.errno {
+        libc::ENOENT | libc::ENOTDIR => {
+            Error { kind: Kind::ProgramNotFound, ..err }.hint("not in the container's PATH, or its interpreter is missing")
+        }
+        _ => Error { kind: Kind::ProgramNotExecutable, ..err },
+    }
+}
+
+fn finish(doing: String, failure: Failure) -> Error {
+    let err = Err::<(), _>(io::Error::from_raw_os_error(failure.errno)).doing(|| doing).unwrap_err();
+    match (failure.step, failure.errno) {
+        (Step::Rlimit, libc::EPERM) => err.hint("above the host's hard limit; podrun lacks CAP_SYS_RESOURCE"),
+        (Step::OomScoreAdj, libc::EACCES | libc::EPERM) => err.hint("lowering it needs CAP_SYS_RESOURCE"),
+        (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
+        (Step::Mount | Step::Device, libc::ELOOP) => err.hint("the image has a symbolic link there, which is not followed"),
+        (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
+        (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
+        (Step::Capabilities, libc::EPERM) => err.hint("this host withholds one of them"),
+        _ => err,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_travels_as_eight_bytes() {
+        let failure = Failure { step: Step::Mount, index: 517, errno: libc::EPERM };
+        assert_eq!(Failure::from_bytes(&failure.to_bytes()), Some(failure));
+        assert_eq!(Failure::from_bytes(b"F\0aaaaaa"), None);
+        for byte in 1..=u8::MAX {
+            assert!(Step::from_byte(byte).is_none_or(|step| step as u8 == byte));
+        }
+        assert_eq!(Step::from_byte(Step::Exec as u8), Some(Step::Exec));
+    }
+}

@@ -1,0 +1,571 @@
+//! What runs between clone3 and execve: a container's first process, and every exec'd program, told as one list.
+//!
+//! A straight line of system calls: no allocation, no lock, no logging, no choice. A failure is (step, index, errno) in
+//! a few bytes through the report socket; the parent, which may allocate, makes the sentence (`birth`).
+//!
+//! ```text
+//!   monitor                         init
+//!      │  clone3, fd store             │  joins, mounts, pivots …
+//!      │                               │
+//!      │  ◀── T + pty master ────────  │  (terminal only)
+//!      │  ◀── R ─────────────────────  │  ready, unless the gate is open already
+//!      │  ─── G ─────────────────────▶ │  the gate; EOF instead: the monitor died, leave
+//!      │  ◀── F step index errno ────  │  a failure, and its end
+//!      │  ◀── EOF ───────────────────  │  execve has closed the socket: the workload runs
+//! ```
+
+#![forbid(unsafe_code)]
+
+use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
+use crate::caps::CapabilitySets;
+use crate::rootfs::{Component, Device, Follow, Mount, Place, PointKind, Source};
+use crate::sys::clone::{exit, poll_one};
+use crate::sys::cred::{self, Pointers};
+use crate::sys::fd::{self, Resolve};
+use crate::sys::mount::{self, Attributes, Setting};
+use crate::sys::{ns, seccomp, socket, tty};
+use crate::text::Text;
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where a birth may fail. The number travels through the report socket; `birth` has the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    JoinCgroup = 1,
+    JoinNamespaces,
+    NewCgroupNamespace,
+    OomScoreAdj,
+    Sysctl,
+    HostPropagation,
+    OpenRootfs,
+    Mount,
+    Device,
+    Link,
+    Terminal,
+    WorkingDirectory,
+    MaskedPath,
+    ReadOnlyPath,
+    ReadOnlyRootfs,
+    PivotRoot,
+    Gate,
+    Rlimit,
+    Session,
+    Stdio,
+    BoundingSet,
+    Groups,
+    User,
+    Capabilities,
+    NoNewPrivileges,
+    Seccomp,
+    CloseFds,
+    Exec,
+}
+
+impl Step {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        use Step::*;
+        const ALL: [Step; 28] = [
+            JoinCgroup, JoinNamespaces, NewCgroupNamespace, OomScoreAdj, Sysctl, HostPropagation, OpenRootfs, Mount, Device,
+            Link, Terminal, WorkingDirectory, MaskedPath, ReadOnlyPath, ReadOnlyRootfs, PivotRoot, Gate, Rlimit, Session,
+            Stdio, BoundingSet, Groups, User, Capabilities, NoNewPrivileges, Seccomp, CloseFds, Exec,
+        ];
+        ALL.into_iter().find(|step| *step as u8 == byte)
+    }
+}
+
+/// A failure as it travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    pub step: Step,
+    pub index: u16,
+    pub errno: i32,
+}
+
+impl Failure {
+    pub fn to_bytes(self) -> [u8; 8] {
+        let ([i, j], [a, b, c, d]) = (self.index.to_ne_bytes(), self.errno.to_ne_bytes());
+        [b'F', self.step as u8, i, j, a, b, c, d]
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match *bytes {
+            [b'F', step, i, j, a, b, c, d] => Some(Self {
+                step: Step::from_byte(step)?,
+                index: u16::from_ne_bytes([i, j]),
+                errno: i32::from_ne_bytes([a, b, c, d]),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What init stands on besides its plan: descriptors that the parent opened.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    pub report: BorrowedFd<'a>,
+    /// The `tasks` files of cgroup v1 to write `0` to.
+    pub tasks: &'a [OwnedFd],
+    /// stdin, stdout, stderr; ignored where the plan says terminal.
+    pub stdio: [BorrowedFd<'a>; 3],
+    pub argv: &'a Pointers,
+    pub envp: &'a Pointers,
+}
+
+/// The namespaces of the pod that a container is born into.
+#[derive(Debug)]
+pub struct PodNamespaces<'a> {
+    pub net: BorrowedFd<'a>,
+    pub uts: BorrowedFd<'a>,
+    pub ipc: BorrowedFd<'a>,
+}
+
+type Lived = Result<Infallible, Failure>;
+
+fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failure {
+    at_index(step, 0)
+}
+
+fn at_index<E: Into<io::Error>>(step: Step, index: usize) -> impl Fn(E) -> Failure {
+    move |err| Failure {
+        step,
+        index: u16::try_from(index).unwrap_or(u16::MAX),
+        errno: err.into().raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+/// Becomes a container's first process, or reports and leaves.
+pub fn be_born(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Infallible {
+    let Err(failure) = live(plan, pod, ground);
+    report(ground.report, failure)
+}
+
+/// Becomes a program in a container that lives already, whose first process is behind `init`.
+pub fn join(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Infallible {
+    let Err(failure) = visit(process, init, ground);
+    report(ground.report, failure)
+}
+
+fn report(socket: BorrowedFd<'_>, failure: Failure) -> Infallible {
+    // If the parent is gone nobody is left to be told.
+    let _ = socket::send(socket, &failure.to_bytes(), &[], 0);
+    exit(1)
+}
+
+fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
+    let process = &plan.process;
+    cred::reset_signals();
+    join_cgroups(ground.tasks)?;
+    // While the host's /proc is still in reach: the score before anything of the container runs, so that none
+    // inherits the monitor's, which is the lowest that the host grants.
+    set_oom_score(process.oom_score_adj.as_ref())?;
+    // The namespaces of the pod, held open by pause.
+    ns::setns(pod.net, libc::CLONE_NEWNET).map_err(at(Step::JoinNamespaces))?;
+    ns::setns(pod.uts, libc::CLONE_NEWUTS).map_err(at(Step::JoinNamespaces))?;
+    ns::setns(pod.ipc, libc::CLONE_NEWIPC).map_err(at(Step::JoinNamespaces))?;
+    if plan.cgroup_namespace == CgroupNamespace::New {
+        // After the joining: the namespace's root is where we are now.
+        ns::unshare(libc::CLONE_NEWCGROUP).map_err(at(Step::NewCgroupNamespace))?;
+    }
+    // /proc/sys shows the namespaces of whoever opens it, and this is still the host's own procfs.
+    for (index, (file, value)) in plan.sysctl.iter().enumerate() {
+        write_file(file.c(), value.c().to_bytes()).map_err(at_index(Step::Sysctl, index))?;
+    }
+    mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
+    let root = open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?;
+    fill_rootfs(plan, root.as_fd())?;
+    let terminal = open_terminal(process.stdio, root.as_fd(), ground.report)?;
+    if let Some(terminal) = &terminal {
+        mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
+    }
+    make_place(root.as_fd(), &process.cwd, Follow::LinksInside).map_err(at(Step::WorkingDirectory))?;
+    protect_rootfs(plan, root.as_fd())?;
+    // From here on the host's files are out of reach: no path below is a host path.
+    mount::fchdir(root.as_fd()).map_err(at(Step::PivotRoot))?;
+    mount::pivot_root_here().map_err(at(Step::PivotRoot))?;
+    if plan.root_propagation != 0 {
+        mount::mount_flags(c"/", plan.root_propagation).map_err(at(Step::PivotRoot))?;
+    }
+    become_program(process, root.as_fd(), terminal.as_ref(), ground)
+}
+
+fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived {
+    const ALL: i32 =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    cred::reset_signals();
+    join_cgroups(ground.tasks)?;
+    set_oom_score(process.oom_score_adj.as_ref())?;
+    // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
+    // joined by the parent, for this child.
+    ns::setns(init, ALL).map_err(at(Step::JoinNamespaces))?;
+    let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
+    let terminal = open_terminal(process.stdio, root.as_fd(), ground.report)?;
+    become_program(process, root.as_fd(), terminal.as_ref(), ground)
+}
+
+/// `0` means the writer itself. Into `tasks`, not `cgroup.procs`: that one waits for an RCU grace period.
+fn join_cgroups(tasks: &[OwnedFd]) -> Result<(), Failure> {
+    for (index, file) in tasks.iter().enumerate() {
+        fd::write(file.as_fd(), b"0").map_err(at_index(Step::JoinCgroup, index))?;
+    }
+    Ok(())
+}
+
+fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {
+    match score {
+        Some(score) => write_file(c"/proc/self/oom_score_adj", score.c().to_bytes()).map_err(at(Step::OomScoreAdj)),
+        None => Ok(()),
+    }
+}
+
+/// One value, one write, to a file of procfs and of nothing else (CVE-2025-52881).
+fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
+    let file = fd::open(path, libc::O_WRONLY)?;
+    if fd::filesystem(file.as_fd())? != libc::PROC_SUPER_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let written = fd::write(file.as_fd(), value)?;
+    if written == value.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EIO)) }
+}
+
+/// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point.
+fn open_rootfs(path: &Text) -> io::Result<OwnedFd> {
+    let root = mount::open_tree(mount::here(), path.c(), true)?;
+    let below = fd::open(path.c(), libc::O_PATH | libc::O_DIRECTORY)?;
+    mount::move_mount(root.as_fd(), below.as_fd())?;
+    Ok(root)
+}
+
+fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    for (index, one) in plan.mounts.iter().enumerate() {
+        mount_one(root, one).map_err(at_index(Step::Mount, index))?;
+    }
+    if plan.devices.is_empty() && plan.links.is_empty() {
+        return Ok(());
+    }
+    cred::umask(0);
+    for (index, device) in plan.devices.iter().enumerate() {
+        make_place(root, &device.at, Follow::NoLinks).map_err(at_index(Step::Device, index))?;
+        make_device(root, device).map_err(at_index(Step::Device, index))?;
+    }
+    for (index, link) in plan.links.iter().enumerate() {
+        make_link(root, &link.at, &link.target).map_err(at_index(Step::Link, index))?;
+    }
+    cred::umask(0o022);
+    Ok(())
+}
+
+fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> io::Result<()> {
+    let detached = match &one.source {
+        Source::New { kind, settings } => {
+            let context = mount::fsopen(kind.c())?;
+            for (key, value) in settings {
+                let setting = match value {
+                    Some(value) => Setting::Text(key.c(), value.c()),
+                    None => Setting::Flag(key.c()),
+                };
+                mount::fsconfig(context.as_fd(), setting)?;
+            }
+            mount::fsmount(context.as_fd(), one.set)?
+        }
+        Source::Bind { path, recursive } => mount::open_tree(mount::here(), path.c(), *recursive)?,
+    };
+    let target = make_place(root, &one.at, one.follow)?;
+    refuse_procfs(target.as_fd(), one)?;
+    let own = Attributes { set: one.set, clear: one.clear, propagation: 0 };
+    let below = Attributes { set: one.set_below, clear: one.clear_below, propagation: 0 };
+    let propagation = Attributes { propagation: one.propagation & !libc::MS_REC, ..Attributes::default() };
+    attach(
+        detached.as_fd(),
+        target.as_fd(),
+        &[
+            (own, false),
+            (below, true),
+            (propagation, one.propagation & libc::MS_REC != 0),
+        ],
+    )
+}
+
+/// A volume over a part of /proc would let an image lie to whoever writes there (CVE-2019-16884): only procfs itself, and
+/// what the plan knows to be harmless, may be mounted on procfs.
+fn refuse_procfs(target: BorrowedFd<'_>, one: &Mount) -> io::Result<()> {
+    if one.follow == Follow::LinksInside && fd::filesystem(target)? == libc::PROC_SUPER_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(())
+}
+
+/// Moves a detached mount to its place, with its attributes set before anybody can see it.
+fn attach(detached: BorrowedFd<'_>, target: BorrowedFd<'_>, changes: &[(Attributes, bool)]) -> io::Result<()> {
+    let wanted = || changes.iter().filter(|(change, _)| *change != Attributes::default());
+    for (change, recursive) in wanted() {
+        match mount::mount_setattr(detached, *change, *recursive) {
+            Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
+                // Before Linux 5.12: the old calls, once the mount is attached.
+                mount::move_mount(detached, target)?;
+                return wanted().try_for_each(|(change, recursive)| mount::set_attributes_by_path(detached, *change, *recursive));
+            }
+            other => other?,
+        }
+    }
+    mount::move_mount(detached, target)
+}
+
+/// Opens a place below the root, making what is missing of the way there. Each component is opened in the root by
+/// openat2 and made in the directory that was opened, so that a racing rename leads nowhere outside (CVE-2021-30465).
+fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
+    let (resolve, flags) = match follow {
+        Follow::LinksInside => (Resolve::InRoot, libc::O_PATH),
+        Follow::NoLinks => (Resolve::InRootNoSymlinks, libc::O_PATH),
+    };
+    match fd::openat2(root, place.path.c(), flags, 0, resolve) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {}
+        other => return other,
+    }
+    for (index, component) in place.way.iter().enumerate() {
+        let parent = fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)?;
+        let last = index + 1 == place.way.len();
+        let made = match place.kind {
+            PointKind::File if last => {
+                let create = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+                fd::openat(parent.as_fd(), component.name.c(), create, 0o644).map(drop)
+            }
+            _ => fd::mkdirat(parent.as_fd(), component.name.c(), 0o755),
+        };
+        match made {
+            Err(err) if err.raw_os_error() == Some(libc::EEXIST) => {}
+            other => other?,
+        }
+    }
+    fd::openat2(root, place.path.c(), flags, 0, resolve)
+}
+
+/// mknod(2), or the very device that is there already. A link or another node at its place is an image's trick.
+fn make_device(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let no_links = Resolve::InRootNoSymlinks;
+    let parent = fd::openat2(root, device.name.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, no_links)?;
+    let name = device.name.name.c();
+    match fd::mknodat(parent.as_fd(), name, device.mode, device.device) {
+        Ok(()) => fd::fchownat(parent.as_fd(), name, device.uid, device.gid),
+        Err(err) if err.raw_os_error() == Some(libc::EEXIST) => {
+            let there = fd::openat(parent.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let stat = fd::fstat(there.as_fd())?;
+            let same = stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT && stat.st_rdev == device.device;
+            if same { Ok(()) } else { Err(err) }
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// symlink(2); one that is there already stays.
+fn make_link(root: BorrowedFd<'_>, at: &Component, target: &Text) -> io::Result<()> {
+    let parent = fd::openat2(root, at.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRootNoSymlinks)?;
+    match fd::symlinkat(target.c(), parent.as_fd(), at.name.c()) {
+        Err(err) if err.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// A pty of the container's own devpts: its other end is opened by the descriptor, never by /dev/pts/N, which somebody
+/// may have replaced (CVE-2025-52565). The master goes to the parent.
+fn open_terminal(stdio: Stdio, root: BorrowedFd<'_>, report: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    match stdio {
+        Stdio::Pipes => Ok(None),
+        Stdio::Terminal { size } => open_pty(root, report, size).map(Some).map_err(at(Step::Terminal)),
+    }
+}
+
+fn open_pty(root: BorrowedFd<'_>, report: BorrowedFd<'_>, size: Option<tty::Size>) -> io::Result<OwnedFd> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = fd::openat2(root, c"dev/pts/ptmx", flags, 0, Resolve::InRootNoSymlinks)?;
+    let stat = fd::fstat(master.as_fd())?;
+    let is_ptmx = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(5, 2);
+    if !is_ptmx || fd::filesystem(master.as_fd())? != DEVPTS_SUPER_MAGIC {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
+    let slave = tty::open_peer(master.as_fd())?;
+    if let Some(size) = size {
+        tty::set_size(slave.as_fd(), size)?;
+    }
+    socket::send(report, b"T", &[master.as_fd()], 0)?;
+    Ok(slave)
+}
+
+/// The terminal itself on /dev/console, mounted from its descriptor.
+fn mount_console(terminal: BorrowedFd<'_>, root: BorrowedFd<'_>) -> io::Result<()> {
+    let tree = mount::open_tree(terminal, c"", false)?;
+    let dev = fd::openat2(root, c"dev", libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRootNoSymlinks)?;
+    let create = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+    match fd::openat(dev.as_fd(), c"console", create, 0o600).map(drop) {
+        Err(err) if err.raw_os_error() == Some(libc::EEXIST) => {}
+        other => other?,
+    }
+    let console = fd::openat(dev.as_fd(), c"console", libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    mount::move_mount(tree.as_fd(), console.as_fd())
+}
+
+/// Masks, read-only paths, and the read-only root, in this order: nothing is made in the rootfs afterwards.
+fn protect_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    if !plan.masked.is_empty() {
+        // The host's own, opened before the rootfs could matter, and looked at (CVE-2025-31133).
+        let null = open_null().map_err(at(Step::MaskedPath))?;
+        for (index, path) in plan.masked.iter().enumerate() {
+            mask(root, path, null.as_fd()).map_err(at_index(Step::MaskedPath, index))?;
+        }
+    }
+    for (index, path) in plan.read_only.iter().enumerate() {
+        make_read_only(root, path).map_err(at_index(Step::ReadOnlyPath, index))?;
+    }
+    if plan.rootfs_access == Access::ReadOnly {
+        let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+        change(root, read_only, false).map_err(at(Step::ReadOnlyRootfs))?;
+    }
+    Ok(())
+}
+
+fn open_null() -> io::Result<OwnedFd> {
+    let null = fd::open(c"/dev/null", libc::O_PATH | libc::O_NOFOLLOW)?;
+    let stat = fd::fstat(null.as_fd())?;
+    let right = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+    if right { Ok(null) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
+}
+
+/// A path that is not there needs no mask.
+fn open_existing(root: BorrowedFd<'_>, path: &Text) -> io::Result<Option<OwnedFd>> {
+    match fd::openat2(root, path.c(), libc::O_PATH, 0, Resolve::InRoot) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(target) = open_existing(root, path)? else { return Ok(()) };
+    let is_directory = fd::fstat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let cover = if is_directory {
+        let context = mount::fsopen(c"tmpfs")?;
+        mount::fsconfig(context.as_fd(), Setting::Text(c"nr_blocks", c"1"))?;
+        mount::fsmount(context.as_fd(), libc::MOUNT_ATTR_RDONLY)?
+    } else {
+        mount::open_tree(null, c"", false)?
+    };
+    mount::move_mount(cover.as_fd(), target.as_fd())
+}
+
+fn make_read_only(root: BorrowedFd<'_>, path: &Text) -> io::Result<()> {
+    let Some(target) = open_existing(root, path)? else { return Ok(()) };
+    let tree = mount::open_tree(target.as_fd(), c"", true)?;
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    attach(tree.as_fd(), target.as_fd(), &[(read_only, true)])
+}
+
+fn change(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    match mount::mount_setattr(mount, attributes, recursive) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => mount::set_attributes_by_path(mount, attributes, recursive),
+        other => other,
+    }
+}
+
+/// The last stretch, the same for a first process and for an exec: waits at the gate, then takes on the user, the
+/// capabilities and the filter, in the one order in which each step may still be done (style: the order of the last steps).
+fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&OwnedFd>, ground: &Ground<'_>) -> Lived {
+    cred::setsid().map_err(at(Step::Session))?;
+    take_stdio(terminal, ground.stdio).map_err(at(Step::Stdio))?;
+    enter_directory(root, process).map_err(at(Step::WorkingDirectory))?;
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
+    }
+    wait_at_gate(ground.report).map_err(at(Step::Gate))?;
+    cred::umask(process.umask);
+    let sets = process.capabilities;
+    drop_bounding_set(sets).map_err(at(Step::BoundingSet))?;
+    // Groups before user: after setuid we may no longer change groups.
+    cred::setgroups(&process.groups).map_err(at(Step::Groups))?;
+    cred::setgid(process.gid).map_err(at(Step::Groups))?;
+    cred::prctl(libc::PR_SET_KEEPCAPS, 1).map_err(at(Step::User))?;
+    cred::setuid(process.uid).map_err(at(Step::User))?;
+    cred::prctl(libc::PR_SET_KEEPCAPS, 0).map_err(at(Step::User))?;
+    // Everything above stdio closes at exec: one leaked directory of the host is a way out, through /proc/self/fd
+    // (CVE-2024-21626).
+    fd::close_on_exec_from(3).map_err(at(Step::CloseFds))?;
+    if process.new_privileges == NewPrivileges::Never {
+        cred::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at(Step::NoNewPrivileges))?;
+    }
+    // A filter without no_new_privs needs CAP_SYS_ADMIN, so that one goes only after it. All our own work but two calls
+    // is done by now: the profile need not allow it.
+    const SYS_ADMIN: u64 = 1 << 21;
+    let permitted = sets.permitted | SYS_ADMIN;
+    cred::capset(sets.effective | SYS_ADMIN, permitted, sets.inheritable).map_err(at(Step::Capabilities))?;
+    raise_ambient(sets.ambient).map_err(at(Step::Capabilities))?;
+    if let Some(program) = &process.seccomp {
+        seccomp::set_mode_filter(program.flags, &program.filter).map_err(at(Step::Seccomp))?;
+    }
+    cred::capset(sets.effective, sets.permitted, sets.inheritable).map_err(at(Step::Capabilities))?;
+    execute(process, ground)
+}
+
+fn take_stdio(terminal: Option<&OwnedFd>, handed: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    if let Some(terminal) = terminal {
+        tty::make_controlling(terminal.as_fd())?;
+        return (0..3).try_for_each(|number| fd::dup_to(terminal.as_fd(), number));
+    }
+    // All three are above 2 (the parent saw to it), so none is overwritten before its turn.
+    (0..3).zip(handed).try_for_each(|(number, one)| fd::dup_to(one, number))
+}
+
+/// chdir by the root's rules, then the kernel's own word that the place is inside (CVE-2024-21626): both before the filter.
+fn enter_directory(root: BorrowedFd<'_>, process: &Process) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = fd::openat2(root, process.cwd.path.c(), flags, 0, Resolve::InRoot)?;
+    mount::fchdir(directory.as_fd())?;
+    if mount::cwd_is_inside_root()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+}
+
+/// Says that all is ready, unless the gate stands open already, and waits for it. No byte but the end: the monitor died.
+fn wait_at_gate(report: BorrowedFd<'_>) -> io::Result<()> {
+    if !poll_one(report, libc::POLLIN, 0)? {
+        socket::send(report, b"R", &[], 0)?;
+    }
+    let mut byte = [0];
+    match fd::read(report, &mut byte)? {
+        0 => exit(1),
+        _ => Ok(()),
+    }
+}
+
+fn drop_bounding_set(sets: CapabilitySets) -> io::Result<()> {
+    for capability in 0..64 {
+        if sets.bounding & (1 << capability) != 0 {
+            continue;
+        }
+        match cred::prctl(libc::PR_CAPBSET_DROP, capability) {
+            // The first number that the kernel does not know: there is no more.
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other.map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+fn raise_ambient(ambient: u64) -> io::Result<()> {
+    (0..64).filter(|capability| ambient & (1 << capability) != 0).try_for_each(|capability| {
+        cred::ambient(libc::PR_CAP_AMBIENT_RAISE, capability)
+    })
+}
+
+/// execve(2) of the first candidate that is there; one that is there and may not be run is the better answer than none.
+fn execute(process: &Process, ground: &Ground<'_>) -> Lived {
+    let mut worst = libc::ENOENT;
+    for program in &process.programs {
+        let err = cred::execve(program.c(), ground.argv, ground.envp).raw_os_error().unwrap_or(libc::EIO);
+        match err {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => worst = err,
+            _ => return Err(Failure { step: Step::Exec, index: 0, errno: err }),
+        }
+    }
+    Err(Failure { step: Step::Exec, index: 0, errno: worst })
+}

@@ -1,0 +1,331 @@
+//! Reading an OCI bundle: `config.json` of the runtime specification, tolerant where the specification says warn,
+//! strict everywhere else, and every complaint with its JSON path.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use oci_spec::runtime::{PosixRlimitType, Spec};
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// More than this is no config.json (a bound per request: CVE-2022-1708's lesson).
+const LARGEST_CONFIG: u64 = 8 << 20;
+
+/// A bundle as read: the document, the host directory that becomes `/`, and what was passed over.
+#[derive(Debug)]
+pub struct Bundle {
+    pub spec: Spec,
+    pub rootfs: PathBuf,
+    pub warnings: Vec<String>,
+}
+
+/// Reads `DIR/config.json` and finds the rootfs.
+pub fn load(bundle: &Path) -> Result<Bundle> {
+    let file = bundle.join("config.json");
+    let text = read_bounded(&file)?;
+    let (spec, warnings) = parse(&text).map_err(|err| err.within(&file))?;
+    let rootfs = find_rootfs(bundle, &spec)?;
+    Ok(Bundle { spec, rootfs, warnings })
+}
+
+fn read_bounded(file: &Path) -> Result<String> {
+    let doing = || format!("read {}", file.display());
+    let opened = std::fs::File::open(file).doing(doing).map_err(|err| match err.kind {
+        Kind::NotFound => err.hint("a bundle is a directory with a config.json and a rootfs; `podrun run --rootfs DIR` needs neither"),
+        _ => err,
+    })?;
+    let mut text = String::new();
+    opened.take(LARGEST_CONFIG + 1).read_to_string(&mut text).doing(doing)?;
+    if text.len() as u64 > LARGEST_CONFIG {
+        return Err(Error::new(Kind::Invalid, doing(), "larger than 8 MiB"));
+    }
+    Ok(text)
+}
+
+/// A complaint about the document, before the file's name is known.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// `line 3 column 7`, or a JSON path.
+    pub place: String,
+    pub cause: String,
+    pub kind: Kind,
+}
+
+impl Complaint {
+    fn new(kind: Kind, place: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { place: place.into(), cause: cause.into(), kind }
+    }
+
+    fn within(self, file: &Path) -> Error {
+        Error::new(self.kind, format!("read {}: {}", file.display(), self.place), self.cause)
+    }
+}
+
+/// Pure: the text of a config.json to its meaning, and warnings.
+pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
+    let mut document: Value = serde_json::from_str(text).map_err(|err| {
+        let sentence = err.to_string();
+        let cause = sentence.split(" at line ").next().unwrap_or_default().to_owned();
+        Complaint::new(Kind::Invalid, format!("line {} column {}", err.line(), err.column()), cause)
+    })?;
+    if !document.is_object() {
+        return Err(Complaint::new(Kind::Invalid, "line 1 column 1", "expected an object"));
+    }
+    let warnings = lift_unknown_capabilities(&mut document);
+    refuse(&document)?;
+    let spec: Spec = serde_path_to_error::deserialize(document)
+        .map_err(|err| Complaint::new(Kind::Invalid, err.path().to_string(), err.inner().to_string()))?;
+    check_version(spec.version())?;
+    Ok((spec, warnings))
+}
+
+fn check_version(version: &str) -> Result<(), Complaint> {
+    let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(1)), Some(Ok(0..=3)), Some(Ok(_))) => Ok(()),
+        _ => Err(Complaint::new(Kind::Invalid, "ociVersion", format!("{version:?} is not a version that podrun knows (1.0 to 1.3)"))),
+    }
+}
+
+/// "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning" (config.md,
+/// process.capabilities): oci-spec would fail on them.
+fn lift_unknown_capabilities(document: &mut Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let Some(sets) = document.pointer_mut("/process/capabilities").and_then(Value::as_object_mut) else {
+        return warnings;
+    };
+    for (set, names) in sets.iter_mut() {
+        let Some(names) = names.as_array_mut() else { continue };
+        names.retain(|name| match name.as_str() {
+            Some(text) if !is_capability(text) => {
+                warnings.push(format!("process.capabilities.{set}: unknown capability {text:?} is left out"));
+                false
+            }
+            _ => true,
+        });
+    }
+    warnings
+}
+
+fn is_capability(name: &str) -> bool {
+    name.parse::<caps::Capability>().is_ok()
+}
+
+/// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
+const NOT_HONOURED: [(&str, &str); 21] = [
+    ("/linux/uidMappings", "user namespaces"),
+    ("/linux/gidMappings", "user namespaces"),
+    ("/linux/timeOffsets", "time namespaces"),
+    ("/linux/intelRdt", "Intel RDT"),
+    ("/linux/netDevices", "moving network devices"),
+    ("/linux/memoryPolicy", "NUMA memory policies"),
+    ("/linux/personality", "personality(2)"),
+    ("/linux/mountLabel", "SELinux labels"),
+    ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
+    ("/linux/seccomp/listenerPath", "seccomp user notification"),
+    ("/process/apparmorProfile", "AppArmor profiles"),
+    ("/process/selinuxLabel", "SELinux labels"),
+    ("/process/scheduler", "schedulers"),
+    ("/process/ioPriority", "I/O priorities"),
+    ("/process/execCPUAffinity", "exec CPU affinity"),
+    ("/hooks/prestart", "hooks"),
+    ("/hooks/createRuntime", "hooks"),
+    ("/hooks/createContainer", "hooks"),
+    ("/hooks/startContainer", "hooks"),
+    ("/hooks/poststart", "hooks"),
+    ("/hooks/poststop", "hooks"),
+];
+
+fn refuse(document: &Value) -> Result<(), Complaint> {
+    let asked = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        _ => true,
+    };
+    for (pointer, what) in NOT_HONOURED {
+        if document.pointer(pointer).is_some_and(asked) {
+            return Err(Complaint::new(Kind::Unsupported, json_path(pointer), format!("{what}: podrun does not do this yet")));
+        }
+    }
+    refuse_namespaces(document)?;
+    refuse_annotations(document)
+}
+
+/// `/linux/uidMappings` as people write it: `linux.uidMappings`.
+fn json_path(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
+/// network, uts and ipc are the pod's, pid is private or the pod's; none is joined by path.
+fn refuse_namespaces(document: &Value) -> Result<(), Complaint> {
+    let list = document.pointer("/linux/namespaces").and_then(Value::as_array);
+    for (index, namespace) in list.into_iter().flatten().enumerate() {
+        let kind = namespace.get("type").and_then(Value::as_str).unwrap_or_default();
+        if matches!(kind, "user" | "time") {
+            let cause = format!("{kind} namespaces: podrun does not do this yet");
+            return Err(Complaint::new(Kind::Unsupported, format!("linux.namespaces[{index}].type"), cause));
+        }
+        if namespace.get("path").and_then(Value::as_str).is_some_and(|path| !path.is_empty()) {
+            let cause = "a container of a pod joins the pod's namespaces, none by path";
+            return Err(Complaint::new(Kind::Unsupported, format!("linux.namespaces[{index}].path"), cause));
+        }
+    }
+    Ok(())
+}
+
+/// The annotation by which a bundle asks for podrun's built-in seccomp profile.
+pub const SECCOMP_ANNOTATION: &str = "io.podrun.seccomp";
+
+/// Annotations of podrun's own are exact words (CVE-2023-6476): one that it does not know is a mistake, not a comment.
+fn refuse_annotations(document: &Value) -> Result<(), Complaint> {
+    let annotations = document.pointer("/annotations").and_then(Value::as_object);
+    for (key, value) in annotations.into_iter().flatten() {
+        let path = || format!("annotations[{key:?}]");
+        match (key.as_str(), value.as_str()) {
+            (SECCOMP_ANNOTATION, Some("default" | "unconfined")) => {}
+            (SECCOMP_ANNOTATION, _) => {
+                return Err(Complaint::new(Kind::Invalid, path(), "expected \"default\" or \"unconfined\""));
+            }
+            (key, _) if key.starts_with("io.podrun.") => {
+                return Err(Complaint::new(Kind::Invalid, path(), "podrun knows no such annotation"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn find_rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
+    let Some(root) = spec.root() else {
+        return Err(Error::new(Kind::Invalid, format!("read {}: root", bundle.join("config.json").display()), "missing"));
+    };
+    let rootfs = bundle.join(root.path());
+    check_rootfs(&rootfs)?;
+    std::path::absolute(&rootfs).doing(|| format!("find {}", rootfs.display()))
+}
+
+/// A rootfs is a directory that is there.
+pub fn check_rootfs(rootfs: &Path) -> Result<()> {
+    let facts = std::fs::metadata(rootfs).doing(|| format!("open the rootfs {}", rootfs.display()))?;
+    match facts.is_dir() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Invalid, format!("open the rootfs {}", rootfs.display()), "not a directory")),
+    }
+}
+
+/// getrlimit(2)'s resources by the names of config.json.
+const RLIMITS: [(&str, u32); 16] = [
+    ("RLIMIT_CPU", 0),
+    ("RLIMIT_FSIZE", 1),
+    ("RLIMIT_DATA", 2),
+    ("RLIMIT_STACK", 3),
+    ("RLIMIT_CORE", 4),
+    ("RLIMIT_RSS", 5),
+    ("RLIMIT_NPROC", 6),
+    ("RLIMIT_NOFILE", 7),
+    ("RLIMIT_MEMLOCK", 8),
+    ("RLIMIT_AS", 9),
+    ("RLIMIT_LOCKS", 10),
+    ("RLIMIT_SIGPENDING", 11),
+    ("RLIMIT_MSGQUEUE", 12),
+    ("RLIMIT_NICE", 13),
+    ("RLIMIT_RTPRIO", 14),
+    ("RLIMIT_RTTIME", 15),
+];
+
+pub fn rlimit_name(resource: u32) -> &'static str {
+    RLIMITS.iter().find(|(_, number)| *number == resource).map_or("an rlimit", |(name, _)| name)
+}
+
+pub fn rlimit_number(kind: PosixRlimitType) -> Option<u32> {
+    let name = kind.to_string();
+    RLIMITS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs"}}"#;
+
+    fn complaint(text: &str) -> (String, String) {
+        let found = parse(text).unwrap_err();
+        (found.place, found.cause)
+    }
+
+    fn with(key: &str, value: &str) -> String {
+        format!("{}, {key:?}: {value}}}", LEAST.trim_end_matches('}').to_owned() + "}")
+    }
+
+    #[test]
+    fn broken_json_has_a_line_and_a_column() {
+        let (place, cause) = complaint("{\n  \"ociVersion\": \"1.0.2\",\n  oops\n}");
+        assert_eq!(place, "line 3 column 3");
+        assert_eq!(cause, "key must be a string");
+    }
+
+    #[test]
+    fn a_wrong_type_has_its_json_path() {
+        let (place, cause) = complaint(&with("process", r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["a", 1]}"#));
+        assert_eq!(place, "process.args[1]");
+        assert!(cause.contains("expected a string"), "{cause}");
+    }
+
+    #[test]
+    fn an_unknown_capability_is_a_warning() {
+        let text = with(
+            "process",
+            r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "capabilities": {"bounding": ["CAP_CHOWN", "CAP_MOON"]}}"#,
+        );
+        let (spec, warnings) = parse(&text).unwrap();
+        assert_eq!(warnings, [r#"process.capabilities.bounding: unknown capability "CAP_MOON" is left out"#]);
+        let kept = spec.process().clone().unwrap().capabilities().clone().unwrap().bounding().clone().unwrap();
+        assert_eq!(kept.len(), 1);
+    }
+
+    #[test]
+    fn what_is_known_and_not_honoured_is_refused_with_its_path() {
+        for (pointer, what) in NOT_HONOURED {
+            let mut document: Value = serde_json::from_str(LEAST).unwrap();
+            let mut at = &mut document;
+            let keys: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+            for key in &keys[..keys.len() - 1] {
+                at = at.as_object_mut().unwrap().entry(*key).or_insert_with(|| serde_json::json!({}));
+            }
+            at[keys[keys.len() - 1]] = serde_json::json!("x");
+            let (place, cause) = complaint(&document.to_string());
+            assert_eq!(place, json_path(pointer));
+            assert!(cause.starts_with(what), "{cause}");
+        }
+        let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "pid"}, {"type": "network", "path": "/x"}]}"#));
+        assert_eq!(place, "linux.namespaces[1].path");
+        let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "user"}]}"#));
+        assert_eq!(place, "linux.namespaces[0].type");
+    }
+
+    #[test]
+    fn an_annotation_of_podruns_own_must_be_known() {
+        assert!(parse(&with("annotations", r#"{"io.podrun.seccomp": "default", "a.b": "c"}"#)).is_ok());
+        for bad in [r#"{"io.podrun.seccomp": "off"}"#, r#"{"io.podrun.seccompx": "default"}"#, r#"{"io.podrun.": ""}"#] {
+            assert!(complaint(&with("annotations", bad)).0.starts_with("annotations["), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_version_must_be_one_that_is_known() {
+        for bad in ["2.0.0", "1", "one", "", "1.99.0"] {
+            assert_eq!(complaint(&format!(r#"{{"ociVersion": {bad:?}}}"#)).0, "ociVersion", "{bad}");
+        }
+        assert!(parse(r#"{"ociVersion": "1.3.0-rc.1"}"#).is_ok());
+    }
+
+    #[test]
+    fn every_rlimit_of_the_specification_has_its_number() {
+        assert_eq!(rlimit_number(PosixRlimitType::RlimitNofile), Some(libc::RLIMIT_NOFILE));
+        assert_eq!(rlimit_number(PosixRlimitType::RlimitRttime), Some(libc::RLIMIT_RTTIME));
+        assert_eq!(rlimit_name(libc::RLIMIT_AS), "RLIMIT_AS");
+    }
+}

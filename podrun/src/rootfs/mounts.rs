@@ -1,0 +1,389 @@
+//! Mounts of config.json: from options as mount(8) writes them to what the mount API takes.
+
+#![forbid(unsafe_code)]
+
+use super::{Follow, Mount, Place, PointKind, Source};
+use crate::cgroup::{Controller, Layout};
+use crate::error::{Error, Kind, Result};
+use crate::text::Text;
+use oci_spec::runtime as oci;
+use std::path::Path;
+
+/// One word of a mount's options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Set these `MOUNT_ATTR_*`, having cleared those.
+    Attribute { set: u64, clear: u64 },
+    /// The same on everything below, too.
+    AttributeBelow { set: u64, clear: u64 },
+    Propagation(u64),
+    Bind { recursive: bool },
+    /// A flag of the filesystem itself, not of the mount.
+    Filesystem(&'static str),
+    /// The default said aloud.
+    Nothing,
+}
+
+const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+
+const fn on(set: u64) -> Word {
+    Word::Attribute { set, clear: 0 }
+}
+
+const fn off(clear: u64) -> Word {
+    Word::Attribute { set: 0, clear }
+}
+
+const fn atime(set: u64) -> Word {
+    Word::Attribute { set, clear: ATIME }
+}
+
+const fn below(set: u64) -> Word {
+    Word::AttributeBelow { set, clear: 0 }
+}
+
+const fn not_below(clear: u64) -> Word {
+    Word::AttributeBelow { set: 0, clear }
+}
+
+/// The table of config.md, "Linux mount options", and mount(8)'s words.
+const WORDS: [(&str, Word); 53] = [
+    ("defaults", Word::Nothing),
+    ("ro", on(libc::MOUNT_ATTR_RDONLY)),
+    ("rw", off(libc::MOUNT_ATTR_RDONLY)),
+    ("nosuid", on(libc::MOUNT_ATTR_NOSUID)),
+    ("suid", off(libc::MOUNT_ATTR_NOSUID)),
+    ("nodev", on(libc::MOUNT_ATTR_NODEV)),
+    ("dev", off(libc::MOUNT_ATTR_NODEV)),
+    ("noexec", on(libc::MOUNT_ATTR_NOEXEC)),
+    ("exec", off(libc::MOUNT_ATTR_NOEXEC)),
+    ("nodiratime", on(libc::MOUNT_ATTR_NODIRATIME)),
+    ("diratime", off(libc::MOUNT_ATTR_NODIRATIME)),
+    ("nosymfollow", on(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("symfollow", off(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("noatime", atime(libc::MOUNT_ATTR_NOATIME)),
+    ("strictatime", atime(libc::MOUNT_ATTR_STRICTATIME)),
+    ("relatime", atime(libc::MOUNT_ATTR_RELATIME)),
+    ("norelatime", Word::Nothing),
+    ("atime", Word::Nothing),
+    ("nostrictatime", Word::Nothing),
+    ("rro", below(libc::MOUNT_ATTR_RDONLY)),
+    ("rrw", not_below(libc::MOUNT_ATTR_RDONLY)),
+    ("rnosuid", below(libc::MOUNT_ATTR_NOSUID)),
+    ("rsuid", not_below(libc::MOUNT_ATTR_NOSUID)),
+    ("rnodev", below(libc::MOUNT_ATTR_NODEV)),
+    ("rdev", not_below(libc::MOUNT_ATTR_NODEV)),
+    ("rnoexec", below(libc::MOUNT_ATTR_NOEXEC)),
+    ("rexec", not_below(libc::MOUNT_ATTR_NOEXEC)),
+    ("rnodiratime", below(libc::MOUNT_ATTR_NODIRATIME)),
+    ("rdiratime", not_below(libc::MOUNT_ATTR_NODIRATIME)),
+    ("rnosymfollow", below(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("rsymfollow", not_below(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("rnoatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_NOATIME, clear: ATIME }),
+    ("rstrictatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_STRICTATIME, clear: ATIME }),
+    ("rrelatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_RELATIME, clear: ATIME }),
+    ("private", Word::Propagation(libc::MS_PRIVATE)),
+    ("rprivate", Word::Propagation(libc::MS_PRIVATE | libc::MS_REC)),
+    ("slave", Word::Propagation(libc::MS_SLAVE)),
+    ("rslave", Word::Propagation(libc::MS_SLAVE | libc::MS_REC)),
+    ("shared", Word::Propagation(libc::MS_SHARED)),
+    ("rshared", Word::Propagation(libc::MS_SHARED | libc::MS_REC)),
+    ("unbindable", Word::Propagation(libc::MS_UNBINDABLE)),
+    ("runbindable", Word::Propagation(libc::MS_UNBINDABLE | libc::MS_REC)),
+    ("bind", Word::Bind { recursive: false }),
+    ("rbind", Word::Bind { recursive: true }),
+    ("sync", Word::Filesystem("sync")),
+    ("async", Word::Nothing),
+    ("dirsync", Word::Filesystem("dirsync")),
+    ("mand", Word::Filesystem("mand")),
+    ("nomand", Word::Nothing),
+    ("lazytime", Word::Filesystem("lazytime")),
+    ("nolazytime", Word::Nothing),
+    ("iversion", Word::Nothing),
+    ("noiversion", Word::Nothing),
+];
+
+/// What is known and not done yet is refused; what is unknown goes to the filesystem, which will say.
+const NOT_HONOURED: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "remount"];
+
+/// The options of one mount, sorted.
+#[derive(Debug, Default)]
+struct Options {
+    set: u64,
+    clear: u64,
+    set_below: u64,
+    clear_below: u64,
+    propagation: u64,
+    bind: Option<bool>,
+    settings: Vec<(String, Option<String>)>,
+}
+
+impl Options {
+    fn read(options: &[String], path: &str) -> Result<Self> {
+        let mut sorted = Self::default();
+        for (index, option) in options.iter().enumerate() {
+            if NOT_HONOURED.contains(&option.as_str()) {
+                let doing = format!("read {path}.options[{index}]");
+                return Err(Error::new(Kind::Unsupported, doing, format!("{option:?}: podrun does not do this yet")));
+            }
+            match WORDS.iter().find(|(word, _)| word == option) {
+                Some((_, word)) => sorted.add(*word),
+                None => sorted.settings.push(match option.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (option.clone(), None),
+                }),
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// The last word wins.
+    fn add(&mut self, word: Word) {
+        match word {
+            Word::Attribute { set, clear } => {
+                self.set = (self.set & !clear) | set;
+                self.clear = (self.clear | clear) & !(set & !ATIME);
+            }
+            Word::AttributeBelow { set, clear } => {
+                self.set_below = (self.set_below & !clear) | set;
+                self.clear_below = (self.clear_below | clear) & !(set & !ATIME);
+            }
+            Word::Propagation(flags) => self.propagation = flags,
+            Word::Bind { recursive } => self.bind = Some(recursive),
+            Word::Filesystem(flag) => self.settings.push((flag.to_owned(), None)),
+            Word::Nothing => {}
+        }
+    }
+}
+
+/// What planning needs to know of the host.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    pub cgroups: &'a Layout,
+    /// A new cgroup namespace: the container sees its own cgroup as the root.
+    pub own_cgroup_namespace: bool,
+    /// Relative sources are the bundle's.
+    pub bundle: &'a Path,
+    /// The kind of a bind mount's source, looked at on the host.
+    pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
+    /// The container's own directories, for a host whose cgroup namespace it shares.
+    pub cgroup_place: &'a str,
+}
+
+/// All mounts of a config.json, in its order.
+pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
+    let mut planned = Vec::with_capacity(mounts.len());
+    for (index, mount) in mounts.iter().enumerate() {
+        let path = format!("mounts[{index}]");
+        let options = Options::read(mount.options().as_deref().unwrap_or_default(), &path)?;
+        let destination = mount.destination().to_string_lossy();
+        match mount.typ().as_deref() {
+            Some("cgroup" | "cgroup2") => planned.extend(cgroup(&destination, &options, facts)?),
+            kind => planned.push(one(mount, kind, &options, facts, &path)?),
+        }
+    }
+    Ok(planned)
+}
+
+fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<'_>, path: &str) -> Result<Mount> {
+    let is_bind = options.bind.is_some() || kind == Some("bind");
+    let destination = mount.destination().to_string_lossy();
+    let (source, point) = if is_bind {
+        bind(mount, options, facts, path)?
+    } else {
+        let Some(kind) = kind else {
+            return Err(Error::new(Kind::Invalid, format!("read {path}.type"), "missing, and the options name no bind"));
+        };
+        (new_filesystem(kind, mount, options)?, PointKind::Directory)
+    };
+    // Only the two that the kernel itself speaks through: an image must not move them elsewhere (CVE-2019-19921).
+    let follow = if matches!(kind, Some("proc" | "sysfs")) { Follow::NoLinks } else { Follow::LinksInside };
+    Ok(Mount {
+        source,
+        at: Place::new("a mount's destination", &destination, point)?,
+        set: options.set,
+        clear: options.clear,
+        set_below: options.set_below,
+        clear_below: options.clear_below,
+        propagation: options.propagation,
+        follow,
+    })
+}
+
+fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<(Source, PointKind)> {
+    let Some(source) = mount.source() else {
+        return Err(Error::new(Kind::Invalid, format!("read {path}.source"), "missing"));
+    };
+    if let Some((key, _)) = options.settings.first() {
+        let doing = format!("read {path}.options");
+        return Err(Error::new(Kind::Invalid, doing, format!("{key:?} is no option of a bind mount")));
+    }
+    let source = facts.bundle.join(source);
+    let kind = (facts.kind_of)(&source).map_err(|err| {
+        Error::new(Kind::NotFound, format!("read {path}.source {}", source.display()), crate::error::plain(&err))
+    })?;
+    let text = Text::new("a mount's source", source.to_string_lossy())?;
+    Ok((Source::Bind { path: text, recursive: options.bind.unwrap_or(true) }, kind))
+}
+
+fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<Source> {
+    let mut settings = Vec::new();
+    // What /proc/mounts shows in the first column.
+    if let Some(source) = mount.source() {
+        settings.push(setting("source", Some(&source.to_string_lossy()))?);
+    }
+    for (key, value) in &options.settings {
+        settings.push(setting(key, value.as_deref())?);
+    }
+    Ok(Source::New { kind: Text::new("a mount's type", kind)?, settings })
+}
+
+fn setting(key: &str, value: Option<&str>) -> Result<(Text, Option<Text>)> {
+    Ok((
+        Text::new("a mount option", key)?,
+        value.map(|value| Text::new("a mount option", value)).transpose()?,
+    ))
+}
+
+/// `cgroup`: what the host has. v2 alone is one filesystem; v1 and hybrid are a tmpfs with one directory a tree.
+/// Without a cgroup namespace the container's own directories are bound, read-only (CVE-2023-25809).
+fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec<Mount>> {
+    let fixed = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    let read_only = if facts.own_cgroup_namespace { options.set & libc::MOUNT_ATTR_RDONLY } else { libc::MOUNT_ATTR_RDONLY };
+    let mount = |at: String, source: Source, set: u64| -> Result<Mount> {
+        Ok(Mount {
+            source,
+            at: Place::new("a mount's destination", &at, PointKind::Directory)?,
+            set,
+            clear: 0,
+            set_below: 0,
+            clear_below: 0,
+            propagation: options.propagation,
+            follow: Follow::LinksInside,
+        })
+    };
+    let tree = |controllers: &[Controller], at: &Path, kind: &str| -> Result<Source> {
+        if !facts.own_cgroup_namespace {
+            let path = at.join(facts.cgroup_place);
+            return Ok(Source::Bind { path: Text::new("a cgroup", path.to_string_lossy())?, recursive: false });
+        }
+        let settings = match kind {
+            "cgroup2" => vec![setting("source", Some("cgroup2"))?],
+            _ => controllers.iter().map(cgroup_v1_setting).collect::<Result<Vec<_>>>()?.concat(),
+        };
+        Ok(Source::New { kind: Text::new("a mount's type", kind)?, settings })
+    };
+    if let (true, Some(unified)) = (facts.cgroups.v1.is_empty(), &facts.cgroups.v2) {
+        return Ok(vec![mount(destination.to_owned(), tree(&[], &unified.mount, "cgroup2")?, fixed | read_only)?]);
+    }
+    let tmpfs = Source::New {
+        kind: Text::new("a mount's type", "tmpfs")?,
+        settings: vec![setting("mode", Some("755"))?, setting("size", Some("64k"))?],
+    };
+    let mut planned = vec![mount(destination.to_owned(), tmpfs, fixed)?];
+    let named = |mount: &Path| mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    for one in &facts.cgroups.v1 {
+        let at = format!("{destination}/{}", named(&one.mount));
+        planned.push(mount(at, tree(&one.controllers, &one.mount, "cgroup")?, fixed | read_only)?);
+    }
+    if let Some(unified) = &facts.cgroups.v2 {
+        planned.push(mount(format!("{destination}/unified"), tree(&[], &unified.mount, "cgroup2")?, fixed | read_only)?);
+    }
+    Ok(planned)
+}
+
+/// `memory` is a flag; `name=systemd` is a hierarchy without controllers.
+fn cgroup_v1_setting(controller: &Controller) -> Result<Vec<(Text, Option<Text>)>> {
+    let source = setting("source", Some("cgroup"))?;
+    Ok(match controller.v1_name().split_once('=') {
+        Some((key, name)) => vec![source, setting("none", None)?, setting(key, Some(name))?],
+        None => vec![source, setting(controller.v1_name(), None)?],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(layout: &Layout) -> Facts<'_> {
+        Facts {
+            cgroups: layout,
+            own_cgroup_namespace: true,
+            bundle: Path::new("/bundle"),
+            kind_of: &|path| match path.to_str() {
+                Some("/none") => Err(std::io::Error::from_raw_os_error(libc::ENOENT)),
+                Some("/file") => Ok(PointKind::File),
+                _ => Ok(PointKind::Directory),
+            },
+            cgroup_place: "podrun/x/a",
+        }
+    }
+
+    fn planned(json: &str) -> Result<Vec<Mount>> {
+        let layout = Layout::default();
+        plan(&serde_json::from_str::<Vec<oci::Mount>>(json).unwrap(), &facts(&layout))
+    }
+
+    #[test]
+    fn options_become_attributes_and_the_last_word_wins() {
+        let json = r#"[{"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+            "options": ["nosuid", "noexec", "exec", "ro", "rw", "noatime", "mode=1777", "huge", "rslave"]}]"#;
+        let mount = &planned(json).unwrap()[0];
+        assert_eq!(mount.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOATIME);
+        assert_eq!(mount.clear & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(mount.propagation, libc::MS_SLAVE | libc::MS_REC);
+        let Source::New { settings, .. } = &mount.source else { panic!("{mount:?}") };
+        let words: Vec<_> = settings.iter().map(|(key, value)| (key.lossy(), value.as_ref().map(Text::lossy))).collect();
+        assert_eq!(words, [("source".into(), Some("shm".into())), ("mode".into(), Some("1777".into())), ("huge".into(), None)]);
+    }
+
+    #[test]
+    fn a_bind_is_of_its_sources_kind_and_relative_to_the_bundle() {
+        let json = r#"[{"destination": "/a", "type": "none", "source": "data", "options": ["rbind", "rro"]},
+                       {"destination": "/b", "source": "/file", "options": ["bind", "ro"]}]"#;
+        let mounts = planned(json).unwrap();
+        assert_eq!(mounts[0].source, Source::Bind { path: Text::new("", "/bundle/data").unwrap(), recursive: true });
+        assert_eq!((mounts[0].set_below, mounts[0].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::Directory));
+        assert_eq!((mounts[1].set, mounts[1].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::File));
+    }
+
+    #[test]
+    fn a_wrong_mount_has_its_json_path() {
+        for (json, words) in [
+            (r#"[{"destination": "/a", "options": ["bind"]}]"#, "mounts[0].source: missing"),
+            (r#"[{"destination": "/a", "source": "/none", "options": ["bind"]}]"#, "mounts[0].source /none: No such file"),
+            (r#"[{"destination": "/a"}]"#, "mounts[0].type: missing"),
+            (r#"[{"destination": "/a", "type": "tmpfs", "options": ["ro", "idmap"]}]"#, "mounts[0].options[1]: \"idmap\""),
+            (r#"[{"destination": "/a", "source": "/x", "options": ["bind", "size=1"]}]"#, "\"size\" is no option"),
+            (r#"[{"destination": "/a/../b", "type": "tmpfs"}]"#, "'..'"),
+        ] {
+            let err = planned(json).unwrap_err().to_string();
+            assert!(err.contains(words), "{err} has no {words}");
+        }
+    }
+
+    /// CVE-2019-19921: an image whose /proc is a link must not move procfs elsewhere.
+    #[test]
+    fn proc_and_sysfs_follow_no_links() {
+        let json = r#"[{"destination": "/proc", "type": "proc"}, {"destination": "/sys", "type": "sysfs"}, {"destination": "/x", "type": "tmpfs"}]"#;
+        let follow: Vec<_> = planned(json).unwrap().iter().map(|mount| mount.follow).collect();
+        assert_eq!(follow, [Follow::NoLinks, Follow::NoLinks, Follow::LinksInside]);
+    }
+
+    #[test]
+    fn cgroups_look_as_the_host_has_them() {
+        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                         31 1 0:2 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(mountinfo, "4:memory:/\n0::/\n");
+        let mounts: Vec<oci::Mount> =
+            serde_json::from_str(r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]"#).unwrap();
+        let places = |facts: &Facts<'_>| -> Vec<String> {
+            plan(&mounts, facts).unwrap().iter().map(|mount| mount.at.path.lossy().into_owned()).collect()
+        };
+        assert_eq!(places(&facts(&layout)), ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]);
+        let shared = Facts { own_cgroup_namespace: false, ..facts(&layout) };
+        let bound = plan(&mounts, &shared).unwrap();
+        assert!(matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a"));
+        assert_eq!(bound[1].set & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY, "CVE-2023-25809");
+    }
+}

@@ -1,0 +1,184 @@
+//! File descriptors: openat2(2), close_range(2), pidfd_getfd(2), dup3(2) and their kin.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The result of a system call that answers -1 and errno.
+pub(crate) fn check(answer: libc::c_long) -> io::Result<libc::c_long> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// The same for calls that answer with a new descriptor, which the caller then owns.
+pub(crate) fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(check(answer)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// How openat2(2) may walk a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolve {
+    /// As if `root` were `/`: no link, `..` or magic link leads out.
+    InRoot,
+    /// The same, and no symbolic link is followed at all.
+    InRootNoSymlinks,
+    /// Beneath `root`, or an error.
+    Beneath,
+}
+
+/// openat2(2) below `root`. `O_CLOEXEC` is always set.
+pub fn openat2(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: Resolve) -> io::Result<OwnedFd> {
+    const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: open_how is plain integers, for which zero is a value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    how.mode = u64::from(mode);
+    how.resolve = match resolve {
+        Resolve::InRoot => IN_ROOT,
+        Resolve::InRootNoSymlinks => IN_ROOT | libc::RESOLVE_NO_SYMLINKS,
+        Resolve::Beneath => libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
+    };
+    loop {
+        // SAFETY: path is a C string and how an open_how of the size given; both live through the call.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                root.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        match owned(answer) {
+            // EAGAIN: somebody renamed a directory on the way (openat2(2)); the walk could not be proven safe.
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {}
+            other => return other,
+        }
+    }
+}
+
+/// open(2) of a path of the host, without allocating.
+pub fn open(path: &CStr, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: path is a C string that lives through the call.
+    owned(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) }.into())
+}
+
+/// openat(2) of one name in `dir`, without allocating.
+pub fn openat(dir: BorrowedFd<'_>, name: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    // SAFETY: name is a C string that lives through the call.
+    owned(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) }.into())
+}
+
+/// mkdirat(2).
+pub fn mkdirat(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
+    // SAFETY: name is a C string that lives through the call.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }.into()).map(drop)
+}
+
+/// mknodat(2).
+pub fn mknodat(dir: BorrowedFd<'_>, name: &CStr, mode: u32, device: u64) -> io::Result<()> {
+    // SAFETY: name is a C string that lives through the call.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), name.as_ptr(), mode, device) }.into()).map(drop)
+}
+
+/// symlinkat(2).
+pub fn symlinkat(target: &CStr, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    // SAFETY: both are C strings that live through the call.
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into()).map(drop)
+}
+
+/// fchownat(2) of one name in `dir`, not following a link.
+pub fn fchownat(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: name is a C string that lives through the call.
+    check(unsafe { libc::fchownat(dir.as_raw_fd(), name.as_ptr(), uid, gid, libc::AT_SYMLINK_NOFOLLOW) }.into())
+        .map(drop)
+}
+
+/// fchown(2).
+pub fn fchown(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: fchown reads three integers.
+    check(unsafe { libc::fchown(fd.as_raw_fd(), uid, gid) }.into()).map(drop)
+}
+
+/// fstat(2).
+pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
+    // SAFETY: stat is plain integers, for which zero is a value, and the kernel fills it.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: stat is a valid place for the kernel to write to.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat)
+}
+
+/// fstatfs(2): the magic number of the filesystem behind `fd`.
+pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
+    // SAFETY: statfs is plain integers, for which zero is a value, and the kernel fills it.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: stat is a valid place for the kernel to write to.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat.f_type)
+}
+
+/// close_range(2) from `first` on, marking close-on-exec: one leaked directory of the host is a way out through
+/// /proc/self/fd (CVE-2024-21626).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: close_range reads three integers; marking a descriptor close-on-exec invalidates none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// dup2(2) onto a number that the next program will find: the copy is not close-on-exec.
+pub fn dup_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: fcntl F_SETFD reads integers.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: dup2 reads two integers; what `number` named before is closed, which is what the caller asks for:
+    // it is only called in a child on its way to execve, with numbers that no owned descriptor there has.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// A copy with a number of at least `least`, close-on-exec (fcntl(2) F_DUPFD_CLOEXEC).
+pub fn dup_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl F_DUPFD_CLOEXEC reads integers.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+}
+
+/// write(2) once; a short or failed write is the caller's to judge.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the kernel reads bytes.len() bytes at bytes.as_ptr(), which the slice guarantees.
+    let answer = check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long)?;
+    usize::try_from(answer).map_err(io::Error::other)
+}
+
+/// read(2) once, retried on EINTR.
+pub fn read(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel writes at most bytes.len() bytes at bytes.as_mut_ptr(), which the slice guarantees.
+        let answer = unsafe { libc::read(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
+        match check(answer as libc::c_long) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+            Ok(count) => return usize::try_from(count).map_err(io::Error::other),
+        }
+    }
+}
+
+/// getrandom(2).
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the kernel writes at most N bytes into the array. Up to 256 bytes come whole (getrandom(2)).
+    check(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) } as libc::c_long)?;
+    Ok(bytes)
+}
+
+/// flock(2): held until the descriptor and its copies are closed, so it dies with its process.
+pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> io::Result<()> {
+    loop {
+        // SAFETY: flock reads two integers.
+        match check(unsafe { libc::flock(fd.as_raw_fd(), operation) }.into()) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
+}

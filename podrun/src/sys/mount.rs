@@ -1,0 +1,194 @@
+//! The mount API by descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2),
+//! pivot_root(2).
+//!
+//! Everything is mounted from a descriptor onto a descriptor, so that no path inside a rootfs is ever walked by the
+//! host's rules (CVE-2025-31133 and its kin). All of it may be called between clone3 and execve.
+
+use super::fd::{check, owned};
+use std::ffi::CStr;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::null;
+
+/// One setting of a filesystem that is being made (fsconfig(2)).
+#[derive(Debug, Clone, Copy)]
+pub enum Setting<'a> {
+    Flag(&'a CStr),
+    Text(&'a CStr, &'a CStr),
+}
+
+/// fsopen(2).
+pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: kind is a C string that lives through the call.
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })
+}
+
+/// fsconfig(2) `FSCONFIG_SET_FLAG` and `FSCONFIG_SET_STRING`.
+pub fn fsconfig(context: BorrowedFd<'_>, setting: Setting<'_>) -> io::Result<()> {
+    let (command, key, value) = match setting {
+        Setting::Flag(key) => (libc::FSCONFIG_SET_FLAG, key.as_ptr(), null()),
+        Setting::Text(key, value) => (libc::FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr()),
+    };
+    // SAFETY: key and value are C strings, or null where the command takes none; they live through the call.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) }).map(drop)
+}
+
+/// fsconfig(2) `FSCONFIG_CMD_CREATE`, then fsmount(2): the filesystem as a detached mount.
+pub fn fsmount(context: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+    let (none, command) = (null::<libc::c_char>(), libc::FSCONFIG_CMD_CREATE);
+    // SAFETY: FSCONFIG_CMD_CREATE takes neither key nor value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, none, none, 0) })?;
+    // SAFETY: fsmount reads three integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// open_tree(2) `OPEN_TREE_CLONE`: a detached copy of the mount at `path`, with what is mounted below it if `recursive`.
+/// An empty path means `dir` itself.
+pub fn open_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
+    if recursive {
+        flags |= libc::AT_RECURSIVE.cast_unsigned();
+    }
+    // SAFETY: path is a C string that lives through the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// The calling process's current directory, as `*at` calls name it.
+pub fn here() -> BorrowedFd<'static> {
+    // SAFETY: AT_FDCWD is no descriptor that could be closed, and not the -1 that BorrowedFd forbids.
+    unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
+}
+
+/// move_mount(2) of a detached mount onto what `target` names.
+pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    const BY_FD: libc::c_uint = 0x04 | 0x40; // MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    // SAFETY: both paths are empty C strings.
+    check(unsafe {
+        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), BY_FD)
+    })
+    .map(drop)
+}
+
+/// What mount_setattr(2) changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`, or 0 to leave it.
+    pub propagation: u64,
+}
+
+/// mount_setattr(2) of what `mount` names, and of all below it if `recursive`.
+pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: attributes.set,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string and attr a mount_attr of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// mount(2) with only flags: propagation changes and bind remounts.
+pub fn mount_flags(target: &CStr, flags: u64) -> io::Result<()> {
+    // SAFETY: target is a C string; source, type and data may be null for these flags (mount(2)).
+    check(unsafe { libc::mount(null(), target.as_ptr(), null(), flags, null()) }.into()).map(drop)
+}
+
+/// pivot_root(2) onto the current directory, stacking the old root on it, which is then unmounted lazily: so no
+/// `put_old` directory is needed (the trick of pivot_root(2), "NOTES").
+pub fn pivot_root_here() -> io::Result<()> {
+    // SAFETY: both are C strings.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    // SAFETY: the path is a C string.
+    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
+/// fchdir(2).
+pub fn fchdir(dir: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: fchdir reads one integer.
+    check(unsafe { libc::fchdir(dir.as_raw_fd()) }.into()).map(drop)
+}
+
+/// chdir(2).
+pub fn chdir(path: &CStr) -> io::Result<()> {
+    // SAFETY: path is a C string that lives through the call.
+    check(unsafe { libc::chdir(path.as_ptr()) }.into()).map(drop)
+}
+
+/// getcwd(2): whether the current directory lies below the root. The kernel says "(unreachable)" where it does not
+/// (CVE-2024-21626).
+pub fn cwd_is_inside_root() -> io::Result<bool> {
+    let mut path = [0u8; 4096];
+    // SAFETY: the kernel writes at most the length given. The raw call, since glibc's wrapper allocates and guesses.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
+    Ok(path[0] == b'/')
+}
+
+/// What mount_setattr does, on kernels before 5.12, by mount(2) on /proc/self/fd: for a mount that is attached.
+/// Allocates nothing. Recursion is only there for propagation: ENOSYS otherwise.
+pub fn set_attributes_by_path(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
+    let mut path = [0u8; 32];
+    let path = fd_path(mount.as_raw_fd(), &mut path);
+    if attributes.propagation != 0 {
+        mount_flags(path, attributes.propagation | if recursive { libc::MS_REC } else { 0 })?;
+    }
+    if attributes.set == 0 && attributes.clear == 0 {
+        return Ok(());
+    }
+    if recursive {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let flags = OLD_FLAGS.iter().filter(|(new, _)| attributes.set & new != 0).fold(0, |flags, (_, old)| flags | old);
+    mount_flags(path, flags | libc::MS_REMOUNT | libc::MS_BIND)
+}
+
+/// mount_setattr(2)'s words beside mount(2)'s.
+const OLD_FLAGS: [(u64, u64); 6] = [
+    (libc::MOUNT_ATTR_RDONLY, libc::MS_RDONLY),
+    (libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
+    (libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
+    (libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
+    (libc::MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+    (libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+];
+
+/// `/proc/self/fd/<number>` as a C string in `buffer`.
+fn fd_path(number: i32, buffer: &mut [u8; 32]) -> &CStr {
+    const PREFIX: &[u8] = b"/proc/self/fd/";
+    buffer[..PREFIX.len()].copy_from_slice(PREFIX);
+    let mut rest = number.unsigned_abs();
+    let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for at in (PREFIX.len()..PREFIX.len() + digits).rev() {
+        buffer[at] = b"0123456789"[(rest % 10) as usize];
+        rest /= 10;
+    }
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_descriptor() {
+        for number in [0, 9, 10, 123, i32::MAX] {
+            assert_eq!(fd_path(number, &mut [0; 32]).to_str().unwrap(), format!("/proc/self/fd/{number}"));
+        }
+    }
+}

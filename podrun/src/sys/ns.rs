@@ -1,0 +1,59 @@
+//! namespaces(7): joining and making them, and the few facts that live in one.
+
+use super::fd::{check, owned};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// setns(2). Moves the calling thread; `kinds` are `CLONE_NEW*` flags: one for a namespace's descriptor, several for a
+/// pidfd. With `CLONE_NEWPID` only children to come are in it.
+pub fn setns(fd: BorrowedFd<'_>, kinds: i32) -> io::Result<()> {
+    // SAFETY: setns reads two integers; `fd` is open for the whole call since we hold a borrow of it.
+    check(unsafe { libc::setns(fd.as_raw_fd(), kinds) }.into()).map(drop)
+}
+
+/// unshare(2).
+pub fn unshare(kinds: i32) -> io::Result<()> {
+    // SAFETY: unshare reads one integer and touches no memory of ours.
+    check(unsafe { libc::unshare(kinds) }.into()).map(drop)
+}
+
+/// A namespace of this process, by its man-page name (`net`, `uts`, …).
+pub fn own(kind: &str) -> io::Result<OwnedFd> {
+    open(&format!("/proc/self/ns/{kind}"))
+}
+
+/// A namespace of another process. The caller holds the process's pidfd and has seen it alive, so that the number
+/// is no stranger's.
+pub fn of(pid: i32, kind: &str) -> io::Result<OwnedFd> {
+    open(&format!("/proc/{pid}/ns/{kind}"))
+}
+
+fn open(path: &str) -> io::Result<OwnedFd> {
+    std::fs::File::open(path).map(OwnedFd::from)
+}
+
+/// sethostname(2).
+pub fn sethostname(name: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel reads count_bytes() bytes of a C string.
+    check(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(name: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel reads count_bytes() bytes of a C string.
+    check(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
+}
+
+/// Brings `lo` up in the network namespace of the calling thread (netdevice(7), SIOCSIFFLAGS).
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: socket reads three integers.
+    let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    // SAFETY: ifreq is plain data, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = 1; // IFF_UP; all its other settable flags are off in a new namespace.
+    // SAFETY: request is an ifreq that lives through the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
