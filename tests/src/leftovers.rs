@@ -3,7 +3,7 @@
 use crate::host::{Host, OWN, cgroups};
 use std::cell::RefCell;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What was found, one line each.
@@ -66,9 +66,10 @@ impl Snapshot {
         left.extend(added("file", &self.own, own(host)));
         left.extend(added("mount", &self.mounts.borrow(), mounts(host)));
         left.extend(cgroups(&host.run_root()).iter().map(|dir| format!("cgroup {}", dir.display())));
-        for (dir, matters) in records(host) {
-            left.extend(entries(&dir).filter(|name| matters(name)).map(|name| format!("{}/{name}", dir.display())));
+        for dir in records(host) {
+            left.extend(entries(&dir).map(|name| format!("{}/{name}", dir.display())));
         }
+        left.extend(leases(&host.run_root().join("leases")));
         left
     }
 }
@@ -77,23 +78,27 @@ fn added(what: &str, before: &[String], now: Vec<String>) -> Vec<String> {
     now.into_iter().filter(|line| !before.contains(line)).map(|line| format!("{what} {line}")).collect()
 }
 
-type Matters = fn(&str) -> bool;
-
-/// Directories that have to be empty when no pod is left. A lease's name starts with its address.
-fn records(host: &Host) -> Vec<(std::path::PathBuf, Matters)> {
-    let any: Matters = |_| true;
-    let address: Matters = |name| name.starts_with(|letter: char| letter.is_ascii_digit());
+/// Directories that have to be empty when no pod is left.
+fn records(host: &Host) -> [PathBuf; 4] {
     let (run, root) = (host.run_root(), host.root());
-    vec![
-        (run.join("pods"), any),
-        (run.join("names"), any),
-        (run.join("leases"), address),
-        (root.join("volumes"), any),
-        (root.join("log/pods"), any),
-    ]
+    [run.join("pods"), run.join("names"), root.join("volumes"), root.join("log/pods")]
 }
 
-fn entries(dir: &Path) -> impl Iterator<Item = String> {
+/// Files that say who has an address: named by it, or by the pod.
+fn leases(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in entries(dir) {
+        let path = dir.join(&name);
+        if path.is_dir() {
+            found.extend(leases(&path));
+        } else if name.starts_with("pod-") || name.starts_with(|letter: char| letter.is_ascii_digit()) {
+            found.push(format!("lease {}", path.display()));
+        }
+    }
+    found
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = String> + use<> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
@@ -144,10 +149,12 @@ fn tables(host: &Host) -> Vec<String> {
 
 /// /proc/sys/net is that of the reader's network namespace, so a thread of the fake host reads it.
 fn forwarding(host: &Host) -> Vec<String> {
-    const SWITCHES: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+    const TOP: &str = "/proc/sys/net/ipv4";
     host.inside(|| {
-        let read = |path| fs::read_to_string(path).map(|value| format!("{} in {path}", value.trim()));
-        SWITCHES.into_iter().flat_map(read).collect()
+        let links = entries(&Path::new(TOP).join("conf")).map(|link| format!("{TOP}/conf/{link}/forwarding"));
+        let switches = links.chain([format!("{TOP}/ip_forward"), "/proc/sys/net/ipv6/conf/all/forwarding".to_owned()]);
+        let read = |path: String| Some(format!("{} in {path}", fs::read_to_string(&path).ok()?.trim()));
+        switches.filter_map(read).collect()
     })
 }
 

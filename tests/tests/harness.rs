@@ -26,7 +26,7 @@ fn each_kind_of_leftover_is_found() {
     let kinds =
         ["link stray", "firewall table inet stray", "1 in /proc/sys/net/ipv4/ip_forward", "mount /mnt", "pods/x"];
     for kind in kinds.into_iter().chain([
-        "leases/10.88.0.2",
+        "leases/net/10.88.0.2",
         "file /run/stray",
         "sleep 60",
         "cgroup /sys/fs/cgroup/pids/podrun-",

@@ -4,7 +4,7 @@ use podrun_tests::{Host, eventually};
 use std::time::{Duration, Instant};
 
 /// The start of the back-off, made short.
-const QUICK: &str = "--restart-delay 50ms";
+const QUICK: &str = "--restart-backoff 50ms";
 
 fn pod() -> Host {
     let host = Host::new();
@@ -67,7 +67,7 @@ fn the_default_back_off_starts_at_ten_seconds() {
 fn the_back_off_doubles() {
     let host = pod();
     let start = Instant::now();
-    host.start("web/a", "--restart always --restart-delay 200ms", "/probe exit 1");
+    host.start("web/a", "--restart always --restart-backoff 200ms", "/probe exit 1");
     // 200 + 400 + 800 ms at the least.
     until_restarted(&host, 3);
     assert!(start.elapsed() >= Duration::from_millis(1300), "{:?}", start.elapsed());
@@ -87,7 +87,7 @@ fn stop_wins_over_the_policy() {
 #[test]
 fn stop_during_the_back_off_ends_it() {
     let host = pod();
-    host.start("web/a", "--restart always --restart-delay 1s", "/probe exit 1");
+    host.start("web/a", "--restart always --restart-backoff 1s", "/probe exit 1");
     host.until("web", "a", "Restarting");
     host.podrun("stop web -c a").ok().within(Duration::from_secs(3));
     std::thread::sleep(Duration::from_millis(1500));

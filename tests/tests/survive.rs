@@ -58,7 +58,7 @@ fn each_part_may_be_killed_again_and_again() {
 fn a_monitor_comes_back_without_a_command() {
     let host = Host::new();
     host.pod("web");
-    host.start("web/a", "--restart always --restart-delay 200ms", "sh -c 'echo run; sleep 0.3; exit 1'");
+    host.start("web/a", "--restart always --restart-backoff 200ms", "sh -c 'echo run; sleep 0.3; exit 1'");
     let monitor = pid(&host, "monitor");
     let path = host.container("web", "a")["logPath"].as_str().unwrap().to_owned();
     let logs = std::path::Path::new(&path).parent().unwrap().to_owned();
@@ -232,8 +232,8 @@ fn upgrade_all_takes_every_pod() {
 fn a_new_monitor_knows_what_the_old_one_was_asked() {
     let host = Host::new();
     host.pod("web");
-    host.start("web/a", "--restart always --restart-delay 100ms", "/probe sleep 600");
-    host.start("web/b", "--restart always --restart-delay 100ms", "/probe sleep 600");
+    host.start("web/a", "--restart always --restart-backoff 100ms", "/probe sleep 600");
+    host.start("web/b", "--restart always --restart-backoff 100ms", "/probe sleep 600");
     host.podrun("stop web -c b --time 0").ok();
     kill(&host, "monitor");
     host.kill(&host.container("web", "a")["pid"], libc::SIGKILL);
