@@ -16,9 +16,9 @@ fn each_kind_of_leftover_is_found() {
     host.program("nft add table inet stray").run().ok();
     host.program("sysctl -qw net.ipv4.ip_forward=1").run().ok();
     host.program("mount -t tmpfs stray /mnt").run().ok();
-    host.program(format!("mkdir -p {0}/run/pods/x {0}/run/leases/10.88.0.2 /run/stray", host.dir().display()))
-        .run()
-        .ok();
+    let dir = host.dir().display();
+    host.program(format!("mkdir -p {dir}/run/pods/x {dir}/run/leases/net /run/stray")).run().ok();
+    host.program(format!("touch {dir}/run/leases/net/10.88.0.2")).run().ok();
     let cgroup = format!("/sys/fs/cgroup/pids/{}/inner", host.cgroup_name());
     std::fs::create_dir_all(&cgroup).unwrap();
     let sleeper = host.program(format!("{} sleep 60", host.probe().display())).start();
