@@ -263,7 +263,7 @@ fn exec_ends_with_its_container() {
 fn an_exec_whose_client_is_gone_does_not_harm_the_next() {
     let host = pod_with_a();
     for _ in 0..5 {
-        let mut running = host.command("exec web/a -- sh -c 'echo here; exec sleep 5'").start();
+        let mut running = host.command("exec web/a -- sh -c 'echo here; exec sleep 5'").pipes_may_stay_held().start();
         running.until_it_prints("here");
         running.signal(libc::SIGKILL);
         running.wait();

@@ -343,16 +343,20 @@ fn ctrl_c_goes_to_the_workload() {
     running.wait().fails(7).prints_something_like("got SIGINT");
 }
 
+// A PID 1 without a handler gets no SIGINT, here as everywhere; the probe waits for it.
 #[test]
 fn run_at_a_terminal_has_its_size_and_ctrl_c() {
     let host = Host::new();
     host.pod("web");
-    let mut terminal = host.running("web/a", "-it", "sh -c '/probe size; exec cat'").at_a_terminal(41, 62);
+    let command = format!("sh -c '/probe size; read line; echo got $line; exec /probe trap {} 7'", libc::SIGINT);
+    let mut terminal = host.running("web/a", "-it", &command).at_a_terminal(41, 62);
     terminal.until_it_shows("41 62");
     terminal.types("hello\n");
-    terminal.until_it_shows("hello\nhello");
+    terminal.until_it_shows("hello\ngot hello\nready");
     terminal.types("\u{3}");
-    assert_eq!(terminal.ends().0, 130);
+    let (code, screen) = terminal.ends();
+    assert_eq!(code, 7, "{screen}");
+    assert!(screen.contains("got SIGINT"), "{screen}");
 }
 
 // A name twice: 125, since nothing ran; the first is not touched.

@@ -93,13 +93,13 @@ fn capabilities(status: &BTreeMap<String, String>) -> Value {
     })
 }
 
-/// Signal numbers, from the masks of /proc/self/status.
+/// Signal numbers, from the masks of /proc/self/status. SIGPIPE is not among the ignored: Rust's own start ignores it.
 fn signals(status: &BTreeMap<String, String>) -> Value {
     let set = |key: &str| {
         let bits = u64::from_str_radix(status.get(key)?, 16).ok()?;
         Some((0..64).filter(|bit| bits >> bit & 1 == 1).map(|bit| bit + 1).collect::<Vec<_>>())
     };
-    json!({ "blocked": set("SigBlk"), "ignored": set("SigIgn"), "pending": set("ShdPnd") })
+    json!({ "blocked": set("SigBlk"), "ignored": set("SigIgn").map(|all| all.into_iter().filter(|&n| n != libc::SIGPIPE).collect::<Vec<_>>()), "pending": set("ShdPnd") })
 }
 
 /// `nofile` → [soft, hard], as words: a number or `unlimited`.
