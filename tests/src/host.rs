@@ -310,7 +310,7 @@ impl Host {
     }
 
     fn delete_everything(&self) -> Vec<String> {
-        let names = fs::read_dir(self.run_root().join("names")).into_iter().flatten().flatten();
+        let names = fs::read_dir(self.outside(self.run_root().join("names"))).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         let mut said = Vec::new();
         for name in names.filter(|name| name.contains('_')) {

@@ -69,7 +69,7 @@ impl Snapshot {
         for dir in records(host) {
             left.extend(entries(&dir).map(|name| format!("{}/{name}", dir.display())));
         }
-        left.extend(leases(&host.run_root().join("leases")));
+        left.extend(leases(&host.outside(host.run_root().join("leases"))));
         left
     }
 }
@@ -81,7 +81,7 @@ fn added(what: &str, before: &[String], now: Vec<String>) -> Vec<String> {
 /// Directories that have to be empty when no pod is left.
 fn records(host: &Host) -> [PathBuf; 4] {
     let (run, root) = (host.run_root(), host.root());
-    [run.join("pods"), run.join("names"), root.join("volumes"), root.join("log/pods")]
+    [run.join("pods"), run.join("names"), root.join("volumes"), root.join("log/pods")].map(|dir| host.outside(dir))
 }
 
 /// Files that say who has an address: named by it, or by the pod.

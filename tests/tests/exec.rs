@@ -284,7 +284,7 @@ fn a_hundred_execs_leave_the_monitor_as_it_was() {
         let (line, code) = match n % 3 {
             0 => ("exec web/a -- /probe exit 1", 1),
             1 => ("exec web/a -- nosuch", 127),
-            _ => ("exec web/a -u 99999999999 -- /probe", 125),
+            _ => ("exec web/a -u nobody-here -- /probe", 125),
         };
         host.podrun(line).fails(code);
     }

@@ -291,7 +291,9 @@ fn after_a_reboot_nothing_of_the_old_pods_is_in_the_way() {
     host.pod("web");
     host.start("web/a", "", "/probe say hello");
     let pod = host.inspect("web");
-    ["pause", "monitor", "pump"].iter().for_each(|part| host.kill(&pod[part]["pid"], libc::SIGKILL));
+    let pids: Vec<_> = ["pause", "monitor", "pump"].iter().map(|part| pod[part]["pid"].to_string()).collect();
+    // All at once, or one of them would heal the others.
+    host.program(format!("sh -c 'kill -STOP {0}; kill -KILL {0}'", pids.join(" "))).run().ok();
     // A reboot empties the run-root and leaves the root.
     std::fs::remove_dir_all(host.run_root()).unwrap();
     host.pod("web");
