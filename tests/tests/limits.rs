@@ -245,3 +245,22 @@ fn a_full_pid_cgroup_is_told() {
     std::fs::write(pod.join("pids.max"), "max").unwrap();
     host.run("web/c", "", "/probe say hi").ok().prints("hi");
 }
+
+// design.md, processes 7: "512 KiB for a pod of three containers at first".
+#[test]
+fn podruns_own_processes_have_less_than_512_kib_for_themselves() {
+    let host = Host::new();
+    if host.podrun_path().components().any(|part| part.as_os_str() == "debug") {
+        podrun_tests::skip!("a debug build has no memory budget");
+    }
+    host.pod("web");
+    ["a", "b", "c"].iter().for_each(|name| host.start(&format!("web/{name}"), "", "/probe sleep 60"));
+    let pod = host.inspect("web");
+    let private = |part: &str| {
+        let rollup = host.read(format!("/proc/{}/smaps_rollup", pod[part]["pid"]));
+        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum::<u32>()
+    };
+    let each = ["pause", "monitor", "pump"].map(private);
+    assert!(each.iter().sum::<u32>() <= 512, "pause, monitor, pump: {each:?} KiB");
+}

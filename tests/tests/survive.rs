@@ -240,3 +240,44 @@ fn a_new_monitor_knows_what_the_old_one_was_asked() {
     eventually("a is back", Duration::from_secs(5), || (host.container("web", "a")["restarts"] == 1).then_some(()));
     assert_eq!(host.container("web", "b")["state"], "Exited");
 }
+
+// pitfalls.md 19 and R4: a process is (pid, start time, pidfd), never a pid: runc PR#1934, and many after it.
+#[test]
+fn a_pid_that_is_somebody_elses_now_gets_no_signal_and_no_exec() {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    if !std::path::Path::new(LAST).exists() {
+        podrun_tests::skip!("this kernel does not let a pid be chosen");
+    }
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 600");
+    let pod = host.inspect("web");
+    let pids: Vec<i64> = PARTS
+        .iter()
+        .map(|part| &pod[part]["pid"])
+        .chain([&pod["containers"][0]["pid"]])
+        .map(|pid| pid.as_i64().unwrap())
+        .collect();
+    let list = pids.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
+    host.program(format!("sh -c 'kill -STOP {list}; kill -KILL {list}'")).run().ok();
+    eventually("all are gone", Duration::from_secs(5), || {
+        (!pids.iter().any(|pid| host.lives(&Value::from(*pid)))).then_some(())
+    });
+    for pid in &pids {
+        let line = format!("sh -c 'echo {} > {LAST}; sleep 100 & echo $!'", pid - 1);
+        host.program(line).pipes_may_stay_held().run().ok().prints(&pid.to_string());
+    }
+    for line in [
+        "kill web -c a",
+        "exec web/a -- /probe",
+        "stop web --time 0",
+        "inspect web",
+        "delete pod web --force",
+        "prune --force",
+    ] {
+        host.podrun(line);
+        let dead = pids.iter().find(|pid| !host.lives(&Value::from(**pid)));
+        assert_eq!(dead, None, "a stranger was killed by: podrun {line}");
+    }
+    host.program(format!("sh -c 'kill -KILL {list}'")).run().ok();
+}
