@@ -195,6 +195,16 @@ fn a_terminal_has_its_size_from_the_first_instruction() {
     }
 }
 
+// pitfalls.md 24: "0x0 and 65536 rejected (conmon 10-ctrl cases)".
+#[test]
+fn a_terminal_may_have_a_size_without_the_caller_having_one() {
+    let host = pod_with_a();
+    host.podrun("exec web/a -t --size 41x62 -- /probe size").ok().prints("41 62");
+    for wrong in ["0x0", "0x80", "65536x1", "41", "x", "41x", "-1x5", "41x62x3", "''"] {
+        host.podrun(format!("exec web/a -t --size={wrong} -- /probe size")).fails(2).with_one_line();
+    }
+}
+
 #[test]
 fn a_terminal_that_is_resized_is_resized_inside() {
     let host = pod_with_a();

@@ -39,7 +39,7 @@ fn a_container_has_dockers_capabilities_at_the_most() {
     assert_eq!(sorted("effective"), known);
 }
 
-// CVE-2022-29162, CVE-2022-27650: inheritable and ambient are empty unless asked for.
+// CVE-2022-29162 (exec --cap), CVE-2022-27650: inheritable and ambient are empty unless asked for.
 #[test]
 fn inheritable_and_ambient_are_empty_for_run_and_exec_and_every_user() {
     let host = Host::new();
@@ -50,6 +50,7 @@ fn inheritable_and_ambient_are_empty_for_run_and_exec_and_every_user() {
         host.run("web/b", "-u 1000", "/probe"),
         host.podrun("exec web/sleeper -- /probe"),
         host.podrun("exec web/sleeper -u 1000 -- /probe"),
+        host.podrun("exec web/sleeper --cap NET_ADMIN -- /probe"),
     ];
     for out in all {
         let facts = out.facts();
