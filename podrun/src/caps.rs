@@ -85,6 +85,16 @@ fn check(set: &str, mask: u64, available: u64) -> Result<u64> {
     }
 }
 
+/// The same capability in the words of config.json.
+pub fn to_oci(one: caps::Capability) -> Option<oci_spec::runtime::Capability> {
+    one.to_string().trim_start_matches("CAP_").parse().ok()
+}
+
+/// The bit of a capability in config.json's words.
+pub fn from_name(one: oci_spec::runtime::Capability) -> u64 {
+    bit(one)
+}
+
 fn bit(one: oci_spec::runtime::Capability) -> u64 {
     let name = one.to_string();
     let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
@@ -116,5 +126,6 @@ mod tests {
         assert_eq!(parse("net_admin").unwrap(), caps::Capability::CAP_NET_ADMIN.bitmask());
         assert_eq!(parse("CAP_NET_ADMIN").unwrap(), caps::Capability::CAP_NET_ADMIN.bitmask());
         assert!(parse("MOON").is_err());
+        assert!(caps::all().into_iter().all(|one| to_oci(one).is_some_and(|back| bit(back) == one.bitmask())));
     }
 }

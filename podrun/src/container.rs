@@ -3,3 +3,4 @@
 pub mod birth;
 pub mod init;
 pub mod plan;
+pub mod planning;

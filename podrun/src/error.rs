@@ -34,6 +34,7 @@ pub enum Kind {
 }
 
 /// `podrun: <doing>: <cause>`, and `  hint: <hint>` where a cure is known.
+#[derive(Clone)]
 pub struct Error {
     pub kind: Kind,
     doing: String,
@@ -51,6 +52,31 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Not an error at all: the help was asked for, and has been shown.
+    #[must_use]
+    pub fn help_was_shown(mut self) -> Self {
+        self.doing.clear();
+        self.cause.clear();
+        self
+    }
+
+    pub fn is_help(&self) -> bool {
+        self.doing.is_empty() && self.cause.is_empty()
+    }
+
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Puts the larger task before what was being done.
+    #[must_use]
+    pub fn within(mut self, task: impl fmt::Display) -> Self {
+        self.doing = format!("{task}: {}", self.doing);
         self
     }
 
@@ -107,6 +133,16 @@ pub fn plain(err: &std::io::Error) -> String {
     match err.raw_os_error() {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
         None => err.to_string(),
+    }
+}
+
+/// The exit code of `run` and `exec` when the workload never ran: docker's and the shell's habit.
+pub fn exit_code(kind: Kind) -> i32 {
+    match kind {
+        Kind::Usage => 2,
+        Kind::ProgramNotFound => 127,
+        Kind::ProgramNotExecutable => 126,
+        _ => 125,
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod defaults;
+
 use crate::error::{Doing, Error, Kind, Result};
 use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::Value;

@@ -335,6 +335,16 @@ fn pause_is_not_dumpable_so_that_its_owner_cannot_take_the_store() {
     assert!(!owner.output().unwrap().status.success(), "its own user could look at the store");
 }
 
+// proc(5), comm: execve(2) names a process after its file, which is a number when there is only a descriptor.
+#[test]
+fn pause_is_called_pause_whatever_it_is_executed_from() {
+    let other = "/usr/bin/perl -e 'link q(pause), q(image); exec { q(./image) } @ARGV'";
+    let pause = Pause::start(As::Pid1, other, None);
+    let program = fs::read_link(format!("/proc/{}/exe", pause.pid)).unwrap();
+    assert!(program.ends_with("image"), "{program:?}");
+    assert_eq!(field(pause.pid, "Name").unwrap(), "pause");
+}
+
 #[test]
 fn pause_inherits_its_descriptors_and_closes_none() {
     let pause = Pause::keeping(As::Pid1, OBEYING);
@@ -398,7 +408,7 @@ fn pause_survives_a_storm_of_all_other_signals_and_keeps_none_pending() {
     });
 }
 
-// A trial of the design: an orphan that dies is a zombie for ever if nobody waits for it.
+// An orphan that dies is a zombie for ever if nobody waits for it.
 #[test]
 fn ten_thousand_zombies_are_reaped_and_a_full_status_pipe_is_no_obstacle() {
     in_both_places(|place| {
@@ -461,9 +471,11 @@ fn a_child_that_died_before_pause_began_is_reaped() {
 #[test]
 fn a_pause_without_a_monitor_starts_nothing() {
     let pause = Pause::holding(As::Pid1);
-    pause.orphan("exit 1");
-    pause.note();
-    assert_eq!(children(pause.pid), []);
+    sleep(Duration::from_millis(300));
+    pause.orphan("exec sh -c 'echo $$ > pid'");
+    // A PID namespace counts: 1 is pause, 2 the shell that makes the orphan, 3 the orphan, 4 what it may fork.
+    let pid: u32 = pause.lines("pid", 1)[0].parse().unwrap();
+    assert!(pid <= 4, "{pid} processes were made here");
 }
 
 #[test]
@@ -524,6 +536,13 @@ fn gaps(uptimes: &[String]) -> Vec<f64> {
     seconds.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
+/// The processor time that a process has used, in clock ticks, which are hundredths of a second.
+fn ticks(pid: Pid) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap()
+}
+
 fn about(gap: f64, wanted: f64) -> bool {
     (wanted - 0.021..wanted + 0.5).contains(&gap)
 }
@@ -531,10 +550,11 @@ fn about(gap: f64, wanted: f64) -> bool {
 #[test]
 fn a_dying_monitor_is_started_at_once_then_after_10_ms_and_so_on_up_to_10_s() {
     let pause = Pause::keeping(As::Pid1, "cat /proc/uptime >> died; exit 1");
-    sleep(Duration::from_secs(21)); // The eleventh wait, the last before the limit, ends at 10.23 s.
-    let gaps = gaps(&pause.lines("died", 13));
+    sleep(Duration::from_secs(30)); // Two waits of 10 s follow those that sum up to 10.23 s.
+    let gaps = gaps(&pause.lines("died", 14));
+    assert!(ticks(pause.pid) <= 20, "pause was busy for {} hundredths of a second", ticks(pause.pid));
     assert!(about(gaps[0], 0.0), "the first time at once: {gaps:?}");
-    let doubling = (0..10).map(|n| 0.01 * f64::from(1 << n)).chain([10.0]);
+    let doubling = (0..10).map(|n| 0.01 * f64::from(1 << n)).chain([10.0, 10.0]);
     for (gap, wanted) in gaps[1..].iter().zip(doubling) {
         assert!(about(*gap, wanted), "{wanted} s wanted in {gaps:?}");
     }
@@ -572,6 +592,21 @@ fn a_monitor_that_cannot_be_executed_is_tried_again_and_pause_lives() {
     sleep(Duration::from_millis(300));
     pause.orphan("exit 3");
     assert_eq!(pause.note().1, 3 << 8);
+}
+
+// fork(2), EAGAIN: RLIMIT_NPROC, or a cgroup's pids.max.
+#[test]
+fn a_monitor_for_which_there_is_no_process_is_started_once_there_is_one() {
+    let limited = "/bin/dash -c 'ulimit -S -p 1; exec setpriv --reuid=12346 --clear-groups -- \"$@\"' dash";
+    let pause = Pause::start(As::Pid1, limited, Some("echo >> started; exec sleep 1000"));
+    fs::set_permissions(&pause.dir.0, fs::Permissions::from_mode(0o777)).unwrap();
+    sleep(Duration::from_millis(200));
+    assert_eq!(children(pause.pid), []);
+    // Its own user may, up to the hard limit; others need CAP_SYS_RESOURCE, which not every host has to give.
+    let mut more = Command::new("setpriv");
+    more.args(["--reuid=12346", "--clear-groups", "--", "prlimit", &format!("--pid={}", pause.pid), "--nproc=100:"]);
+    assert!(more.status().unwrap().success());
+    pause.lines("started", 1);
 }
 
 // execve(2) by uid 0: the new program's permitted set is the bounding set. pitfalls of the design: pause must not drop

@@ -4,6 +4,7 @@
 
 use super::init::{self, Failure, Ground, PodNamespaces, Step};
 use super::plan::{PidNamespace, Plan, Process};
+use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::{Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3};
@@ -26,8 +27,7 @@ pub struct Born {
 pub struct Cradle<'a> {
     /// The cgroup2 directory, where there is one.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The `tasks` files of cgroup v1.
-    pub tasks: &'a [OwnedFd],
+    pub tasks: &'a Tasks,
     pub stdio: [BorrowedFd<'a>; 3],
 }
 
@@ -198,9 +198,9 @@ fn exec_error(process: &Process, failure: Failure) -> Error {
     let err = finish(format!("execute {program}"), failure);
     match failure.errno {
         libc::ENOENT | libc::ENOTDIR => {
-            Error { kind: Kind::ProgramNotFound, ..err }.hint("not in the container's PATH, or its interpreter is missing")
+            err.kind(Kind::ProgramNotFound).hint("not in the container's PATH, or its interpreter is missing")
         }
-        _ => Error { kind: Kind::ProgramNotExecutable, ..err },
+        _ => err.kind(Kind::ProgramNotExecutable),
     }
 }
 

@@ -18,6 +18,7 @@
 
 use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
 use crate::caps::CapabilitySets;
+use crate::cgroup::Tasks;
 use crate::rootfs::{Component, Device, Follow, Mount, Place, PointKind, Source};
 use crate::sys::clone::{exit, poll_one};
 use crate::sys::cred::{self, Pointers};
@@ -106,8 +107,7 @@ impl Failure {
 #[derive(Debug)]
 pub struct Ground<'a> {
     pub report: BorrowedFd<'a>,
-    /// The `tasks` files of cgroup v1 to write `0` to.
-    pub tasks: &'a [OwnedFd],
+    pub tasks: &'a Tasks,
     /// stdin, stdout, stderr; ignored where the plan says terminal.
     pub stdio: [BorrowedFd<'a>; 3],
     pub argv: &'a Pointers,
@@ -157,7 +157,7 @@ fn report(socket: BorrowedFd<'_>, failure: Failure) -> Infallible {
 fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     let process = &plan.process;
     cred::reset_signals();
-    join_cgroups(ground.tasks)?;
+    ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
     set_oom_score(process.oom_score_adj.as_ref())?;
@@ -195,7 +195,7 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     const ALL: i32 =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
     cred::reset_signals();
-    join_cgroups(ground.tasks)?;
+    ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
@@ -203,14 +203,6 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
     let terminal = open_terminal(process.stdio, root.as_fd(), ground.report)?;
     become_program(process, root.as_fd(), terminal.as_ref(), ground)
-}
-
-/// `0` means the writer itself. Into `tasks`, not `cgroup.procs`: that one waits for an RCU grace period.
-fn join_cgroups(tasks: &[OwnedFd]) -> Result<(), Failure> {
-    for (index, file) in tasks.iter().enumerate() {
-        fd::write(file.as_fd(), b"0").map_err(at_index(Step::JoinCgroup, index))?;
-    }
-    Ok(())
 }
 
 fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {

@@ -157,7 +157,7 @@ impl Options {
 }
 
 /// What planning needs to know of the host.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Facts<'a> {
     pub cgroups: &'a Layout,
     /// A new cgroup namespace: the container sees its own cgroup as the root.

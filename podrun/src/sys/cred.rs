@@ -120,6 +120,12 @@ pub fn setsid() -> io::Result<()> {
     check(unsafe { libc::setsid() }.into()).map(drop)
 }
 
+/// getppid(2).
+pub fn parent() -> i32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() }
+}
+
 /// geteuid(2).
 pub fn effective_uid() -> u32 {
     // SAFETY: geteuid takes nothing and cannot fail.

@@ -182,3 +182,29 @@ pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> io::Result<()> {
         }
     }
 }
+
+/// For a child that goes on without execve: `fd` becomes number 3, and everything above it is closed for good.
+///
+/// Descriptors that the parent's memory still names are closed under it: the caller must be a freshly cloned process that
+/// uses nothing of what it inherited but `fd`, and ends by `_exit`, so that no destructor closes a number a second time.
+pub fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const KEPT: RawFd = 3;
+    if fd.as_raw_fd() != KEPT {
+        // SAFETY: dup3 reads integers; what number 3 named is closed, as the contract above says.
+        check(unsafe { libc::dup3(fd.as_raw_fd(), KEPT, libc::O_CLOEXEC) }.into())?;
+    }
+    // SAFETY: close_range reads integers; see the contract above.
+    check(unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) })?;
+    // SAFETY: number 3 is open, made just now, and nothing else in this process uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(KEPT) })
+}
+
+/// The descriptors from `first` on that this process was started with, `count` of them, each to be owned once.
+/// `None` if one of them is not open.
+pub fn inherited<const N: usize>(first: RawFd) -> Option<[OwnedFd; N]> {
+    let numbers: [RawFd; N] = std::array::from_fn(|at| first + RawFd::try_from(at).unwrap_or(0));
+    // SAFETY: fcntl F_GETFD reads integers and tells whether the number is open.
+    let open = numbers.iter().all(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0);
+    // SAFETY: they are open, as asked just now, and main calls this once, before it opens anything.
+    open.then(|| numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }))
+}

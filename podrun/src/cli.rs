@@ -1,0 +1,195 @@
+//! The command line: arguments as written, to one verb, to one result or one error. The only door that prints.
+//!
+//! The verb is found by hand and only its own parser is built: thirty of them would cost more than a container's start.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the door")]
+
+mod args;
+mod control;
+mod create;
+mod host;
+mod logs;
+mod run;
+mod show;
+mod table;
+
+use crate::error::{Error, Kind, Result};
+use args::Words;
+
+/// What a verb is: its words, what it is for, how it is called.
+struct Verb {
+    words: &'static [&'static str],
+    about: &'static str,
+    run: fn(&Words) -> Result<i32>,
+    /// Whether it runs a workload, so that podrun's own failure is 125 and not 1.
+    workload: bool,
+}
+
+const fn verb(words: &'static [&'static str], about: &'static str, run: fn(&Words) -> Result<i32>) -> Verb {
+    Verb { words, about, run, workload: false }
+}
+
+const fn workload(words: &'static [&'static str], about: &'static str, run: fn(&Words) -> Result<i32>) -> Verb {
+    Verb { words, about, run, workload: true }
+}
+
+const VERBS: &[Verb] = &[
+    verb(&["create", "pod"], "Make a pod: its namespaces, network and keepers", create::pod),
+    verb(&["create", "container"], "Make a container, not started", run::create),
+    workload(&["run"], "Make and start a container; show its output, unless -d", run::run),
+    verb(&["start"], "Start containers that were made or have ended", control::start),
+    verb(&["stop"], "Stop containers: the stop signal, then KILL after a grace", control::stop),
+    verb(&["restart"], "Stop containers and start them again", control::restart),
+    verb(&["kill"], "Send a signal, KILL by default", control::kill),
+    verb(&["pause"], "Freeze containers", control::pause),
+    verb(&["resume"], "Thaw containers", control::resume),
+    workload(&["exec"], "Run a program in a container", run::exec),
+    verb(&["logs"], "Show what containers wrote", logs::logs),
+    workload(&["attach"], "Show a container's output and pass input to it", run::attach),
+    workload(&["wait"], "Wait for a container's end, print its exit code and exit with it", control::wait),
+    workload(&["netns"], "Run a program of the host inside the pod's network", host::netns),
+    verb(&["ps"], "List containers", show::ps),
+    verb(&["get", "pods"], "List pods", show::get_pods),
+    verb(&["get", "pod"], "Show a pod", show::get_pod),
+    verb(&["inspect"], "Everything about a pod or a container, as JSON", show::inspect),
+    verb(&["top"], "List the processes of a pod", show::top),
+    verb(&["delete", "pod"], "Stop a pod's containers and remove it", control::delete_pod),
+    verb(&["delete", "container"], "Remove a container", control::delete_container),
+    verb(&["prune"], "Remove what belongs to no pod", host::prune),
+    verb(&["doctor"], "Look for what is wrong on this host, and say how to mend it", host::doctor),
+    verb(&["info"], "What this host gives to podrun", host::info),
+    verb(&["upgrade"], "Replace running monitors by this podrun", host::upgrade),
+    verb(&["rotate"], "Open a container's log anew, after somebody renamed it", logs::rotate),
+    verb(&["version"], "Print the version", host::version),
+];
+
+/// docker's and kubectl's other words for the same.
+const ALIASES: &[(&[&str], &[&str])] = &[
+    (&["rm"], &["delete"]),
+    (&["delete", "pods"], &["delete", "pod"]),
+    (&["delete", "ctr"], &["delete", "container"]),
+    (&["unpause"], &["resume"]),
+    (&["get", "po"], &["get", "pods"]),
+    (&["ls"], &["ps"]),
+    (&["--version"], &["version"]),
+    (&["-V"], &["version"]),
+];
+
+/// Runs what was asked for; the answer is the exit code.
+pub fn main(argv: Vec<String>) -> i32 {
+    let words = match Words::split(argv) {
+        Ok(words) => words,
+        Err(err) => return complain(&err, false),
+    };
+    let rest: Vec<&str> = words.rest.iter().map(String::as_str).collect();
+    if rest.is_empty() || matches!(rest[0], "help" | "--help" | "-h") {
+        print!("{}", overview());
+        return if rest.is_empty() { 2 } else { 0 };
+    }
+    match find(&words.rest) {
+        Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words)) {
+            Ok(code) => code,
+            Err(err) => complain(&err, verb.workload),
+        },
+        Err(err) => complain(&err, false),
+    }
+}
+
+/// The verb, and how many words it took.
+fn find(rest: &[String]) -> Result<(&'static Verb, usize)> {
+    let mut words: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let mut shift = 0isize;
+    for (alias, meaning) in ALIASES {
+        if words.starts_with(alias) {
+            shift = isize::try_from(alias.len()).unwrap_or(0) - isize::try_from(meaning.len()).unwrap_or(0);
+            words = [meaning, &words[alias.len()..]].concat();
+        }
+    }
+    // `get pods NAME` is `get pod NAME`, and `get pod` alone lists, as kubectl has it.
+    if words.starts_with(&["get", "pods"]) && words.get(2).is_some_and(|word| !word.starts_with('-')) {
+        words[1] = "pod";
+    }
+    if words == ["get", "pod"] {
+        words[1] = "pods";
+    }
+    if let Some(verb) = VERBS.iter().find(|verb| words.starts_with(verb.words)) {
+        let taken = isize::try_from(verb.words.len()).unwrap_or(0) + shift;
+        return Ok((verb, usize::try_from(taken).unwrap_or(0)));
+    }
+    // `delete NAME` and `rm NAME` mean a pod, or a container where there is a slash.
+    if words.first() == Some(&"delete") && words.len() > 1 {
+        let target = if words[1..].iter().any(|word| word.contains('/')) { "container" } else { "pod" };
+        if let Some(verb) = VERBS.iter().find(|verb| verb.words == ["delete", target]) {
+            return Ok((verb, 1));
+        }
+    }
+    Err(unknown(&words))
+}
+
+fn unknown(words: &[&str]) -> Error {
+    let known: Vec<String> = VERBS.iter().map(|verb| verb.words.join(" ")).collect();
+    let below: Vec<&str> = VERBS.iter().filter(|verb| verb.words[0] == words[0]).map(|verb| verb.words[1]).collect();
+    let err = |cause: &str| Error::new(Kind::Usage, format!("read the command {:?}", words[0]), cause);
+    if !below.is_empty() {
+        return err("something must follow it").hint(format!("{} {}", words[0], below.join(" or ")));
+    }
+    match crate::pod::find::near(words[0], &known) {
+        near if near.is_empty() => err("podrun has no such verb").hint("`podrun help` lists them"),
+        near => err("podrun has no such verb").hint(format!("did you mean {}?", near.join(" or "))),
+    }
+}
+
+fn overview() -> String {
+    let mut text = String::from("podrun runs pods: containers that share one network and one hostname.\n\nVerbs:\n");
+    for verb in VERBS {
+        text.push_str(&format!("  {:<18} {}\n", verb.words.join(" "), verb.about));
+    }
+    text.push_str(
+        "\nBefore or after the verb: --root DIR, --run-root DIR, -n NAMESPACE.\n\
+         Each verb has --help with examples. A container is POD/NAME, or POD -c NAME.\n",
+    );
+    text
+}
+
+/// One line, and a hint where one is known.
+fn complain(err: &Error, workload: bool) -> i32 {
+    if err.is_help() {
+        return 0;
+    }
+    eprintln!("podrun: {err}");
+    match (err.kind, workload) {
+        (Kind::Usage, _) => 2,
+        (kind, true) => crate::error::exit_code(kind),
+        _ => 1,
+    }
+}
+
+/// Something that the user should know, and that stops nothing.
+fn warn(text: &str) {
+    eprintln!("podrun: warning: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> std::result::Result<(Vec<&'static str>, usize), String> {
+        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        find(&words).map(|(verb, taken)| (verb.words.to_vec(), taken)).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn a_verb_is_found_by_its_words_and_by_those_of_other_tools() {
+        assert_eq!(found("create pod web"), Ok((vec!["create", "pod"], 2)));
+        assert_eq!(found("rm web"), Ok((vec!["delete", "pod"], 1)));
+        assert_eq!(found("rm web/a"), Ok((vec!["delete", "container"], 1)));
+        assert_eq!(found("rm pod web"), Ok((vec!["delete", "pod"], 2)));
+        assert_eq!(found("unpause web"), Ok((vec!["resume"], 1)));
+        assert_eq!(found("get pods"), Ok((vec!["get", "pods"], 2)));
+        assert_eq!(found("get pods web"), Ok((vec!["get", "pod"], 2)));
+        assert_eq!(found("get po -o json"), Ok((vec!["get", "pods"], 2)));
+        assert!(found("crate pod").unwrap_err().contains("podrun has no such verb"));
+        assert!(found("stpo web").unwrap_err().contains("did you mean stop"));
+    }
+}

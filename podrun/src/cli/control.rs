@@ -1,0 +1,242 @@
+//! Verbs that change what runs: start, stop, restart, kill, pause, resume, wait, delete.
+
+#![forbid(unsafe_code)]
+
+use super::args::{Global, Words, duration, one, split};
+use super::table;
+use crate::error::{Error, Kind, Result};
+use crate::id::ContainerName;
+use crate::monitor::socket::{Reply, Request, Until};
+use crate::pod::client;
+use crate::pod::delete;
+use crate::pod::find::Pod;
+use crate::signal;
+use clap::Args;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+struct Chosen {
+    #[command(flatten)]
+    global: Global,
+    /// POD, or POD/NAME
+    #[arg(required = true)]
+    target: Vec<String>,
+    /// Only these containers; all of the pod by default
+    #[arg(short = 'c', long, value_name = "NAME")]
+    container: Vec<String>,
+}
+
+impl Chosen {
+    /// Each pod with its containers; none named means all.
+    fn each(&self, mut act: impl FnMut(&Pod, Vec<ContainerName>) -> Result<()>) -> Result<i32> {
+        for target in &self.target {
+            let (pod, names) = split(target, &self.container)?;
+            let pod = self.global.pod(&pod)?;
+            act(&pod, names)?;
+        }
+        Ok(0)
+    }
+}
+
+/// All of them, in the order in which they were made.
+fn or_all(pod: &Pod, names: Vec<ContainerName>) -> Vec<ContainerName> {
+    match names.is_empty() {
+        true => pod.containers().into_iter().map(|record| record.name).collect(),
+        false => names,
+    }
+}
+
+pub(super) fn start(words: &Words) -> Result<i32> {
+    let asked: Chosen = words.parse("  podrun start web\n  podrun start web/nginx")?;
+    asked.each(|pod, names| {
+        let all = names.is_empty();
+        for name in or_all(pod, names) {
+            let request = Request::Start { name: name.clone(), until: Until::Started };
+            let started = client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
+            match started {
+                // "All" means those that do not run yet.
+                Err(err) if all && err.kind == Kind::NotNow => {}
+                other => other?,
+            }
+            table::line(&format!("{}/{name} started", pod.record.name));
+        }
+        Ok(())
+    })
+}
+
+#[derive(Debug, Args)]
+struct Stop {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// How long the containers have before KILL
+    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    time: String,
+    /// The signal to begin with; each container's own stop signal by default
+    #[arg(short = 's', long, value_name = "SIGNAL")]
+    signal: Option<String>,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn stop(words: &Words) -> Result<i32> {
+    let asked: Stop = words.parse("  podrun stop web\n  podrun stop web -c nginx --time 3")?;
+    let grace_ms = millis(duration(&asked.time)?);
+    let signal = asked.signal.as_deref().map(signal::parse).transpose()?;
+    asked.chosen.each(|pod, names| client::command(pod, &Request::Stop { names, grace_ms, signal }))
+}
+
+#[derive(Debug, Args)]
+struct RestartVerb {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// How long the containers have before KILL
+    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    time: String,
+}
+
+pub(super) fn restart(words: &Words) -> Result<i32> {
+    let asked: RestartVerb = words.parse("  podrun restart web\n  podrun restart web/nginx --time 3")?;
+    let grace_ms = millis(duration(&asked.time)?);
+    asked.chosen.each(|pod, names| client::command(pod, &Request::Restart { names, grace_ms }))
+}
+
+#[derive(Debug, Args)]
+struct Kill {
+    #[command(flatten)]
+    chosen: Chosen,
+    #[arg(short = 's', long, default_value = "KILL", value_name = "SIGNAL")]
+    signal: String,
+}
+
+pub(super) fn kill(words: &Words) -> Result<i32> {
+    let asked: Kill = words.parse("  podrun kill web/nginx\n  podrun kill web -c nginx -s HUP")?;
+    let signal = signal::parse(&asked.signal)?;
+    asked.chosen.each(|pod, names| client::command(pod, &Request::Kill { names, signal }))
+}
+
+pub(super) fn pause(words: &Words) -> Result<i32> {
+    let asked: Chosen = words.parse("  podrun pause web\n  podrun pause web/nginx")?;
+    asked.each(|pod, names| client::command(pod, &Request::Pause { names }))
+}
+
+pub(super) fn resume(words: &Words) -> Result<i32> {
+    let asked: Chosen = words.parse("  podrun resume web\n  podrun resume web/nginx")?;
+    asked.each(|pod, names| client::command(pod, &Request::Resume { names }))
+}
+
+#[derive(Debug, Args)]
+struct Wait {
+    #[command(flatten)]
+    global: Global,
+    /// POD/NAME
+    target: String,
+    #[arg(short = 'c', long, value_name = "NAME")]
+    container: Option<String>,
+}
+
+/// Prints the code and exits with it. Without a container: all of the pod, and the worst of their codes.
+pub(super) fn wait(words: &Words) -> Result<i32> {
+    let asked: Wait = words.parse("  podrun wait web/job")?;
+    let named = asked.container.is_some() || asked.target.contains('/');
+    let (pod, names) = match named {
+        true => one(&asked.target, asked.container.as_ref()).map(|(pod, name)| (pod, vec![name]))?,
+        false => (asked.target.clone(), Vec::new()),
+    };
+    let pod = asked.global.pod(&pod)?;
+    let names = or_all(&pod, names);
+    if names.is_empty() {
+        return Err(Error::new(Kind::NotFound, format!("wait for {}", pod.record.name), "the pod has no containers"));
+    }
+    let mut worst = 0;
+    for name in names {
+        let ended = client::converse(&pod, &Request::Wait { name }, &[], |reply, _| {
+            Ok(match reply {
+                Reply::Exited { ended, .. } => Some(ended),
+                _ => None,
+            })
+        })?;
+        table::line(&ended.exit_code.to_string());
+        worst = worst.max(ended.exit_code);
+    }
+    Ok(worst)
+}
+
+#[derive(Debug, Args)]
+struct DeletePod {
+    #[command(flatten)]
+    global: Global,
+    /// The pods' names
+    name: Vec<String>,
+    /// All pods of the namespace
+    #[arg(long)]
+    all: bool,
+    /// At once, without grace
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// How long the containers have before KILL
+    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    time: String,
+}
+
+/// Deleting what is not there is a success: the wish holds. It is said, though, with the names that are near.
+pub(super) fn delete_pod(words: &Words) -> Result<i32> {
+    let asked: DeletePod = words.parse("  podrun delete pod web\n  podrun delete pod web db --force")?;
+    let roots = asked.global.roots()?;
+    let namespace = asked.global.namespace()?;
+    let grace = if asked.force { Duration::ZERO } else { duration(&asked.time)? };
+    let mut names = asked.name.clone();
+    if asked.all {
+        let pods = crate::store::pods(&roots).into_iter();
+        names.extend(pods.filter_map(|(.., record)| record.ok()).filter(|record| record.namespace == namespace).map(|record| record.id.to_string()));
+    }
+    if names.is_empty() && !asked.all {
+        return Err(Error::new(Kind::Usage, "read the command line", "which pod?").hint("podrun delete pod NAME…, or --all"));
+    }
+    let mut failed = None;
+    for name in names {
+        match delete::delete(&roots, &namespace, &name, grace) {
+            Ok(()) => table::line(&format!("pod/{name} deleted")),
+            Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
+            // The others go on; the last failure is the answer.
+            Err(err) => failed = Some(failed.map_or(err.clone(), |earlier: Error| {
+                super::warn(&earlier.to_string());
+                err
+            })),
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+#[derive(Debug, Args)]
+struct DeleteContainer {
+    #[command(flatten)]
+    global: Global,
+    /// POD/NAME
+    #[arg(required = true)]
+    target: Vec<String>,
+    #[arg(short = 'c', long, value_name = "NAME")]
+    container: Option<String>,
+    /// Though it runs
+    #[arg(short = 'f', long)]
+    force: bool,
+    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    time: String,
+}
+
+pub(super) fn delete_container(words: &Words) -> Result<i32> {
+    let asked: DeleteContainer = words.parse("  podrun delete container web/job\n  podrun rm web/job --force")?;
+    let grace_ms = millis(duration(&asked.time)?);
+    for target in &asked.target {
+        let (pod, name) = one(target, asked.container.as_ref())?;
+        let pod = asked.global.pod(&pod)?;
+        let request = Request::Delete { name: name.clone(), force: asked.force, grace_ms };
+        match client::command(&pod, &request) {
+            Ok(()) => table::line(&format!("{}/{name} deleted", pod.record.name)),
+            Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(0)
+}

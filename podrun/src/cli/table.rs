@@ -1,0 +1,62 @@
+//! Text on stdout: columns that fit what is in them.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "this is the door")]
+
+use std::io::Write;
+
+/// Writes to stdout. A reader that has left (`| head`) is none of our business.
+pub(super) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+pub(super) fn line(text: &str) {
+    print(&format!("{text}\n"));
+}
+
+pub(super) fn json(value: &serde_json::Value) {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// A heading and rows, each column as wide as its widest cell.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
+    print(&lay_out(heading, rows));
+}
+
+fn lay_out(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let mut text = String::new();
+    let head: Vec<String> = heading.iter().map(|&word| word.to_owned()).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let joined: Vec<String> = cells.collect();
+        text.push_str(joined.join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `3m`, `2h`, `5d`: an age as kubectl has it.
+pub(super) fn age(since: std::time::Duration) -> String {
+    match since.as_secs() {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7200 => format!("{}m", seconds / 60),
+        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_must() {
+        let rows = [vec!["web".to_owned(), "Ready".to_owned()], vec!["a-long-name".to_owned(), "Lost".to_owned()]];
+        assert_eq!(lay_out(&["NAME", "STATE"], &rows), "NAME          STATE\nweb           Ready\na-long-name   Lost\n");
+    }
+}

@@ -1,0 +1,427 @@
+//! From what was asked (spec) and what the host is (facts) to the plan. Pure but for two looks that are handed in: the
+//! kind of a bind mount's source and the image's user files.
+
+#![forbid(unsafe_code)]
+
+use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
+use crate::caps;
+use crate::cgroup::{CgroupPlan, Layout};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{self, SECCOMP_ANNOTATION};
+use crate::rootfs::{Place, PointKind, devices, mounts};
+use crate::seccomp;
+use crate::spec::{ContainerSpec, SharePid};
+use crate::sys::tty::Size;
+use crate::text::Text;
+use crate::user::{Files, User};
+use oci_spec::runtime::{self, LinuxNamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What of the host a plan depends on; probed once, when the pod is made, and kept in its record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    pub cgroups: Layout,
+    /// The capabilities that podrun itself has, hence can give.
+    pub capabilities: u64,
+    /// What podrun was started with: a container's is never lower unless asked for.
+    pub oom_score_adj: i32,
+}
+
+/// What of the pod and the image it depends on.
+#[allow(missing_debug_implementations, reason = "it holds a closure")]
+pub struct Facts<'a> {
+    pub host: &'a Host,
+    pub share_pid: SharePid,
+    pub cgroup: CgroupPlan,
+    /// The container's place below each cgroup tree.
+    pub cgroup_place: &'a str,
+    /// The pod's directory with `hosts`, `hostname` and `resolv.conf`.
+    pub files: &'a Path,
+    pub users: &'a Files,
+    pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
+}
+
+/// The plan of a container.
+pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
+    let document = &spec.oci;
+    let Some(process) = document.process() else {
+        return Err(Error::new(Kind::Invalid, "read process", "missing: a container of a pod runs a program"));
+    };
+    let cgroup_namespace = match has_namespace(document, LinuxNamespaceType::Cgroup) {
+        true => CgroupNamespace::New,
+        false => CgroupNamespace::Host,
+    };
+    let mount_facts = mounts::Facts {
+        cgroups: &facts.host.cgroups,
+        own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New,
+        bundle: &spec.bundle,
+        kind_of: facts.kind_of,
+        cgroup_place: facts.cgroup_place,
+    };
+    let asked = document.mounts().as_deref().unwrap_or_default();
+    let mut mounts = mounts::plan(asked, &mount_facts)?;
+    mounts.extend(mounts::plan(&pod_files(asked, facts.files)?, &mount_facts)?);
+    let linux = document.linux().as_ref();
+    let propagation = propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))?;
+    let has_devpts = asked.iter().any(|mount| mount.typ().as_deref() == Some("devpts"));
+    Ok(Plan {
+        rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,
+        rootfs_access: match document.root().as_ref().and_then(|root| root.readonly()) {
+            Some(true) => Access::ReadOnly,
+            _ => Access::ReadWrite,
+        },
+        host_propagation: propagation.0,
+        root_propagation: propagation.1,
+        pid: pid_namespace(document, facts.share_pid),
+        cgroup_namespace,
+        cgroup: facts.cgroup.clone(),
+        mounts,
+        devices: devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?,
+        links: devices::links(has_devpts)?,
+        masked: paths("linux.maskedPaths", linux.and_then(|linux| linux.masked_paths().as_deref()))?,
+        read_only: paths("linux.readonlyPaths", linux.and_then(|linux| linux.readonly_paths().as_deref()))?,
+        sysctl: linux.map_or(Ok(Vec::new()), sysctls)?,
+        process: plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?,
+    })
+}
+
+fn has_namespace(document: &Spec, kind: LinuxNamespaceType) -> bool {
+    let list = document.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    list.is_some_and(|list| list.iter().any(|namespace| namespace.typ() == kind))
+}
+
+/// The pod's word first; then the document's, where no `pid` means the host's (config-linux.md, "Namespaces").
+fn pid_namespace(document: &Spec, share: SharePid) -> PidNamespace {
+    match (share, has_namespace(document, LinuxNamespaceType::Pid)) {
+        (SharePid::Pod, _) => PidNamespace::Pod,
+        (SharePid::No, true) => PidNamespace::Private,
+        (SharePid::No, false) => PidNamespace::Host,
+    }
+}
+
+/// What the mount table of the host and of the container do to each other: (of `/` before, of `/` after).
+fn propagation(word: Option<&str>) -> Result<(u64, u64)> {
+    let (slave, private) = (libc::MS_SLAVE | libc::MS_REC, libc::MS_PRIVATE | libc::MS_REC);
+    match word {
+        None | Some("" | "slave" | "rslave") => Ok((slave, 0)),
+        Some("private" | "rprivate") => Ok((private, private)),
+        Some("shared") => Ok((slave, libc::MS_SHARED)),
+        Some("rshared") => Ok((slave, libc::MS_SHARED | libc::MS_REC)),
+        Some("unbindable") => Ok((slave, libc::MS_UNBINDABLE)),
+        Some("runbindable") => Ok((slave, libc::MS_UNBINDABLE | libc::MS_REC)),
+        Some(other) => Err(Error::new(Kind::Invalid, "read linux.rootfsPropagation", format!("{other:?} is no propagation"))),
+    }
+}
+
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf, made by podrun from data; what the bundle mounts there itself stays.
+fn pod_files(asked: &[runtime::Mount], files: &Path) -> Result<Vec<runtime::Mount>> {
+    let taken = |path: &str| asked.iter().any(|mount| *mount.destination() == *Path::new(path));
+    ["hosts", "hostname", "resolv.conf"]
+        .into_iter()
+        .filter(|name| !taken(&format!("/etc/{name}")))
+        .map(|name| {
+            let mut mount = runtime::Mount::default();
+            mount.set_destination(format!("/etc/{name}").into());
+            mount.set_source(Some(files.join(name)));
+            // Read-only: one member must not write into another's files, nor fill the host's memory (CVE-2020-8557).
+            mount.set_options(Some(["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec()));
+            Ok(mount)
+        })
+        .collect()
+}
+
+fn paths(what: &str, list: Option<&[String]>) -> Result<Vec<Text>> {
+    list.unwrap_or_default()
+        .iter()
+        .map(|path| match path.starts_with('/') {
+            true => Text::new(what, path.as_str()),
+            false => Err(Error::new(Kind::Invalid, format!("read {what} {path:?}"), "not an absolute path")),
+        })
+        .collect()
+}
+
+fn sysctls(linux: &runtime::Linux) -> Result<Vec<(Text, Text)>> {
+    linux.sysctl().iter().flatten().map(|(key, value)| sysctl("linux.sysctl", key, value)).collect()
+}
+
+/// A sysctl that belongs to the pod's own namespaces (pitfalls: nothing else may be set from a pod). The name is exact and the
+/// value one line, so that it sets nothing besides (CVE-2022-0811).
+pub fn sysctl(what: &str, key: &str, value: &str) -> Result<(Text, Text)> {
+    const ALLOWED: [&str; 9] = [
+        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+        "kernel.shm_rmid_forced", "kernel.domainname",
+    ];
+    let fail = |cause: &str| Error::new(Kind::Invalid, format!("read {what} {key:?}"), cause);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    if key.is_empty() || !key.chars().all(plain) || key.contains("..") || key.contains("//") || key.starts_with(['.', '/']) {
+        return Err(fail("not the name of a sysctl"));
+    }
+    if value.chars().any(char::is_control) || value.contains('+') {
+        return Err(fail("the value holds a control character or '+'"));
+    }
+    // Both spellings of sysctl(8): the first separator tells which one is meant.
+    let path = match key.find(['.', '/']).map(|at| &key[at..=at]) {
+        Some("/") => key.to_owned(),
+        _ => key.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect(),
+    };
+    let dotted = path.replace('/', ".");
+    if !ALLOWED.contains(&dotted.as_str()) && !path.starts_with("net/") && !path.starts_with("fs/mqueue/") {
+        return Err(fail("it belongs to no namespace of a pod")
+            .hint("net.*, fs.mqueue.*, kernel.shm*, kernel.msg* and kernel.sem do"));
+    }
+    Ok((Text::new(what, format!("/proc/sys/{path}"))?, Text::new(what, value)?))
+}
+
+/// The program of a document: for a container's first process.
+fn plan_process(
+    document: &Spec,
+    process: &runtime::Process,
+    user: Option<&str>,
+    users: &Files,
+    host: &Host,
+) -> Result<Process> {
+    let user = match user {
+        Some(text) => users.find(text)?,
+        None => document_user(process.user()),
+    };
+    let args = process.args().clone().unwrap_or_default();
+    if args.first().is_none_or(String::is_empty) {
+        return Err(Error::new(Kind::Invalid, "read process.args", "missing: what shall run?"));
+    }
+    let capabilities = match asks_for_defaults(document) {
+        // A document of podrun's own: the user decides, as execve(2) would.
+        true => caps::sets(bounding(process) & host.capabilities, user.uid),
+        false => caps::from_oci(process.capabilities().as_ref(), host.capabilities)?,
+    };
+    let env = environment(process.env().clone().unwrap_or_default(), &user, users, process.terminal().unwrap_or(false));
+    Ok(Process {
+        programs: candidates(&args[0], &env)?,
+        argv: texts("process.args", &args)?,
+        env: texts("process.env", &env)?,
+        cwd: working_directory("process.cwd", &process.cwd().to_string_lossy())?,
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        umask: process.user().umask().unwrap_or(0o022) & 0o7777,
+        capabilities,
+        new_privileges: match process.no_new_privileges() {
+            Some(true) => NewPrivileges::Never,
+            _ => NewPrivileges::Allowed,
+        },
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
+        oom_score_adj: Some(oom_score_adj(process.oom_score_adj(), host)?),
+        seccomp: filter(document, capabilities.bounding)?,
+        stdio: stdio(process),
+    })
+}
+
+fn document_user(user: &runtime::User) -> User {
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    User { uid: user.uid(), gid: user.gid(), groups, home: None }
+}
+
+fn bounding(process: &runtime::Process) -> u64 {
+    let sets = process.capabilities().as_ref();
+    caps::from_oci(sets, u64::MAX).map_or(0, |sets| sets.bounding)
+}
+
+fn asks_for_defaults(document: &Spec) -> bool {
+    annotation(document, SECCOMP_ANNOTATION).is_some()
+}
+
+fn annotation<'a>(document: &'a Spec, key: &str) -> Option<&'a str> {
+    document.annotations().as_ref()?.get(key).map(String::as_str)
+}
+
+/// HOME from the image's passwd, TERM for a terminal: as docker and runc add them where they are missing.
+fn environment(mut env: Vec<String>, user: &User, users: &Files, terminal: bool) -> Vec<String> {
+    let has = |env: &[String], key: &str| env.iter().any(|one| one.split('=').next() == Some(key));
+    if !has(&env, "HOME") {
+        let home = user.home.clone().or_else(|| users.home(user.uid).map(str::to_owned));
+        env.push(format!("HOME={}", home.unwrap_or_else(|| "/".to_owned())));
+    }
+    if terminal && !has(&env, "TERM") {
+        env.push("TERM=xterm".to_owned());
+    }
+    env
+}
+
+/// Where execvp(3) would look.
+fn candidates(program: &str, env: &[String]) -> Result<Vec<Text>> {
+    if program.contains('/') {
+        return Ok(vec![Text::new("the program", program)?]);
+    }
+    let default = oci::defaults::PATH.trim_start_matches("PATH=");
+    let path = env.iter().rev().find_map(|one| one.strip_prefix("PATH=")).unwrap_or(default);
+    path.split(':')
+        .map(|dir| match dir {
+            "" => Text::new("the program", format!("./{program}")),
+            dir => Text::new("the program", format!("{dir}/{program}")),
+        })
+        .collect()
+}
+
+fn texts(what: &str, list: &[String]) -> Result<Vec<Text>> {
+    list.iter().enumerate().map(|(index, one)| Text::new(&format!("{what}[{index}]"), one.as_str())).collect()
+}
+
+fn working_directory(what: &str, path: &str) -> Result<Place> {
+    if !path.starts_with('/') {
+        return Err(Error::new(Kind::Invalid, format!("read {what} {path:?}"), "not an absolute path"));
+    }
+    Place::new(what, path, PointKind::Directory)
+}
+
+fn rlimits(asked: &[runtime::PosixRlimit]) -> Result<Vec<Rlimit>> {
+    let mut limits: Vec<Rlimit> = Vec::with_capacity(asked.len());
+    for (index, one) in asked.iter().enumerate() {
+        let fail = |cause: &str| Error::new(Kind::Invalid, format!("read process.rlimits[{index}]"), cause);
+        let resource = oci::rlimit_number(one.typ()).ok_or_else(|| fail("no such resource"))?;
+        // config.md: "If rlimits contains duplicated entries with same type, the runtime MUST generate an error."
+        if limits.iter().any(|limit| limit.resource == resource) {
+            return Err(fail("the same type twice"));
+        }
+        if one.soft() > one.hard() {
+            return Err(fail("soft is above hard"));
+        }
+        limits.push(Rlimit { resource, soft: one.soft(), hard: one.hard() });
+    }
+    Ok(limits)
+}
+
+/// What is asked for, or what podrun itself was started with: never the monitor's own, which is lower.
+fn oom_score_adj(asked: Option<i32>, host: &Host) -> Result<Text> {
+    let score = asked.unwrap_or(host.oom_score_adj.max(0));
+    match (-1000..=1000).contains(&score) {
+        true => Text::new("process.oomScoreAdj", score.to_string()),
+        false => Err(Error::new(Kind::Invalid, "read process.oomScoreAdj", format!("{score} is not within -1000 and 1000"))),
+    }
+}
+
+fn filter(document: &Spec, capabilities: u64) -> Result<Option<seccomp::Program>> {
+    if let Some(profile) = document.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+        return seccomp::compile(profile, seccomp::native()?).map(Some);
+    }
+    match annotation(document, SECCOMP_ANNOTATION) {
+        Some("default") => {
+            let host = seccomp::native()?;
+            let profile = seccomp::default_profile(caps::names(capabilities).into_iter().filter_map(caps::to_oci), host);
+            seccomp::compile(&profile, host).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn stdio(process: &runtime::Process) -> Stdio {
+    if !process.terminal().unwrap_or(false) {
+        return Stdio::Pipes;
+    }
+    let size = process.console_size().as_ref().and_then(|size| {
+        let (rows, columns) = (u16::try_from(size.height()).ok()?, u16::try_from(size.width()).ok()?);
+        (rows > 0 && columns > 0).then_some(Size { rows, columns })
+    });
+    Stdio::Terminal { size }
+}
+
+/// What an exec asks for; the rest is the container's own.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub terminal: Option<Option<Size>>,
+    /// More capabilities than the container has.
+    pub capabilities: u64,
+}
+
+/// The program of an exec: the container's process with other words, and with the rights that its user has there.
+pub fn plan_exec(container: &Process, request: &ExecRequest, users: &Files) -> Result<Process> {
+    if request.args.first().is_none_or(String::is_empty) {
+        return Err(Error::new(Kind::Usage, "exec", "no program was given"));
+    }
+    let user = match &request.user {
+        Some(text) => users.find(text)?,
+        None => User { uid: container.uid, gid: container.gid, groups: container.groups.clone(), home: None },
+    };
+    let inherited = container.env.iter().map(|one| one.lossy().into_owned()).filter(|one| {
+        // Another user has another home.
+        request.user.is_none() || !one.starts_with("HOME=")
+    });
+    let env = merge(inherited, &request.env);
+    let env = environment(env, &user, users, request.terminal.is_some());
+    let capabilities = match (&request.user, request.capabilities) {
+        (None, 0) => container.capabilities,
+        // Inheritable and ambient stay empty whatever is added (CVE-2022-29162).
+        (_, added) => caps::sets(container.capabilities.bounding | added, user.uid),
+    };
+    Ok(Process {
+        programs: candidates(&request.args[0], &env)?,
+        argv: texts("the argument", &request.args)?,
+        env: texts("the variable", &env)?,
+        cwd: match &request.cwd {
+            Some(path) => working_directory("the working directory", path)?,
+            None => container.cwd.clone(),
+        },
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        capabilities,
+        stdio: request.terminal.map_or(Stdio::Pipes, |size| Stdio::Terminal { size }),
+        ..container.clone()
+    })
+}
+
+/// Later variables replace earlier ones of the same name.
+pub fn merge(earlier: impl Iterator<Item = String>, later: &[String]) -> Vec<String> {
+    let mut merged: Vec<String> = earlier.collect();
+    for one in later {
+        let key = one.split('=').next();
+        match merged.iter_mut().find(|known| known.split('=').next() == key) {
+            Some(known) => known.clone_from(one),
+            None => merged.push(one.clone()),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CVE-2022-0811 (cr8escape): a value with '+' set other sysctls; and every other way to leave the namespaces.
+    #[test]
+    fn a_sysctl_is_of_the_pods_own_namespaces_and_sets_nothing_else() {
+        let file = |key: &str| sysctl("sysctl", key, "1").map(|(file, _)| file.lossy().into_owned()).ok();
+        assert_eq!(file("net.ipv4.ip_forward").as_deref(), Some("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(file("net/ipv4/conf/eth0.1/forwarding").as_deref(), Some("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(file("kernel.shmmax").as_deref(), Some("/proc/sys/kernel/shmmax"));
+        for bad in [
+            "", "kernel.core_pattern", "net.ipv4/../../kernel/x", "net.ipv4.../kernel", "/net/ipv4", ".net.x", "net.a b", "net.a\n",
+            "vm.swappiness", "kernel.shm", "kernel.shmmaxx", "network.x", "fs.file-max", "net//x",
+        ] {
+            assert_eq!(file(bad), None, "{bad:?}");
+        }
+        for bad in ["1+kernel.core_pattern=x", "1\nx", "1\0"] {
+            assert!(sysctl("sysctl", "net.core.somaxconn", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_looked_for_as_execvp_does() {
+        let found = |program: &str, env: &[String]| -> Vec<String> {
+            candidates(program, env).unwrap().iter().map(|text| text.lossy().into_owned()).collect()
+        };
+        assert_eq!(found("sh", &["PATH=/a:/b".into()]), ["/a/sh", "/b/sh"]);
+        assert_eq!(found("./sh", &["PATH=/a".into()]), ["./sh"]);
+        assert_eq!(found("sh", &[]).len(), 6);
+    }
+
+    #[test]
+    fn later_variables_replace_earlier_ones() {
+        let merged = merge(["A=1".to_owned(), "B=2".to_owned()].into_iter(), &["B=3".into(), "C=".into()]);
+        assert_eq!(merged, ["A=1", "B=3", "C="]);
+    }
+}

@@ -1,0 +1,267 @@
+//! Those who keep a pod alive beside the monitor: pause, the pump, and the PID 1 of a shared PID namespace.
+
+#![forbid(unsafe_code)]
+
+use super::{Alarm, Monitor, Token, key};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Doing, Error, Result};
+use crate::pause::{NOTE, read_note};
+use crate::pump::{self, Answer, Command};
+use crate::sandbox::{self, Wanted};
+use crate::store::{self, Keepers, ProcessRecord};
+use crate::sys::clone::{Clone, clone3, exit};
+use crate::sys::{cred, fd, ns, socket};
+use nix::sys::epoll::EpollFlags;
+use serde_json::json;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The keeper of the store.
+#[derive(Debug)]
+pub(super) struct Pause {
+    pub(super) record: ProcessRecord,
+    pub(super) pidfd: OwnedFd,
+    /// The first pause is our parent and starts our successor; one that we made does not.
+    pub(super) restarts: bool,
+}
+
+/// The pump, as far as we know it.
+#[derive(Debug, Default)]
+pub(super) struct Outlet {
+    pub(super) process: Option<(ProcessRecord, OwnedFd)>,
+    pub(super) control: Option<OwnedFd>,
+}
+
+impl Outlet {
+    /// Nothing to be done about a pump that is gone: its pidfd tells, and the next one is told everything.
+    pub(super) fn tell(&self, command: &Command, fds: &[BorrowedFd<'_>]) {
+        if let Some(control) = &self.control {
+            let _ = pump::send(control.as_fd(), command, fds);
+        }
+    }
+}
+
+impl Monitor {
+    pub(super) fn ensure_pump(&mut self) {
+        if self.outlet.process.is_some() {
+            return;
+        }
+        if self.start_pump().is_err() {
+            self.alarm(Duration::from_millis(200), Alarm::Pump);
+        }
+    }
+
+    /// Forked, not executed: it shares our pages, and needs no file.
+    fn start_pump(&mut self) -> Result<()> {
+        let doing = || "start the pump".to_owned();
+        let (ours, theirs) = socket::seqpacket_pair().doing(doing)?;
+        let child = clone3(&Clone::default(), || {
+            let control = fd::keep_only(theirs.as_fd());
+            exit(control.map_or(1, |control| i32::from(pump::run(control))))
+        })
+        .doing(doing)?;
+        self.store.put(key::PUMP, &json!({"pid": child.pid}), &[child.pidfd.as_fd(), ours.as_fd()]).doing(doing)?;
+        self.take_pump(child.pid, child.pidfd, ours)?;
+        self.tell_pump_everything();
+        self.save_keepers()
+    }
+
+    pub(super) fn take_pump(&mut self, pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Result<()> {
+        self.watch(&pidfd, Token::PumpExit, EpollFlags::EPOLLIN)?;
+        self.watch(&control, Token::Pump, EpollFlags::EPOLLIN)?;
+        self.outlet = Outlet { process: Some((ProcessRecord::of(pid), pidfd)), control: Some(control) };
+        Ok(())
+    }
+
+    /// A new pump is given all containers, and asked for the rest of those that have ended. One that knows a container
+    /// already ignores it.
+    pub(super) fn tell_pump_everything(&mut self) {
+        let names: Vec<_> = self.containers.keys().cloned().collect();
+        for name in names {
+            let _ = self.pump_add(&name);
+            let ended = self.containers.get(&name).and_then(|container| container.run.as_ref());
+            if let Some(key) = ended.filter(|run| run.exit.is_some() && run.drained.is_none()).map(|run| run.key) {
+                self.ask_for_the_rest(key);
+            }
+        }
+    }
+
+    pub(super) fn pump_says(&mut self) {
+        while let Some(control) = &self.outlet.control {
+            match pump::receive(control.as_fd()) {
+                Ok(Answer::Finished { key, lost_bytes, .. }) => self.drained(key, lost_bytes),
+                // The container goes on without a log, and ends without one.
+                Ok(Answer::Refused { key, .. }) => self.drained(key, 0),
+                Ok(Answer::Reopened { key, errno }) => self.reopened(key, errno),
+                Ok(Answer::Trouble { key, lost_bytes, errno }) => self.log_trouble(key, lost_bytes, errno),
+                Err(err) if err.kind() == std::io::ErrorKind::InvalidData => {}
+                // Nothing more for now, or its pidfd tells the rest.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn log_trouble(&mut self, key: u64, lost: u64, errno: i32) {
+        let Ok(name) = self.name_of(key) else { return };
+        if let Some(container) = self.containers.get_mut(&name) {
+            let cause = crate::error::plain(&std::io::Error::from_raw_os_error(errno));
+            let words = format!("the log cannot be written: {cause}; {lost} bytes lost so far");
+            container.record.warnings.retain(|warning| !warning.starts_with("the log cannot be written"));
+            container.record.warnings.push(words);
+            let _ = self.save(&name);
+        }
+    }
+
+    pub(super) fn pump_died(&mut self) {
+        // Answers that it sent before are still in the socket.
+        self.pump_says();
+        let old = std::mem::take(&mut self.outlet);
+        if let Some((_, pidfd)) = &old.process {
+            self.unwatch(pidfd);
+            let _ = crate::sys::clone::waitid(pidfd.as_fd(), crate::sys::clone::Reap::Now);
+        }
+        if let Some(control) = &old.control {
+            self.unwatch(control);
+        }
+        let _ = self.store.remove(key::PUMP);
+        if self.leaving.is_none() {
+            self.ensure_pump();
+        }
+    }
+
+    /// The first pause was our parent; whoever it was, another one is made in the same namespaces, and holds the same
+    /// store. No container notices.
+    pub(super) fn pause_died(&mut self) {
+        self.unwatch(&self.pause.pidfd);
+        let _ = crate::sys::clone::waitid(self.pause.pidfd.as_fd(), crate::sys::clone::Reap::Now);
+        match self.make_pause() {
+            Ok(pause) => self.pause = pause,
+            Err(_) => {
+                // Nothing else can be done now; the pod lives as long as we do.
+                self.pause.restarts = false;
+            }
+        }
+        let _ = self.save_keepers();
+    }
+
+    fn make_pause(&mut self) -> Result<Pause> {
+        let roots = self.facts.roots();
+        let program = sandbox::pause_program(&roots)?;
+        let place = cgroup::Place::pod(&roots.cgroup(), &self.facts.id).own();
+        let home = Cgroup::find(&self.facts.cgroups, &place)?;
+        let tasks = home.tasks()?;
+        let [tail, head] = self.store.ends();
+        let held = [tail, head, self.status.as_fd(), self.status_write.as_fd(), self.program.as_fd()];
+        let wanted = Wanted {
+            new: 0,
+            joined: vec![
+                (self.namespaces.net.as_fd(), libc::CLONE_NEWNET),
+                (self.namespaces.uts.as_fd(), libc::CLONE_NEWUTS),
+                (self.namespaces.ipc.as_fd(), libc::CLONE_NEWIPC),
+            ],
+            hostname: None,
+            sysctl: &[],
+            cgroup: home.unified_fd(),
+            tasks: Some(&tasks),
+            held: &held,
+            argv: Vec::new(),
+            program: program.as_fd(),
+        };
+        let child = sandbox::start(&wanted)?.release(&[])?;
+        self.watch(&child.pidfd, Token::PauseExit, EpollFlags::EPOLLIN)?;
+        Ok(Pause { record: ProcessRecord::of(child.pid), pidfd: child.pidfd, restarts: false })
+    }
+
+    /// The PID 1 of the shared PID namespace: a second pause, without a store, born with the pod.
+    pub(super) fn make_init(&mut self) -> Result<()> {
+        let roots = self.facts.roots();
+        let program = sandbox::pause_program(&roots)?;
+        let wanted = Wanted {
+            new: libc::CLONE_NEWPID,
+            joined: vec![
+                (self.namespaces.net.as_fd(), libc::CLONE_NEWNET),
+                (self.namespaces.uts.as_fd(), libc::CLONE_NEWUTS),
+                (self.namespaces.ipc.as_fd(), libc::CLONE_NEWIPC),
+            ],
+            hostname: None,
+            sysctl: &[],
+            cgroup: None,
+            tasks: None,
+            held: &[],
+            argv: Vec::new(),
+            program: program.as_fd(),
+        };
+        let child = sandbox::start(&wanted)?.release(&[])?;
+        let namespace = ns::of(child.pid, "pid").doing(|| "open the pod's PID namespace".into())?;
+        let fds = [child.pidfd.as_fd(), namespace.as_fd()];
+        self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(|| "keep the pod's PID 1".into())?;
+        self.take_init(child.pidfd, namespace)
+    }
+
+    pub(super) fn take_init(&mut self, pidfd: OwnedFd, namespace: OwnedFd) -> Result<()> {
+        self.watch(&pidfd, Token::InitExit, EpollFlags::EPOLLIN)?;
+        self.namespaces.init = Some((pidfd, namespace));
+        Ok(())
+    }
+
+    /// The kernel has killed everybody in the namespace: the pod is over, and says so.
+    pub(super) fn init_died(&mut self) {
+        if let Some((pidfd, _)) = &self.namespaces.init {
+            self.unwatch(pidfd);
+            let _ = crate::sys::clone::waitid(pidfd.as_fd(), crate::sys::clone::Reap::Now);
+        }
+        self.namespaces.init_died = true;
+        let why = "the PID 1 of the pod's shared PID namespace ended, and the kernel ended the containers with it\n";
+        let _ = std::fs::write(self.dir.lost(), why);
+    }
+
+    /// What pause has reaped: ours, once our predecessor had died.
+    pub(super) fn read_notes(&mut self) {
+        let mut bytes = [0; NOTE * 256];
+        while let Ok(count) = fd::read(self.status.as_fd(), &mut bytes) {
+            for note in bytes[..count].as_chunks::<NOTE>().0 {
+                let (pid, status) = read_note(*note);
+                if let Ok(pid) = i32::try_from(pid) {
+                    self.noted(pid, status);
+                }
+            }
+            if count < bytes.len() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn save_keepers(&self) -> Result<()> {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        let record = Keepers {
+            version: store::VERSION,
+            pause: self.pause.record,
+            monitor: ProcessRecord::of(own),
+            pump: self.outlet.process.as_ref().map(|(record, _)| *record),
+            pause_restarts: self.pause.restarts,
+        };
+        store::write(&self.dir.keepers(), &record)
+    }
+}
+
+/// What the process was started with that nobody shall inherit through it: the caller's nice, affinity, umask, limits.
+pub(super) fn forget_the_caller() {
+    cred::reset_scheduling();
+    cred::umask(0o022);
+    // The limits of the host's own PID 1, as far as they may be had; a container of a service manager's would have those.
+    for resource in 0..16 {
+        if let Ok((soft, hard)) = cred::getrlimit(1, resource)
+            && cred::setrlimit(resource, soft, hard).is_err()
+            && let Ok((_, own)) = cred::getrlimit(0, resource)
+        {
+            let _ = cred::setrlimit(resource, soft.min(own), own);
+        }
+    }
+}
+
+/// A monitor that cannot come up has nobody to tell but the pod's directory; the next command shows it.
+pub(super) fn last_words(err: &Error) {
+    if let Some(dir) = std::env::args().nth(1) {
+        let _ = std::fs::write(std::path::Path::new(&dir).join("monitor.error"), format!("{err}\n"));
+    }
+}

@@ -1,0 +1,320 @@
+//! Leases: which pod has which address. One file for each address, in `leases/<network>/` of the run-root.
+//!
+//! A lease is one file with several names (hard links): each of its addresses, and `pod-<id>` for each pod that lives
+//! in the network namespace that has them. So `pod:NAME` adds a holder by one link(2), a pod's lease is found from the
+//! pod's id alone, the lease ends with its last holder, and there is never a file to edit.
+//!
+//! An address is free when no lease names it **and** no link of that address is left in the kernel (`link_name`): a
+//! link goes with its network namespace, some time after the pod. It is handed out again as late as possible (next
+//! fit), so in a range with room nobody ever waits for that.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::PodId;
+use crate::net::cidr::{Cidr, link_name};
+use crate::net::lock::{Hold, gone, lock};
+use crate::roots::Roots;
+use crate::sys;
+use nix::fcntl::Flock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What a lease's file holds. It says nothing that a reboot could make wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub version: u32,
+    /// The pod that it was made for; others may have joined, and this one may have left.
+    pub pod: PodId,
+    pub addresses: Vec<Cidr>,
+    /// The host's end of the pod's interface.
+    pub link: String,
+}
+
+/// The addresses of one network that pods may have.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    directory: PathBuf,
+    pub subnet: Cidr,
+    pub gateway: IpAddr,
+}
+
+/// What a search for an address found.
+#[derive(Debug)]
+pub enum Taken {
+    Lease(Lease),
+    /// No address is free.
+    Full {
+        leases: usize,
+    },
+}
+
+/// A lease's names on disk, as found by reading the directory.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub addresses: Vec<String>,
+    pub holders: Vec<PodId>,
+}
+
+/// The file that is the pool's lock and holds the address that was handed out last. A hint: any content is fine.
+const LAST: &str = ".last";
+const HOLDER: &str = "pod-";
+
+impl Pool {
+    pub fn new(roots: &Roots, network: &str, subnet: Cidr, gateway: IpAddr) -> Self {
+        Self { directory: roots.leases().join(network), subnet, gateway }
+    }
+
+    /// Takes the next free address for `pod`.
+    pub fn take(&self, pod: &PodId) -> Result<Taken> {
+        let last = self.lock()?;
+        if self.directory.join(holder(pod)).exists() {
+            let doing = format!("attach pod {}", pod.short());
+            return Err(Error::new(Kind::AlreadyExists, doing, "it is attached already"));
+        }
+        match self.search(&last)? {
+            Some(address) => self.write(&last, address, pod).map(Taken::Lease),
+            None => Ok(Taken::Full { leases: survey(&self.directory)?.len() }),
+        }
+    }
+
+    /// The first address after the last one that has neither a lease nor a link.
+    fn search(&self, last: &File) -> Result<Option<IpAddr>> {
+        for offset in next_fit(self.usable(), self.last(last)) {
+            let address = self.subnet.nth(offset);
+            let leased = address == self.gateway || self.directory.join(address.to_string()).exists();
+            if !leased && !link_exists(&link_name(address))? {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Holder first, address last: a crash in between leaves what `release` finds.
+    fn write(&self, last: &File, address: IpAddr, pod: &PodId) -> Result<Lease> {
+        let addresses = vec![Cidr { address, prefix: self.subnet.prefix }];
+        let lease = Lease { version: 1, pod: pod.clone(), addresses, link: pod.veth() };
+        let text = serde_json::to_vec(&lease).expect("a lease is plain data");
+        let staged = self.directory.join(".new");
+        let write = || -> std::io::Result<()> {
+            // Never truncated: a crash may have left this name on a lease that is in use.
+            gone(fs::remove_file(&staged))?;
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?.write_all(&text)?;
+            fs::hard_link(&staged, self.directory.join(holder(pod)))?;
+            fs::rename(&staged, self.directory.join(address.to_string()))?;
+            last.write_all_at(format!("{address:<40}\n").as_bytes(), 0)
+        };
+        write().doing(|| format!("lease {address} to pod {}", pod.short()))?;
+        Ok(lease)
+    }
+
+    fn usable(&self) -> (u128, u128) {
+        let hosts = self.subnet.hosts();
+        (*hosts.start(), *hosts.end())
+    }
+
+    fn last(&self, file: &File) -> Option<u128> {
+        let mut text = [0; 40];
+        let read = file.read_at(&mut text, 0).ok()?;
+        let address = std::str::from_utf8(&text[..read]).ok()?.trim().parse().ok()?;
+        self.subnet.offset(address)
+    }
+
+    /// Drops the leases whose links are gone: what a crash left. Only when the range is full, since it reads
+    /// everything, and only while no pod is being attached, since its lease comes before its link.
+    pub fn reclaim(&self) -> Result<()> {
+        let _held = self.lock()?;
+        for entry in survey(&self.directory)?.values() {
+            let mut links = entry.links(&self.directory).into_iter();
+            if !links.try_fold(false, |any, link| link_exists(&link).map(|exists| any || exists))? {
+                entry.remove(&self.directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Flock<File>> {
+        lock(&self.directory.join(LAST), Hold::Exclusive)
+    }
+}
+
+/// `member` holds what `pod` holds: it joined its network namespace. Twice is fine.
+pub fn share(roots: &Roots, pod: &PodId, member: &PodId) -> Result<()> {
+    for network in networks(roots)? {
+        let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+        match fs::hard_link(network.join(holder(pod)), network.join(holder(member))) {
+            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
+            other => other.doing(|| format!("share the lease of pod {} with {}", pod.short(), member.short()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Ends what `pod` holds, in every network. Where it was the last holder its link is silenced and the lease ends.
+pub fn release(roots: &Roots, pod: &PodId) -> Result<()> {
+    for network in networks(roots)? {
+        if network.join(holder(pod)).exists() {
+            let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+            release_in(&network, pod).doing(|| format!("release the lease of pod {}", pod.short()))?;
+        }
+    }
+    Ok(())
+}
+
+fn release_in(network: &Path, pod: &PodId) -> std::io::Result<()> {
+    let held = network.join(holder(pod));
+    let (inode, names) = match fs::symlink_metadata(&held) {
+        Ok(meta) => (meta.ino(), meta.nlink()),
+        Err(err) => return gone(Err(err)),
+    };
+    let addresses: Vec<PathBuf> = match read(&held) {
+        Some(lease) => {
+            let paths: Vec<_> = lease.addresses.iter().map(|at| network.join(at.address.to_string())).collect();
+            if names > paths.len() as u64 + 1 {
+                return gone(fs::remove_file(&held)); // others live in its network namespace
+            }
+            silence(&lease.link)?;
+            paths
+        }
+        // Unreadable, which only a hand can make: then its own names say which addresses it had.
+        None => names_of(network, inode)?,
+    };
+    for address in addresses {
+        // After a crash while it was written, the address may be somebody else's.
+        if fs::symlink_metadata(&address).is_ok_and(|meta| meta.ino() == inode) {
+            gone(fs::remove_file(&address))?;
+        }
+    }
+    gone(fs::remove_file(&held))
+}
+
+/// Takes the link down, which makes it and its bridge port silent at once. To delete it, or to take it off the bridge,
+/// waits for RCU; left alone it goes with its network namespace.
+fn silence(link: &str) -> std::io::Result<()> {
+    match sys::net::set_link_down(link) {
+        Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        other => other,
+    }
+}
+
+/// The lease that `pod` holds in `network`.
+pub fn held(roots: &Roots, network: &str, pod: &PodId) -> Option<Lease> {
+    read(&roots.leases().join(network).join(holder(pod)))
+}
+
+/// The directories with leases, one for each network.
+pub fn networks(roots: &Roots) -> Result<Vec<PathBuf>> {
+    let all = match fs::read_dir(roots.leases()) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(|| format!("read {}", roots.leases().display()))?,
+    };
+    Ok(all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+}
+
+/// Every lease of a network, by its inode.
+pub fn survey(network: &Path) -> Result<BTreeMap<u64, Entry>> {
+    let mut found: BTreeMap<u64, Entry> = BTreeMap::new();
+    let listing = match fs::read_dir(network) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(found),
+        other => other.doing(|| format!("read {}", network.display()))?,
+    };
+    for file in listing.flatten() {
+        let (Ok(name), Ok(meta)) = (file.file_name().into_string(), file.metadata()) else { continue };
+        if let Some(id) = name.strip_prefix(HOLDER) {
+            found.entry(meta.ino()).or_default().holders.extend(PodId::parse(id));
+        } else if name.parse::<IpAddr>().is_ok() {
+            found.entry(meta.ino()).or_default().addresses.push(name);
+        }
+    }
+    Ok(found)
+}
+
+impl Entry {
+    /// The links that this lease's addresses are on: the one it names, and whatever has its address as second name.
+    pub fn links(&self, network: &Path) -> Vec<String> {
+        let mut links: Vec<String> =
+            self.addresses.iter().filter_map(|name| name.parse().ok()).map(link_name).collect();
+        let any = self.addresses.first().cloned().or_else(|| self.holders.first().map(holder));
+        links.extend(any.and_then(|name| read(&network.join(name))).map(|lease| lease.link));
+        links
+    }
+
+    /// Removes all its names, the addresses last. For callers that hold the lock.
+    pub fn remove(&self, network: &Path) -> Result<()> {
+        for name in self.holders.iter().map(holder).chain(self.addresses.iter().cloned()) {
+            gone(fs::remove_file(network.join(&name))).doing(|| format!("remove the lease {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the leases of `network` whose holders are all dead to `lives`; says which. The links are the caller's.
+pub fn prune(network: &Path, lives: impl Fn(&PodId) -> bool) -> Result<Vec<String>> {
+    let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+    let mut said = Vec::new();
+    for entry in survey(network)?.values().filter(|entry| !entry.holders.iter().any(&lives)) {
+        entry.remove(network)?;
+        said.push(entry.say());
+    }
+    Ok(said)
+}
+
+impl Entry {
+    pub fn say(&self) -> String {
+        let addresses =
+            if self.addresses.is_empty() { "without address".to_owned() } else { self.addresses.join(", ") };
+        match self.holders.first() {
+            Some(pod) => format!("lease {addresses} of pod {}", pod.short()),
+            None => format!("lease {addresses}"),
+        }
+    }
+}
+
+/// Removes the directory of a network that has no lease any more.
+pub fn forget(network: &Path) -> Result<()> {
+    {
+        let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+        if !survey(network)?.is_empty() {
+            return Ok(());
+        }
+        for name in [".new", LAST] {
+            gone(fs::remove_file(network.join(name))).doing(|| format!("remove {name} of {}", network.display()))?;
+        }
+    }
+    match fs::remove_dir(network) {
+        Err(err) if matches!(err.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Ok(()),
+        other => other.doing(|| format!("remove {}", network.display())),
+    }
+}
+
+/// All offsets of the range once, beginning after the last one that was handed out.
+fn next_fit((first, end): (u128, u128), last: Option<u128>) -> impl Iterator<Item = u128> {
+    let start = last.filter(|last| (first..end).contains(last)).map_or(first, |last| last + 1);
+    (start..=end).chain(first..start)
+}
+
+fn holder(pod: &PodId) -> String {
+    format!("{HOLDER}{pod}")
+}
+
+fn read(path: &Path) -> Option<Lease> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn names_of(network: &Path, inode: u64) -> std::io::Result<Vec<PathBuf>> {
+    let entry = survey(network).map_err(std::io::Error::other)?.remove(&inode).unwrap_or_default();
+    Ok(entry.addresses.iter().map(|name| network.join(name)).collect())
+}
+
+fn link_exists(name: &str) -> Result<bool> {
+    match sys::net::link_index(name) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(errno).doing(|| format!("look for the link {name}")),
+    }
+}

@@ -1,0 +1,309 @@
+//! rtnetlink(7): links, addresses and routes. Everything that is async stays in this file: outward it blocks.
+//!
+//! A netlink socket belongs to the network namespace of the thread that opened it, so there is one for the host and
+//! one for the pod, opened on a thread that enters the pod's namespace and ends there. Messages that do not need each
+//! other's answers are sent one after the other and waited for together.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::net::cidr::{Cidr, Mac};
+use futures_util::future::{try_join, try_join3};
+use futures_util::stream::TryStreamExt;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage, Prop,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use tokio::runtime::{Builder, Runtime};
+
+/// A connection to the kernel, in one network namespace.
+pub struct Netlink {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+/// A pod's two ends, as they are to be born.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    pub name: &'a str,
+    /// The second name that keeps the address from being leased again.
+    pub second_name: &'a str,
+    pub alias: &'a str,
+    pub bridge: u32,
+    pub mac: Mac,
+    pub mtu: u32,
+    pub ipv6: Ipv6,
+    pub peer: &'a str,
+    pub peer_mac: Mac,
+    pub netns: BorrowedFd<'a>,
+}
+
+/// Whether this kernel knows IPv6 at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ipv6 {
+    Known,
+    Unknown,
+}
+
+/// A link as the host sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub second_names: Vec<String>,
+    pub alias: Option<String>,
+    pub bridge: Option<u32>,
+    pub is_bridge: bool,
+    pub up: bool,
+    pub mtu: u32,
+}
+
+/// A route of any table: where to, and by which link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub to: Cidr,
+    pub by: Option<u32>,
+}
+
+impl Netlink {
+    /// In the calling thread's network namespace.
+    pub fn here() -> Result<Self> {
+        Self::open().doing(|| "open a netlink socket".to_owned())
+    }
+
+    /// In `netns`, on a thread that goes there and dies there, so nothing is left to be restored. `first` runs there
+    /// before.
+    pub fn inside(netns: BorrowedFd<'_>, first: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
+        std::thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                setns(netns, CloneFlags::CLONE_NEWNET).doing(|| "enter the pod's network namespace".to_owned())?;
+                first()?;
+                Self::here()
+            });
+            there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn open() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = {
+            let _context = runtime.enter();
+            let (connection, handle, _) = rtnetlink::new_connection()?;
+            runtime.spawn(connection);
+            handle
+        };
+        Ok(Self { runtime, handle })
+    }
+
+    fn wait<T>(
+        &self,
+        answer: impl Future<Output = Result<T, rtnetlink::Error>>,
+        doing: impl FnOnce() -> String,
+    ) -> Result<T> {
+        self.runtime.block_on(answer).map_err(errno).doing(doing)
+    }
+
+    /// The pair, the host's end on the bridge and up, the peer born in the pod's namespace (not up: veth(4) has no
+    /// carrier to give before both ends exist). RTM_NEWLINK ignores an alias, so that comes with a second message.
+    pub fn add_veth(&self, veth: &Veth<'_>) -> Result<()> {
+        let links = self.handle.link();
+        let mut naming = links.property_add(0).alt_ifname(&[veth.second_name]);
+        naming.message_mut().attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
+        let all = try_join3(links.add(pair(veth)).execute(), naming.execute(), links.set(finish(veth)).execute());
+        self.wait(all, || format!("make the link {}", veth.name)).map(drop)
+    }
+
+    /// The pod's side: the interface up, its address, and the way out. No duplicate address detection: podrun leased
+    /// the address, so nobody else has it.
+    pub fn configure(&self, interface: &str, address: Cidr, gateway: Option<IpAddr>) -> Result<()> {
+        let links = self.handle.link();
+        let configured = async {
+            let up = links.set(LinkUnspec::new_with_name(interface).up().build()).execute();
+            let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>();
+            let ((), found) = try_join(up, found).await?;
+            let index = found.first().map_or(0, |link| link.header.index);
+            let address = self.add_address_request(index, address);
+            match gateway {
+                Some(gateway) => {
+                    try_join(address, self.handle.route().add(default_route(gateway)).execute()).await.map(drop)
+                }
+                None => address.await,
+            }
+        };
+        self.wait(configured, || format!("give {interface} the address {address}"))
+    }
+
+    async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {
+        let mut request = self.handle.address().add(index, address.address, address.prefix);
+        if address.address.is_ipv6() {
+            let no_dad = rtnetlink::packet_route::address::AddressFlags::Nodad;
+            request.message_mut().attributes.push(AddressAttribute::Flags(no_dad));
+        }
+        request.execute().await
+    }
+
+    pub fn add_address(&self, index: u32, address: Cidr) -> Result<()> {
+        self.wait(self.add_address_request(index, address), || format!("add the address {address}"))
+    }
+
+    /// A bridge, not up yet. Its hardware address is set, so it does not change with the ports that come and go.
+    pub fn add_bridge(&self, name: &str, mac: Mac, mtu: u32) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).mtu(mtu).build();
+        self.wait(self.handle.link().add(message).execute(), || format!("make the bridge {name}"))
+    }
+
+    pub fn set_up(&self, index: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.wait(self.handle.link().set(message).execute(), || "turn a link on".to_owned())
+    }
+
+    pub fn set_bridge(&self, index: u32, bridge: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+        self.wait(self.handle.link().set(message).execute(), || "put a link on the bridge".to_owned())
+    }
+
+    /// Deletes a link and waits for it: tens of milliseconds of RCU, so never on a pod's way out. Gone is fine.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let Ok(index) = crate::sys::net::link_index(name) else { return Ok(()) };
+        match self.runtime.block_on(self.handle.link().del(index).execute()).map_err(errno) {
+            Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other.doing(|| format!("delete the link {name}")),
+        }
+    }
+
+    pub fn links(&self) -> Result<Vec<Link>> {
+        let all = self.handle.link().get().execute().map_ok(link).try_collect();
+        self.wait(all, || "list the host's links".to_owned())
+    }
+
+    /// (link, address) of all IPv4 addresses.
+    pub fn addresses(&self) -> Result<Vec<(u32, Cidr)>> {
+        let all: Vec<_> =
+            self.wait(self.handle.address().get().execute().try_collect(), || "list the host's addresses".to_owned())?;
+        Ok(all.iter().filter_map(|message| Some((message.header.index, address(message)?))).collect())
+    }
+
+    /// All IPv4 routes, of all tables.
+    pub fn routes(&self) -> Result<Vec<Route>> {
+        let wish = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let all: Vec<_> =
+            self.wait(self.handle.route().get(wish).execute().try_collect(), || "list the host's routes".to_owned())?;
+        Ok(all.iter().map(route).collect())
+    }
+}
+
+fn pair(veth: &Veth<'_>) -> LinkMessage {
+    let peer = LinkMessageBuilder::<LinkUnspec>::default()
+        .name(veth.peer)
+        .address(veth.peer_mac.0.to_vec())
+        .mtu(veth.mtu)
+        .setns_by_fd(veth.netns.as_raw_fd())
+        .build();
+    LinkMessageBuilder::<LinkVeth>::new(veth.name, veth.peer)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .address(veth.mac.0.to_vec())
+        .mtu(veth.mtu)
+        .controller(veth.bridge)
+        .up()
+        .build()
+}
+
+/// The host's end is a port and nobody's address: without a link-local one it is silent, too.
+fn finish(veth: &Veth<'_>) -> LinkMessage {
+    let message = LinkUnspec::new_with_name(veth.name).alias(veth.alias);
+    let no_address = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    match veth.ipv6 {
+        Ipv6::Known => message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_address])),
+        Ipv6::Unknown => message,
+    }
+    .build()
+}
+
+fn default_route(gateway: IpAddr) -> RouteMessage {
+    match gateway {
+        IpAddr::V4(four) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(four).build(),
+        IpAddr::V6(six) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(six).build(),
+    }
+}
+
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        second_names: Vec::new(),
+        alias: None,
+        bridge: None,
+        is_bridge: false,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Controller(index) => link.bridge = Some(index),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::PropList(names) => link.second_names.extend(names.into_iter().filter_map(second_name)),
+            LinkAttribute::LinkInfo(infos) => link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn second_name(property: Prop) -> Option<String> {
+    match property {
+        Prop::AltIfName(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn address(message: &rtnetlink::packet_route::address::AddressMessage) -> Option<Cidr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address @ IpAddr::V4(_)) => {
+            Some(Cidr { address: *address, prefix: message.header.prefix_len })
+        }
+        _ => None,
+    })
+}
+
+fn route(message: &RouteMessage) -> Route {
+    let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let mut route =
+        Route { to: Cidr { address: anywhere, prefix: message.header.destination_prefix_length }, by: None };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(to)) => route.to.address = (*to).into(),
+            RouteAttribute::Oif(link) => route.by = Some(*link),
+            _ => {}
+        }
+    }
+    route
+}
+
+fn errno(err: rtnetlink::Error) -> io::Error {
+    match err {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Netlink")
+    }
+}
+
+/// What a full bridge answers: it has room for 1023 ports (BR_MAX_PORTS).
+pub fn is_full(err: &Error) -> bool {
+    err.kind == Kind::Kernel && err.cause() == nix::errno::Errno::EXFULL.desc()
+}

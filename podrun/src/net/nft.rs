@@ -1,0 +1,373 @@
+//! nftables: podrun's own table, written whole by one `nft -f -`, and what can be asked of the kernel without `nft`.
+//!
+//! Only the own table is ever written. Asking is done by nfnetlink itself: it takes some microseconds where spawning
+//! `nft` takes milliseconds, so that each pod's birth can see whether the rules are still there, and its output, which
+//! changes between versions, is never parsed.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::net::cidr::Cidr;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::{recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long `nft` may take. The kernel's own lock can make it wait for another program's large transaction.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One network's part of the table.
+#[derive(Debug, Clone)]
+pub struct Masquerade<'a> {
+    pub bridge: &'a str,
+    pub subnet: Cidr,
+}
+
+/// The table's whole text: replaced in one transaction, so no packet ever meets half of it.
+///
+/// Out of a network goes what is answered to the host's own address (masquerade), save to the network itself and to
+/// multicast. Into a network goes only what answers a pod: forwarding is on for the pods' sake, and must not open them
+/// to a neighbour who routes to their addresses. `accept` here would not overrule another table's `drop`, so there is
+/// none; `foreign_drops` finds those.
+pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
+    let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
+    text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
+    for Masquerade { bridge, subnet } in networks {
+        let (family, multicast) = match subnet.address.is_ipv4() {
+            true => ("ip", "224.0.0.0/4"),
+            false => ("ip6", "ff00::/8"),
+        };
+        let from = subnet.network();
+        let _ = writeln!(
+            text,
+            "\t\t{family} saddr {from} oifname != \"{bridge}\" {family} daddr != {{ {from}, {multicast} }} masquerade"
+        );
+    }
+    text.push_str("\t}\n\tchain forward {\n\t\ttype filter hook forward priority 0; policy accept;\n");
+    for Masquerade { bridge, .. } in networks {
+        let _ = writeln!(
+            text,
+            "\t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state != {{ established, related }} drop"
+        );
+    }
+    text.push_str("\t}\n}\n");
+    text
+}
+
+/// The text that removes the table, whether it is there or not.
+pub fn removal(table: &str) -> String {
+    format!("table inet {table} {{}}\ndelete table inet {table}\n")
+}
+
+/// `nft` on PATH.
+pub fn find() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let runs = |file: &Path| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("nft")).find(|file| runs(file))
+}
+
+/// Gives `text` to `nft -f -`: all of it holds, or nothing.
+pub fn apply(nft: &Path, text: &str) -> Result<()> {
+    let doing = || "write the firewall rules with nft".to_owned();
+    let mut child = Command::new(nft)
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .doing(|| format!("start {}", nft.display()))?;
+    let said = converse(&mut child, text);
+    if said.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().doing(doing)?;
+    let said = said.doing(doing)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Kernel, doing(), first_line(&said))),
+    }
+}
+
+/// Writes all of stdin, then reads stderr to its end, which is nft's end, but not for ever.
+fn converse(child: &mut Child, text: &str) -> std::io::Result<String> {
+    let until = Instant::now() + PATIENCE;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes())?; // shorter than a pipe, so it cannot block
+    }
+    let mut said = Vec::new();
+    let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
+    let mut buffer = [0; 4096];
+    loop {
+        let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::ZERO);
+        if poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLIN)], left)? == 0 {
+            return Err(Errno::ETIMEDOUT.into());
+        }
+        match stderr.read(&mut buffer)? {
+            0 => return Ok(String::from_utf8_lossy(&said).into_owned()),
+            read if said.len() < 1 << 16 => said.extend_from_slice(&buffer[..read]),
+            _ => {}
+        }
+    }
+}
+
+fn first_line(said: &str) -> &str {
+    said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word")
+}
+
+// What follows speaks nfnetlink: linux/netfilter/nfnetlink.h and nf_tables.h.
+
+const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
+const NEW_TABLE: u16 = SUBSYSTEM;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const DONE: u16 = 3; // NLMSG_DONE
+const ERROR: u16 = 2; // NLMSG_ERROR
+const REQUEST: u16 = 1; // NLM_F_REQUEST
+const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
+const INET: u8 = 1; // NFPROTO_INET
+const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
+const TABLE_NAME: u16 = 1; // NFTA_TABLE_NAME
+const CHAIN_TABLE: u16 = 1; // NFTA_CHAIN_TABLE
+const CHAIN_NAME: u16 = 3; // NFTA_CHAIN_NAME
+const CHAIN_HOOK: u16 = 4; // NFTA_CHAIN_HOOK
+const CHAIN_POLICY: u16 = 5; // NFTA_CHAIN_POLICY
+const HOOK_NUMBER: u16 = 1; // NFTA_HOOK_HOOKNUM
+const FORWARD: u32 = 2; // NF_INET_FORWARD
+const DROP: u32 = 0; // NF_DROP
+
+/// Whether the inet table `name` is there, in the calling thread's network namespace.
+pub fn table_exists(name: &str) -> Result<bool> {
+    let doing = || format!("look for the nftables table {name}");
+    let Some(socket) = open().doing(doing)? else { return Ok(false) };
+    send(&socket, &request(GET_TABLE, REQUEST, INET, &attribute(TABLE_NAME, &string(name)))).doing(doing)?;
+    let answer = receive(&socket).doing(doing)?;
+    match messages(&answer).next() {
+        Some((NEW_TABLE, _)) => Ok(true),
+        Some((ERROR, body)) => match error_of(body) {
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL => Ok(false),
+            errno => Err(errno).doing(doing),
+        },
+        _ => Ok(false),
+    }
+}
+
+/// A chain of the forward hook that podrun did not make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub family: u8,
+    pub table: String,
+    pub name: String,
+    pub drops: bool,
+}
+
+/// All chains at the forward hook.
+pub fn forward_chains() -> Result<Vec<Chain>> {
+    let doing = || "list the firewall's chains".to_owned();
+    let Some(socket) = open().doing(doing)? else { return Ok(Vec::new()) };
+    send(&socket, &request(GET_CHAIN, REQUEST | DUMP, UNSPEC, &[])).doing(doing)?;
+    let mut chains = Vec::new();
+    loop {
+        let answer = receive(&socket).doing(doing)?;
+        for (kind, body) in messages(&answer) {
+            match kind {
+                NEW_CHAIN => chains.extend(chain(body)),
+                DONE => return Ok(chains),
+                ERROR => return Err(error_of(body)).doing(doing),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Pure: one NEWCHAIN message, when it is a base chain at the forward hook.
+fn chain(body: &[u8]) -> Option<Chain> {
+    let family = *body.first()?;
+    let attributes: Vec<(u16, &[u8])> = attributes(body.get(4..)?).collect();
+    let find = |wanted: u16| attributes.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let hook = self::attributes(find(CHAIN_HOOK)?).find(|(kind, _)| *kind == HOOK_NUMBER)?.1;
+    let bridge_or_inet = matches!(family, 1 | 2); // NFPROTO_INET, NFPROTO_IPV4
+    (bridge_or_inet && big_endian(hook)? == FORWARD).then_some(())?;
+    let text = |value: &[u8]| String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned();
+    Some(Chain {
+        family,
+        table: text(find(CHAIN_TABLE)?),
+        name: text(find(CHAIN_NAME)?),
+        drops: find(CHAIN_POLICY).and_then(big_endian) == Some(DROP),
+    })
+}
+
+fn big_endian(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_be_bytes)
+}
+
+/// A socket to the kernel's netfilter; none where the kernel has no such thing.
+fn open() -> nix::Result<Option<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    match socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter) {
+        Err(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => Ok(None),
+        Err(errno) => Err(errno),
+        Ok(socket) => {
+            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+            Ok(Some(socket))
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
+    sendto(socket.as_raw_fd(), message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map(drop)
+}
+
+fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16]; // netlink(7): a dump's messages never exceed 32 KiB
+    let read = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    buffer.truncate(read);
+    Ok(buffer)
+}
+
+fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
+    let mut message = Vec::with_capacity(20 + attributes.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]); // sequence number and port: the kernel fills in what matters
+    message.extend([family, 0, 0, 0]); // nfgenmsg: family, version, resource
+    message.extend(attributes);
+    message
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(aligned(bytes.len()), 0);
+    bytes
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+/// (type, what follows the netlink header) of each message.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
+        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let body = bytes.get(16..length)?;
+        bytes = bytes.get(aligned(length)..).unwrap_or_default();
+        Some((kind, body))
+    })
+}
+
+/// (type without its flag bits, value) of each attribute.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff; // NLA_TYPE_MASK
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(aligned(length)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn error_of(body: &[u8]) -> Errno {
+    let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    Errno::from_raw(code.wrapping_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_replaced_whole() {
+        let subnet = Cidr::v4(10, 88, 0, 1, 16);
+        let text = rules("podrun_ab", &[Masquerade { bridge: "podrun-ab", subnet }]);
+        let expected = r#"table inet podrun_ab {}
+delete table inet podrun_ab
+table inet podrun_ab {
+	chain postrouting {
+		type nat hook postrouting priority 100; policy accept;
+		ip saddr 10.88.0.0/16 oifname != "podrun-ab" ip daddr != { 10.88.0.0/16, 224.0.0.0/4 } masquerade
+	}
+	chain forward {
+		type filter hook forward priority 0; policy accept;
+		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } drop
+	}
+}
+"#;
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn each_family_has_its_own_words() {
+        let subnet = Cidr::parse("fd00:1::/64").unwrap();
+        let text = rules("t", &[Masquerade { bridge: "b", subnet }]);
+        assert!(
+            text.contains("ip6 saddr fd00:1::/64 oifname != \"b\" ip6 daddr != { fd00:1::/64, ff00::/8 } masquerade"),
+            "{text}"
+        );
+    }
+
+    fn base_chain(family: u8, hook: u32, policy: u32) -> Vec<u8> {
+        let hook = [attribute(HOOK_NUMBER, &hook.to_be_bytes()), attribute(2, &[0; 4])].concat();
+        let nested = 0x8000; // NLA_F_NESTED
+        let parts = [
+            vec![family, 0, 0, 0],
+            attribute(CHAIN_TABLE, b"filter\0"),
+            attribute(CHAIN_NAME, b"FORWARD\0"),
+            attribute(CHAIN_HOOK | nested, &hook),
+            attribute(CHAIN_POLICY, &policy.to_be_bytes()),
+        ];
+        parts.concat()
+    }
+
+    #[test]
+    fn forward_chains_are_told_from_others() {
+        let found = |drops| Some(Chain { family: 2, table: "filter".into(), name: "FORWARD".into(), drops });
+        assert_eq!(chain(&base_chain(2, FORWARD, DROP)), found(true));
+        assert_eq!(chain(&base_chain(2, FORWARD, 1)), found(false));
+        assert_eq!(chain(&base_chain(2, 1, DROP)), None, "the input hook");
+        assert_eq!(chain(&base_chain(10, FORWARD, DROP)), None, "IPv6 alone");
+        assert_eq!(chain(&base_chain(7, FORWARD, DROP)), None, "the bridge family");
+        assert_eq!(chain(&[2, 0, 0, 0]), None, "not a base chain");
+        assert_eq!(chain(&[]), None);
+    }
+
+    #[test]
+    fn a_message_cut_short_is_no_message() {
+        let whole = request(GET_TABLE, REQUEST, INET, &attribute(TABLE_NAME, b"t\0"));
+        assert_eq!(messages(&whole).count(), 1);
+        for length in 0..whole.len() {
+            assert_eq!(messages(&whole[..length]).count(), 0, "{length}");
+        }
+        let zero_length = [0; 32];
+        assert_eq!(messages(&zero_length).count(), 0, "a length of 0 must not loop for ever");
+        assert_eq!(attributes(&zero_length).count(), 0);
+    }
+
+    #[test]
+    fn the_kernels_refusal_is_an_errno() {
+        assert_eq!(error_of(&(-libc::ENOENT).to_ne_bytes()), Errno::ENOENT);
+        assert_eq!(error_of(&i32::MIN.to_ne_bytes()), Errno::UnknownErrno);
+    }
+
+    #[test]
+    fn nft_says_its_first_line() {
+        assert_eq!(first_line("\n/dev/stdin:1:1: Error: x\nmore"), "/dev/stdin:1:1: Error: x");
+        assert_eq!(first_line(""), "it failed without a word");
+    }
+}

@@ -1,0 +1,135 @@
+//! A podrun command's side of the monitor's door.
+
+#![forbid(unsafe_code)]
+
+use super::find::Pod;
+use super::heal;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::monitor::socket::{Arrival, Inbox, Reply, Request, send};
+use crate::sys::clone::poll_one;
+use crate::sys::{fd, socket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a monitor may be away: pause starts the next one within milliseconds, unless they keep dying.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One conversation.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    inbox: Inbox,
+}
+
+/// What came, or that the monitor died.
+#[derive(Debug)]
+pub enum Heard {
+    Reply(Reply, Vec<OwnedFd>),
+    Gone,
+}
+
+impl Client {
+    /// Connects to the pod's monitor. A pod whose keepers died is mended first, where it can be.
+    pub fn connect(pod: &Pod) -> Result<Self> {
+        heal::ensure_served(pod)?;
+        let doing = || format!("reach the monitor of {}", pod.record.title());
+        let socket = dial(&pod.dir.0).doing(doing)?;
+        Ok(Self { socket, inbox: Inbox::default() })
+    }
+
+    pub fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        // A monitor that died in this moment will show as gone.
+        match send(self.socket.as_fd(), request, fds) {
+            Ok(_) => Ok(()),
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            Err(err) => Err(err).doing(|| "ask the monitor".into()),
+        }
+    }
+
+    /// The next reply, however long it takes.
+    pub fn hear(&mut self) -> Result<Heard> {
+        loop {
+            match self.inbox.receive::<Reply>(self.socket.as_fd()) {
+                Ok(Arrival::Message(reply, fds)) => return Ok(Heard::Reply(reply, fds)),
+                Ok(Arrival::Incomplete) => {
+                    poll_one(self.socket.as_fd(), libc::POLLIN, -1).doing(|| "wait for the monitor".into())?;
+                }
+                Ok(Arrival::End) => return Ok(Heard::Gone),
+                Err(err) => return Err(err).doing(|| "hear the monitor".into()),
+            }
+        }
+    }
+
+    /// For a poll loop of the caller's.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Asks, and hears replies until `last` has one that ends it. A monitor that dies meanwhile is asked again, up to a point:
+/// each request may be asked twice.
+pub fn converse<T>(
+    pod: &Pod,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+    mut each: impl FnMut(Reply, Vec<OwnedFd>) -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = Client::connect(pod)?;
+        client.ask(request, fds)?;
+        loop {
+            match client.hear()? {
+                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
+                Heard::Reply(reply, fds) => {
+                    if let Some(result) = each(reply, fds)? {
+                        return Ok(result);
+                    }
+                }
+                Heard::Gone if Instant::now() < deadline => break,
+                Heard::Gone => return Err(no_monitor(pod)),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// For requests that end with `Done`.
+pub fn command(pod: &Pod, request: &Request) -> Result<()> {
+    converse(pod, request, &[], |reply, _| Ok(matches!(reply, Reply::Done).then_some(())))
+}
+
+pub fn no_monitor(pod: &Pod) -> Error {
+    let err = Error::new(Kind::Kernel, format!("reach the monitor of {}", pod.record.title()), "it keeps dying");
+    match std::fs::read_to_string(pod.dir.0.join("monitor.error")) {
+        Ok(words) => err.hint(format!("its last words: {}", words.trim())),
+        Err(_) => err,
+    }
+}
+
+/// The socket's path may be too long for sockaddr_un (108 bytes), so it is named through a descriptor of its directory.
+fn dial(dir: &Path) -> std::io::Result<OwnedFd> {
+    let short = dir.join("monitor.sock");
+    if short.as_os_str().len() < 100 {
+        return socket::connect(&short);
+    }
+    let dir = std::fs::File::open(dir)?;
+    socket::connect(Path::new(&format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd())))
+}
+
+/// A listening socket for a pod that is being made.
+pub fn door(dir: &Path) -> std::io::Result<OwnedFd> {
+    let path = dir.join("monitor.sock");
+    if path.as_os_str().len() < 100 {
+        return socket::listen(&path);
+    }
+    let dir = std::fs::File::open(dir)?;
+    socket::listen(Path::new(&format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd())))
+}
+
+/// A random name for what may be asked twice.
+pub fn fresh_id() -> Result<String> {
+    let bytes: [u8; 32] = fd::random().doing(|| "make an id".into())?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,352 @@
+//! `create pod`: the sandbox, its network, its keepers, its record.
+
+#![forbid(unsafe_code)]
+
+use super::client;
+use super::find;
+use crate::cgroup::{self, Cgroup, Layout};
+use crate::container::planning::{self, Host};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::{PodId, PodName};
+use crate::monitor::{self, PodFacts, keep, key};
+use crate::net::files::{self, Dns, HostEntry};
+use crate::net::{self, Attachment};
+use crate::record::Stamp;
+use crate::roots::Roots;
+use crate::sandbox::{self, Wanted};
+use crate::spec::{Network, Owner, PodSpec, SharePid};
+use crate::store::{self, PodDir, PodRecord};
+use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::{cred, fd, ns};
+use crate::text::Text;
+use std::ffi::CString;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// A pod that was made, and what its user should know.
+#[derive(Debug)]
+pub struct Created {
+    pub record: PodRecord,
+    pub warnings: Vec<String>,
+}
+
+/// What must be undone when a later step fails: everything that follows from the id.
+struct Unmade<'a> {
+    roots: &'a Roots,
+    spec: &'a PodSpec,
+    id: &'a PodId,
+    layout: &'a Layout,
+    pause: Option<Child>,
+}
+
+impl Drop for Unmade<'_> {
+    fn drop(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            super::delete::kill_keepers(self.roots, self.id, &pause.pidfd);
+        }
+        let name = Some((&self.spec.namespace, &self.spec.name));
+        let _ = super::delete::remove_from_host(self.roots, self.id, name, self.layout);
+    }
+}
+
+pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
+    let doing = format!("create the pod {}", spec.name);
+    let host = probe()?;
+    store::make_private_dir(&roots.run, 0o711)?;
+    store::make_private_dir(&roots.pods(), 0o700)?;
+    store::make_private_dir(&roots.names(), 0o700)?;
+    let id = PodId::random(fd::random().doing(|| doing.clone())?);
+    let dir = PodDir(roots.pod(&id));
+    std::fs::DirBuilder::new().create(&dir.0).doing(|| format!("make {}", dir.0.display()))?;
+    let _lock = store::lock(&dir)?;
+    if let Err(err) = reserve(roots, spec, &id) {
+        let _ = std::fs::remove_dir_all(&dir.0);
+        return Err(err);
+    }
+    let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None };
+    let made = make(roots, spec, &id, &dir, &host, &mut unmade);
+    match made {
+        Ok(created) => {
+            std::mem::forget(unmade);
+            Ok(created)
+        }
+        Err(err) => {
+            drop(unmade);
+            Err(err.within(doing))
+        }
+    }
+}
+
+/// The facts about this machine that plans need.
+pub fn probe() -> Result<Host> {
+    let mine = caps::read(None, caps::CapSet::Permitted).unwrap_or_default();
+    let capabilities = crate::caps::mask(mine);
+    let needed = caps::Capability::CAP_SYS_ADMIN.bitmask();
+    if cred::effective_uid() != 0 || capabilities & needed == 0 {
+        return Err(Error::new(Kind::Unsupported, "make a pod", "podrun needs root and CAP_SYS_ADMIN")
+            .hint("rootless podrun can show versions, help and images so far; run it with sudo"));
+    }
+    let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    Ok(Host { cgroups: Layout::detect()?, capabilities, oom_score_adj: score.unwrap_or(0) })
+}
+
+/// Takes the name. One that belongs to a pod whose making was cut short is taken over.
+fn reserve(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
+    let link = roots.name(&spec.namespace, &spec.name);
+    for _ in 0..3 {
+        match std::os::unix::fs::symlink(roots.pod(id), &link) {
+            Ok(()) => return Ok(()),
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(err).doing(|| format!("reserve the name {}", spec.name)),
+        }
+        match find::directory(roots, &spec.namespace, spec.name.as_str()) {
+            Ok((_, other)) if other.record().exists() || store::is_locked(&other) => return Err(taken(&spec.name)),
+            Ok((old, _)) => {
+                let name = Some((&spec.namespace, &spec.name));
+                super::delete::remove_from_host(roots, &old, name, &Layout::detect()?)?;
+            }
+            // Gone in this moment.
+            Err(_) => {}
+        }
+    }
+    Err(taken(&spec.name))
+}
+
+fn taken(name: &PodName) -> Error {
+    Error::new(Kind::AlreadyExists, format!("create the pod {name}"), "a pod of this name is there")
+        .hint(format!("`podrun delete pod {name}` removes it"))
+}
+
+fn make(
+    roots: &Roots,
+    spec: &PodSpec,
+    id: &PodId,
+    dir: &PodDir,
+    host: &Host,
+    unmade: &mut Unmade<'_>,
+) -> Result<Created> {
+    let hostname = Text::new("the hostname", hostname_of(spec))?;
+    let neighbour = neighbour(roots, spec)?;
+    let sysctl = sysctls(spec)?;
+    let place = cgroup::Place::pod(&roots.cgroup(), id);
+    Cgroup::create(&cgroup::plan::pod(&host.cgroups, &place, None)?)?;
+    let home = Cgroup::create(&cgroup::plan::own(&host.cgroups, &place.own(), None)?)?;
+    let (child, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
+    unmade.pause = Some(child);
+    let (attachment, mut warnings) = match spec.network {
+        Network::Bridge => {
+            let (attachment, warnings) = net::attach_bridge(roots, id, sandbox.net.as_fd())?;
+            (Some(attachment), warnings)
+        }
+        Network::Pod(_) => match &neighbour {
+            Some(other) => {
+                net::share(roots, &other.record.id, id)?;
+                (other.record.attachment.clone(), Vec::new())
+            }
+            None => (None, Vec::new()),
+        },
+        Network::Host | Network::None => (None, Vec::new()),
+    };
+    warnings.extend(write_files(dir, spec, attachment.as_ref())?);
+    make_volumes(roots, spec, id)?;
+    let record = PodRecord {
+        version: store::VERSION,
+        id: id.clone(),
+        name: spec.name.clone(),
+        namespace: spec.namespace.clone(),
+        created_at: Stamp::now().text(),
+        hostname: hostname.lossy().into_owned(),
+        network: spec.network.clone(),
+        attachment,
+        network_of: neighbour.map(|other| other.record.network_of.unwrap_or(other.record.id)),
+        share_pid: spec.pid,
+        labels: spec.labels.clone(),
+        volumes: spec.volumes.iter().map(ToString::to_string).collect(),
+        sysctl: spec.sysctl.clone(),
+        host: host.clone(),
+        root: roots.root.clone(),
+        run_root: roots.run.clone(),
+        warnings: warnings.clone(),
+    };
+    store::write(&dir.record(), &record)?;
+    Ok(Created { record, warnings })
+}
+
+fn hostname_of(spec: &PodSpec) -> String {
+    spec.hostname.clone()
+}
+
+/// The pod whose network is joined.
+fn neighbour(roots: &Roots, spec: &PodSpec) -> Result<Option<find::Pod>> {
+    match &spec.network {
+        Network::Pod(name) => {
+            let other = find::pod(roots, &spec.namespace, name.as_str())?;
+            super::heal::ensure_served(&other)?;
+            Ok(Some(other))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// By default everybody in a pod may ping and take low ports: both are its own netns's business.
+fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
+    let own_net = matches!(spec.network, Network::Bridge | Network::None);
+    let mut planned = Vec::new();
+    if own_net {
+        for (key, value) in [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")] {
+            if !spec.sysctl.iter().any(|(asked, _)| asked == key) {
+                planned.push(planning::sysctl("the sysctl", key, value)?);
+            }
+        }
+    }
+    for (key, value) in &spec.sysctl {
+        let (file, value) = planning::sysctl("the sysctl", key, value)?;
+        let of_net = file.lossy().starts_with("/proc/sys/net/");
+        if (of_net && !own_net) || (!of_net && spec.ipc == Owner::Host) {
+            return Err(Error::new(Kind::Invalid, format!("set the sysctl {key}"), "the pod has no namespace of its own for it")
+                .hint("it would change the host's, or another pod's"));
+        }
+        planned.push((file, value));
+    }
+    Ok(planned)
+}
+
+/// Descriptors of a sandbox that was just made.
+struct Made {
+    net: OwnedFd,
+}
+
+#[allow(clippy::too_many_arguments, reason = "everything that a pause is made of, once")]
+fn start_pause(
+    roots: &Roots,
+    spec: &PodSpec,
+    id: &PodId,
+    dir: &PodDir,
+    host: &Host,
+    hostname: &Text,
+    sysctl: &[(Text, Text)],
+    neighbour: Option<&find::Pod>,
+    home: &Cgroup,
+) -> Result<(Child, Made)> {
+    let doing = || "make the sandbox".to_owned();
+    let program = sandbox::pause_program(roots)?;
+    let own = sandbox::own_program()?;
+    let (a, b) = keep::pair().doing(doing)?;
+    let (status, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
+    let door = client::door(&dir.0).doing(|| format!("make {}", dir.socket().display()))?;
+    let joined_net = neighbour.map(network_namespace).transpose()?;
+    let tasks = home.tasks()?;
+    let own_if = |owner: Owner, flag: i32| if owner == Owner::Pod { flag } else { 0 };
+    let own_net = matches!(spec.network, Network::Bridge | Network::None);
+    let new = own_if(spec.uts, libc::CLONE_NEWUTS)
+        | own_if(spec.ipc, libc::CLONE_NEWIPC)
+        | if own_net { libc::CLONE_NEWNET } else { 0 };
+    let held = [a.as_fd(), b.as_fd(), status.as_fd(), status_write.as_fd(), own.as_fd()];
+    let argv = [monitor::ARGV0.to_owned(), dir.0.to_string_lossy().into_owned()];
+    let argv: std::result::Result<Vec<CString>, _> = argv.into_iter().map(CString::new).collect();
+    let wanted = Wanted {
+        new,
+        joined: joined_net.iter().map(|net| (net.as_fd(), libc::CLONE_NEWNET)).collect(),
+        hostname: (spec.uts == Owner::Pod).then_some(hostname),
+        sysctl,
+        cgroup: home.unified_fd(),
+        tasks: Some(&tasks),
+        held: &held,
+        argv: argv.map_err(|_| Error::new(Kind::Invalid, doing(), "the run-root holds a NUL byte"))?,
+        program: program.as_fd(),
+    };
+    let waiting = sandbox::start(&wanted)?;
+    // It waits at its gate, so its namespaces are what it was born with.
+    let pid = waiting.child.pid;
+    let of = |kind: &str| ns::of(pid, kind).doing(doing);
+    let net = match joined_net {
+        Some(net) => net,
+        None => of("net")?,
+    };
+    let (uts, ipc) = (of("uts")?, of("ipc")?);
+    let mine = |kind: &str| ns::own(kind).doing(doing);
+    let (host_net, host_uts, host_ipc) = (mine("net")?, mine("uts")?, mine("ipc")?);
+    let facts = PodFacts {
+        id: id.clone(),
+        name: spec.name.clone(),
+        namespace: spec.namespace.clone(),
+        root: roots.root.clone(),
+        run_root: roots.run.clone(),
+        share_pid: spec.pid,
+        cgroups: host.cgroups.clone(),
+    };
+    let body = serde_json::to_value(&facts).map_err(std::io::Error::from).doing(doing)?;
+    let copy = |fd: &OwnedFd| fd.try_clone().doing(doing);
+    let mut first = keep::Store::new(copy(&a)?, copy(&b)?);
+    let six = [&host_net, &host_uts, &host_ipc, &net, &uts, &ipc].map(AsFd::as_fd);
+    first.put(key::POD, &body, &six).doing(doing)?;
+    first.put(key::DOOR, &serde_json::Value::Null, &[door.as_fd()]).doing(doing)?;
+    let child = waiting.release(sysctl)?;
+    Ok((child, Made { net }))
+}
+
+/// The network namespace of a pod that lives, by its pause or its monitor's word.
+pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
+    let doing = || format!("join the network of {}", pod.record.title());
+    // The record may be a moment away while the first monitor comes up.
+    for _ in 0..500 {
+        if let Ok(keepers) = store::read::<store::Keepers>(&pod.dir.keepers())
+            && let Some(held) = keepers.pause.open()
+        {
+            let net = ns::of(keepers.pause.pid, "net").doing(doing)?;
+            // Still alive after the open: the number was pause's all the time.
+            if pidfd_send_signal(held.as_fd(), 0).is_ok() {
+                return Ok(net);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(Error::new(Kind::NotNow, doing(), "its pause is not there"))
+}
+
+/// /etc/hosts, /etc/hostname and /etc/resolv.conf for the pod's containers.
+fn write_files(dir: &PodDir, spec: &PodSpec, attachment: Option<&Attachment>) -> Result<Vec<String>> {
+    let addresses: Vec<IpAddr> =
+        attachment.map(|attachment| attachment.addresses.iter().map(|cidr| cidr.address).collect()).unwrap_or_default();
+    let gateway = attachment.and_then(|attachment| attachment.gateway);
+    let extra: Result<Vec<HostEntry>> = spec.add_hosts.iter().map(|text| HostEntry::parse(text, gateway)).collect();
+    let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
+    let dns = Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() };
+    let loopback = match spec.network {
+        Network::Host => files::Loopback::Host,
+        _ => files::Loopback::Own,
+    };
+    let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback)?;
+    let write = |name: &str, text: String| {
+        let path = dir.0.join(name);
+        std::fs::write(&path, text).and_then(|()| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+        })
+        .doing(|| format!("write {}", path.display()))
+    };
+    write("hosts", files::hosts(&addresses, &spec.hostname, &extra?)?)?;
+    write("hostname", files::hostname(&spec.hostname)?)?;
+    write("resolv.conf", resolv)?;
+    Ok(warnings)
+}
+
+fn make_volumes(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
+    if spec.volumes.is_empty() {
+        return Ok(());
+    }
+    store::make_private_dir(&roots.root, 0o711)?;
+    store::make_private_dir(&roots.root.join("volumes"), 0o700)?;
+    for volume in &spec.volumes {
+        let path = roots.volumes(id).join(volume.as_str());
+        std::fs::create_dir_all(&path).doing(|| format!("make the volume {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether the pod has a PID namespace of its own.
+pub fn shares_pid(record: &PodRecord) -> bool {
+    record.share_pid == SharePid::Pod
+}

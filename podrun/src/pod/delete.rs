@@ -1,0 +1,111 @@
+//! `delete pod`: everything that follows from the id goes, in an order that a crash cannot spoil, and twice is fine.
+
+#![forbid(unsafe_code)]
+
+use super::client;
+use super::find::{self, Pod};
+use super::heal::{self, Served};
+use crate::cgroup::{self, Cgroup, Layout};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::{NamespaceName, PodId, PodName};
+use crate::monitor::socket::Request;
+use crate::net;
+use crate::roots::Roots;
+use crate::store::{self, PodDir, PodRecord, gone};
+use crate::sys::clone::{pidfd_send_signal, poll_one};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long killed processes may take to be gone.
+const GONE: Duration = Duration::from_secs(10);
+
+/// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone.
+pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Duration) -> Result<()> {
+    let (id, dir) = find::directory(roots, namespace, text)?;
+    let record: Option<PodRecord> = store::read(&dir.record()).ok();
+    let layout = match &record {
+        Some(record) => record.host.cgroups.clone(),
+        None => Layout::detect()?,
+    };
+    let _lock = if dir.0.is_dir() { store::lock(&dir).ok() } else { None };
+    if let Some(record) = &record {
+        let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
+        stop_with_grace(&pod, grace);
+    }
+    let name = match &record {
+        Some(record) => (record.namespace.clone(), record.name.clone()),
+        None => (namespace.clone(), PodName::parse(text).unwrap_or_else(|_| nameless())),
+    };
+    remove_from_host(roots, &id, Some((&name.0, &name.1)), &layout).map_err(|err| err.within(format!("delete the pod {text}")))
+}
+
+/// Never the name of a link: labels have no such form, so nothing is removed by it.
+fn nameless() -> PodName {
+    PodName::parse("x").unwrap_or_else(|_| unreachable!("x is a label"))
+}
+
+/// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
+/// the stop.
+fn stop_with_grace(pod: &Pod, grace: Duration) {
+    if !matches!(heal::look(pod), Served::Lost) {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let _ = client::command(pod, &Request::Stop { names: Vec::new(), grace_ms, signal: None });
+    }
+}
+
+/// Kills pause, monitor and pump: at once, so that none of them makes the others anew.
+pub(super) fn kill_keepers(roots: &Roots, id: &PodId, pause: &OwnedFd) {
+    let place = cgroup::Place::pod(&roots.cgroup(), id).own();
+    if let Ok(layout) = Layout::detect()
+        && let Ok(own) = Cgroup::find(&layout, &place)
+    {
+        let _ = own.kill_all(GONE);
+    }
+    let _ = pidfd_send_signal(pause.as_fd(), libc::SIGKILL);
+    let _ = poll_one(pause.as_fd(), libc::POLLIN, 1000);
+}
+
+/// Everything of the pod that is on the host. Each step stands alone; what fails is said at the end, all of it.
+pub(super) fn remove_from_host(
+    roots: &Roots,
+    id: &PodId,
+    name: Option<(&NamespaceName, &PodName)>,
+    layout: &Layout,
+) -> Result<()> {
+    let place = cgroup::Place::pod(&roots.cgroup(), id);
+    let mut steps: Vec<(&str, Result<()>)> = vec![
+        // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
+        ("network", net::detach(roots, id)),
+        ("processes", kill_everybody(layout, &place)),
+        ("cgroups", cgroup::remove_tree(layout, &place, GONE)),
+        ("volumes", gone(std::fs::remove_dir_all(roots.volumes(id))).doing(|| "remove the volumes".into())),
+    ];
+    if let Some((namespace, name)) = name {
+        let logs = roots.pod_logs(namespace, name, id);
+        steps.push(("logs", gone(std::fs::remove_dir_all(logs)).doing(|| "remove the logs".into())));
+        let link = roots.name(namespace, name);
+        if std::fs::read_link(&link).is_ok_and(|target| target == roots.pod(id)) {
+            steps.push(("name", gone(std::fs::remove_file(link)).doing(|| "free the name".into())));
+        }
+    }
+    let left: Vec<String> =
+        steps.into_iter().filter_map(|(what, result)| result.err().map(|err| format!("{what}: {err}"))).collect();
+    match left.is_empty() {
+        // The record goes last: until here the pod could be found again.
+        true => remove_records(&PodDir(roots.pod(id))),
+        false => Err(Error::new(Kind::Kernel, "remove it from the host", left.join("; "))
+            .hint("run the same command again; `podrun prune` finds what is left")),
+    }
+}
+
+/// On v2 and hybrid hosts one write reaches everybody below the pod; on v1 each leaf is killed by itself.
+fn kill_everybody(layout: &Layout, place: &cgroup::Place) -> Result<()> {
+    let pod = Cgroup::find(layout, place)?;
+    pod.kill_all(GONE)
+}
+
+fn remove_records(dir: &PodDir) -> Result<()> {
+    let doing = || format!("remove {}", dir.0.display());
+    let _ = std::fs::remove_file(dir.record());
+    gone(std::fs::remove_dir_all(&dir.0)).doing(doing)
+}

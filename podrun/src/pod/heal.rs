@@ -1,0 +1,120 @@
+//! Mending a pod whose keepers died: a monitor that nobody starts anew, or both at once.
+
+#![forbid(unsafe_code)]
+
+use super::find::Pod;
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::monitor;
+use crate::pause;
+use crate::sandbox;
+use crate::store::{self, Keepers};
+use crate::sys::clone::{Clone, clone3, exit, pidfd_getfd};
+use crate::sys::cred::{self, Pointers};
+use crate::sys::fd;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How a pod is served.
+#[derive(Debug)]
+pub enum Served {
+    /// By a monitor, or by a pause that starts one.
+    Yes,
+    /// The monitor died, and pause, made anew, starts no other.
+    NoMonitor { pause: OwnedFd },
+    /// Both died: its namespaces are gone.
+    Lost,
+}
+
+pub fn look(pod: &Pod) -> Served {
+    // Not written yet: the first monitor is on its way up.
+    let Ok(keepers) = store::read::<Keepers>(&pod.dir.keepers()) else { return Served::Yes };
+    if keepers.monitor.open().is_some() {
+        return Served::Yes;
+    }
+    match keepers.pause.open() {
+        Some(_) if keepers.pause_restarts => Served::Yes,
+        Some(pause) => Served::NoMonitor { pause },
+        // The record is a moment old: read it again, should a new monitor have just come up.
+        None => match store::read::<Keepers>(&pod.dir.keepers()) {
+            Ok(again) if again.monitor.open().is_some() => Served::Yes,
+            _ => Served::Lost,
+        },
+    }
+}
+
+/// Mends what can be mended, and says so where nothing can.
+pub fn ensure_served(pod: &Pod) -> Result<()> {
+    match look(pod) {
+        Served::Yes => Ok(()),
+        Served::NoMonitor { pause } => {
+            let lock = store::lock(&pod.dir)?;
+            // Somebody else may have been faster.
+            let mended = match look(pod) {
+                Served::NoMonitor { .. } => start_monitor(pod, &pause),
+                _ => Ok(()),
+            };
+            drop(lock);
+            mended
+        }
+        Served::Lost => {
+            bury(pod);
+            Err(Error::new(Kind::NotNow, format!("reach the pod {}", pod.record.title()), "it is lost: pause and monitor died together")
+                .hint(format!("`podrun delete pod {}` removes what is left", pod.record.name)))
+        }
+    }
+}
+
+/// A new monitor on copies of what pause holds (pidfd_getfd(2)).
+fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
+    let doing = || format!("start a new monitor for {}", pod.record.title());
+    let mut held = Vec::new();
+    for number in [pause::STORE_A, pause::STORE_B, pause::STATUS_READ, pause::STATUS_WRITE] {
+        let copy = pidfd_getfd(pause.as_fd(), number).doing(doing)?;
+        held.push(fd::dup_above(copy.as_fd(), 64).doing(doing)?);
+    }
+    let program = sandbox::own_program()?;
+    held.push(fd::dup_above(program.as_fd(), 64).doing(doing)?);
+    let words = [monitor::ARGV0.to_owned(), pod.dir.0.to_string_lossy().into_owned()];
+    let argv = Pointers::new(words.into_iter().map(|word| CString::new(word).unwrap_or_default()).collect());
+    let envp = Pointers::new(Vec::new());
+    let before = std::fs::metadata(pod.dir.keepers()).and_then(|facts| facts.modified()).ok();
+    let null = fd::open(c"/dev/null", libc::O_RDWR).doing(doing)?;
+    let null = fd::dup_above(null.as_fd(), 64).doing(doing)?;
+    clone3(&Clone::default(), || {
+        cred::reset_signals();
+        let _ = cred::setsid();
+        let ready = (0..3).try_for_each(|number| fd::dup_to(null.as_fd(), number));
+        let handed = (3..).zip(&held).try_for_each(|(number, one)| fd::dup_to(one.as_fd(), number));
+        if ready.and(handed).is_ok() {
+            let _ = cred::fexecve(program.as_fd(), &argv, &envp);
+        }
+        exit(127)
+    })
+    .doing(doing)?;
+    // It has come up when it has written who it is.
+    for _ in 0..500 {
+        if std::fs::metadata(pod.dir.keepers()).and_then(|facts| facts.modified()).ok() != before {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(super::client::no_monitor(pod))
+}
+
+/// Of a lost pod nobody must live on: its containers belong to nobody, in a network that is nobody's.
+pub fn bury(pod: &Pod) {
+    let why = "pause and monitor died together; the containers were killed by their cgroup\n";
+    let _ = std::fs::write(pod.dir.lost(), why);
+    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id);
+    if let Ok(all) = Cgroup::find(&pod.record.host.cgroups, &place) {
+        let _ = all.kill_all(Duration::from_secs(2));
+    }
+    for record in pod.containers() {
+        let place = place.container(&record.name);
+        if let Ok(one) = Cgroup::find(&pod.record.host.cgroups, &place) {
+            let _ = one.kill_all(Duration::from_secs(2));
+        }
+    }
+}

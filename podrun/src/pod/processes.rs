@@ -1,0 +1,57 @@
+//! The processes of a pod, as `top` lists them: found by cgroup, read from proc(5).
+
+#![forbid(unsafe_code)]
+
+use super::find::Pod;
+use crate::cgroup::{self, Cgroup};
+use crate::error::Result;
+use crate::id::ContainerName;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub container: String,
+    pub pid: i32,
+    /// The number that it has in its own PID namespace.
+    pub inner_pid: i32,
+    pub uid: u32,
+    pub rss_kib: u64,
+    pub cpu_seconds: f64,
+    pub command: String,
+}
+
+/// Of the containers named, or of all.
+pub fn of(pod: &Pod, names: &[ContainerName]) -> Result<Vec<Process>> {
+    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id);
+    let mut found = Vec::new();
+    for record in pod.containers() {
+        if !names.is_empty() && !names.contains(&record.name) {
+            continue;
+        }
+        let members = Cgroup::find(&pod.record.host.cgroups, &place.container(&record.name))?.procs();
+        found.extend(members.into_iter().filter_map(|pid| read(record.name.as_str(), pid.as_raw())));
+    }
+    Ok(found)
+}
+
+/// `None` for one that has ended meanwhile.
+fn read(container: &str, pid: i32) -> Option<Process> {
+    let file = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).ok();
+    let status = String::from_utf8_lossy(&file("status")?).into_owned();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let stat = String::from_utf8_lossy(&file("stat")?).into_owned();
+    let times: Vec<f64> = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
+    let words = file("cmdline")?;
+    let command = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
+    Some(Process {
+        container: container.to_owned(),
+        pid,
+        inner_pid: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
+        uid: field("Uid:")?.split_whitespace().next()?.parse().ok()?,
+        rss_kib: field("VmRSS:").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0),
+        // USER_HZ is 100 on every architecture that Linux runs containers on.
+        cpu_seconds: times.iter().sum::<f64>() / 100.0,
+        command: if command.is_empty() { format!("[{}]", field("Name:")?) } else { command },
+    })
+}

@@ -1,0 +1,211 @@
+//! `prune` and `doctor`: what is on the host and belongs to no pod, and what is wrong with what does.
+
+#![forbid(unsafe_code)]
+
+use super::delete;
+use super::find::Pod;
+use super::heal::{self, Served};
+use crate::cgroup::{self, Layout};
+use crate::error::Result;
+use crate::id::PodId;
+use crate::net::{self, Prune};
+use crate::roots::Roots;
+use crate::store::{self, PodDir};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What belongs to no live pod, in the user's words; with `Prune::Now` it is removed as well.
+pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    let layout = Layout::detect()?;
+    let mut live: Vec<PodId> = Vec::new();
+    for (id, dir, record) in store::pods(roots) {
+        let half_made = record.is_err() && !dir.record().exists() && !store::is_locked(&dir);
+        let lost = record.as_ref().is_ok_and(|record| {
+            let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
+            lost_too && matches!(heal::look(&pod), Served::Lost)
+        });
+        if !half_made && !lost {
+            live.push(id);
+            continue;
+        }
+        let what = if lost { "a lost pod" } else { "a pod whose making was cut short" };
+        said.push(format!("{what}, {}", id.short()));
+        if how == Prune::Now {
+            let name = record.ok().map(|record| (record.namespace, record.name));
+            delete::remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)?;
+        }
+    }
+    said.extend(prune_names(roots, how)?);
+    said.extend(prune_cgroups(roots, &layout, &live, how)?);
+    said.extend(prune_dirs(roots, &live, how)?);
+    said.extend(net::prune(roots, &live, how)?);
+    if how == Prune::Now && live.is_empty() {
+        forget_empty(roots, &layout);
+    }
+    Ok(said)
+}
+
+/// Links of names that lead nowhere.
+fn prune_names(roots: &Roots, how: Prune) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for entry in std::fs::read_dir(roots.names()).into_iter().flatten().flatten() {
+        if !entry.path().exists() {
+            said.push(format!("the name {}", entry.file_name().to_string_lossy()));
+            if how == Prune::Now {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// Cgroups of pods that are gone.
+fn prune_cgroups(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> Result<Vec<String>> {
+    let mut dead: BTreeSet<String> = BTreeSet::new();
+    for tree in layout.trees() {
+        let top = tree.mount.join(roots.cgroup());
+        for entry in std::fs::read_dir(top).into_iter().flatten().flatten() {
+            if let Some(id) = entry.file_name().to_str().and_then(|name| PodId::parse(name).ok())
+                && !live.contains(&id)
+                && !roots.pod(&id).exists()
+            {
+                dead.insert(id.to_string());
+            }
+        }
+    }
+    for id in dead.iter().filter_map(|id| PodId::parse(id).ok()) {
+        if how == Prune::Now {
+            let place = cgroup::Place::pod(&roots.cgroup(), &id);
+            cgroup::Cgroup::find(layout, &place)?.kill_all(Duration::from_secs(5))?;
+            cgroup::remove_tree(layout, &place, Duration::from_secs(5))?;
+        }
+    }
+    Ok(dead.into_iter().map(|id| format!("the cgroups of {id}")).collect())
+}
+
+/// Logs and volumes of pods that are gone: after a reboot, say, when the run-root is empty.
+fn prune_dirs(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    let mut remove = |path: PathBuf| {
+        said.push(path.display().to_string());
+        if how == Prune::Now {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    };
+    let is_dead = |id: &PodId| !live.contains(id) && !roots.pod(id).exists();
+    for entry in std::fs::read_dir(roots.root.join("volumes")).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(|name| PodId::parse(name).ok()).is_some_and(|id| is_dead(&id)) {
+            remove(entry.path());
+        }
+    }
+    for entry in std::fs::read_dir(roots.logs()).into_iter().flatten().flatten() {
+        // /var/log/pods is kubelet's too: only what ends with an id of ours is ours.
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| PodId::parse(name.rsplit('_').next()?).ok());
+        if id.is_some_and(|id| is_dead(&id)) {
+            remove(entry.path());
+        }
+    }
+    Ok(said)
+}
+
+/// With the last pod gone, what podrun made for itself goes, too.
+fn forget_empty(roots: &Roots, layout: &Layout) {
+    for tree in layout.trees() {
+        let _ = std::fs::remove_dir(tree.mount.join(roots.cgroup()));
+    }
+    let _ = std::fs::remove_file(roots.run.join("pause"));
+    for dir in [roots.pods(), roots.names(), roots.leases(), roots.root.join("volumes")] {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+/// One thing that `doctor` has looked at.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Finding {
+    pub what: String,
+    pub state: &'static str,
+    pub said: String,
+    /// The command that mends it.
+    pub cure: Option<String>,
+}
+
+fn finding(what: &str, state: &'static str, said: impl Into<String>, cure: Option<&str>) -> Finding {
+    Finding { what: what.to_owned(), state, said: said.into(), cure: cure.map(str::to_owned) }
+}
+
+pub fn doctor(roots: &Roots) -> Vec<Finding> {
+    let mut findings = look_at_host();
+    let mut live = Vec::new();
+    for (id, dir, record) in store::pods(roots) {
+        findings.extend(look_at_pod(roots, &id, &dir, record));
+        live.push(id);
+    }
+    let leftovers = prune(roots, Prune::DryRun, false).unwrap_or_default();
+    findings.push(match leftovers.len() {
+        0 => finding("leftovers", "ok", "nothing on this host belongs to no pod", None),
+        _ => finding("leftovers", "wrong", leftovers.join("; "), Some("podrun prune --force")),
+    });
+    findings.extend(net::findings(roots, &live).into_iter().map(|found| {
+        let state = match found.state {
+            net::State::Good => "ok",
+            net::State::Note => "info",
+            net::State::Bad => "wrong",
+        };
+        Finding { what: "network".to_owned(), state, said: found.what, cure: found.cure }
+    }));
+    findings
+}
+
+fn look_at_host() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match super::create::probe() {
+        Ok(host) => {
+            let missing = crate::caps::names(crate::caps::mask(caps::all()) & !host.capabilities);
+            findings.push(match missing.is_empty() {
+                true => finding("capabilities", "ok", "podrun has all", None),
+                false => {
+                    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                    let said = format!("withheld: {}; what needs them is refused", names.join(", "));
+                    finding("capabilities", "info", said, None)
+                }
+            });
+            let version = format!("{:?}", host.cgroups.version()).to_lowercase();
+            findings.push(finding("cgroups", "ok", version, None));
+        }
+        Err(err) => findings.push(finding("privileges", "wrong", err.cause(), Some("run podrun as root"))),
+    }
+    let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+    let old = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (5, 10);
+    findings.push(match old {
+        false => finding("kernel", "ok", release, None),
+        true => finding("kernel", "wrong", format!("{release} is older than 5.10"), Some("install a newer kernel")),
+    });
+    findings
+}
+
+fn look_at_pod(roots: &Roots, id: &PodId, dir: &PodDir, record: Result<store::PodRecord>) -> Option<Finding> {
+    match record {
+        Ok(record) => {
+            let pod = Pod { roots: roots.clone(), dir: dir.clone(), record };
+            let what = format!("pod {}", pod.record.title());
+            let delete = format!("podrun delete pod {}", pod.record.name);
+            match heal::look(&pod) {
+                Served::Yes => None,
+                Served::NoMonitor { .. } => {
+                    let cure = format!("podrun wait {}; any command to the pod starts one", pod.record.name);
+                    Some(finding(&what, "wrong", "its monitor died after its pause", Some(&cure)))
+                }
+                Served::Lost => Some(finding(&what, "wrong", "pause and monitor died together", Some(&delete))),
+            }
+        }
+        Err(_) if store::is_locked(dir) || !dir.record().exists() => None,
+        Err(err) => {
+            let cure = format!("podrun delete pod {id} --force");
+            Some(finding(&format!("pod {}", id.short()), "wrong", err.to_string(), Some(&cure)))
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The sandbox: the namespaces that the containers of a pod share, and pause, which holds them.
+//!
+//! Made in one clone3; what belongs to the namespaces (hostname, sysctls, loopback) is set by the child itself before it
+//! becomes pause, since only there they are its own.
+
+#![forbid(unsafe_code)]
+
+use crate::cgroup::Tasks;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::pause;
+use crate::roots::Roots;
+use crate::sys::clone::{Child, Clone, clone3, exit};
+use crate::sys::cred::{self, Pointers};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{fd, ns, socket};
+use crate::text::Text;
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What pause is made with.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// `CLONE_NEW*` of the namespaces that are the pod's own.
+    pub new: i32,
+    /// Namespaces that are there already, each with its `CLONE_NEW*`: what a pod borrows, or had before.
+    pub joined: Vec<(BorrowedFd<'a>, i32)>,
+    pub hostname: Option<&'a Text>,
+    pub sysctl: &'a [(Text, Text)],
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub tasks: Option<&'a Tasks>,
+    /// What pause holds from number 3 on: the store, the status pipe, the monitor's program.
+    pub held: &'a [BorrowedFd<'a>],
+    /// After "pause": the monitor's argv, or nothing where it shall start none.
+    pub argv: Vec<CString>,
+    pub program: BorrowedFd<'a>,
+}
+
+/// A pause that waits at its gate.
+#[derive(Debug)]
+pub struct Waiting {
+    pub child: Child,
+    report: OwnedFd,
+}
+
+/// Where the making of a sandbox may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    Cgroup = 1,
+    Namespaces,
+    Hostname,
+    Loopback,
+    Sysctl,
+    Descriptors,
+    Exec,
+}
+
+/// clone3 of pause. It stops at a gate, so that its maker can note what it must and dies with it until then.
+pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
+    let argv = [vec![c"pause".to_owned()], wanted.argv.clone()].concat();
+    let (argv, envp) = (Pointers::new(argv), Pointers::new(Vec::new()));
+    let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
+    let request = Clone { namespaces: wanted.new, cgroup: wanted.cgroup };
+    let child = clone3(&request, || become_pause(wanted, theirs.as_fd(), &argv, &envp)).map_err(|err| {
+        let errno = err.raw_os_error();
+        let failed = Err::<(), _>(err).doing(|| "make the pod's namespaces".into()).unwrap_err();
+        match errno {
+            Some(libc::EPERM) => failed.hint("podrun needs root; rootless pods are not there yet"),
+            Some(libc::ENOSPC | libc::EUSERS) => failed.hint("a limit below /proc/sys/user is reached"),
+            Some(libc::EAGAIN) => failed.hint("a limit of processes is reached"),
+            _ => failed,
+        }
+    })?;
+    Ok(Waiting { child, report: ours })
+}
+
+impl Waiting {
+    /// Lets pause go, and waits until it has become its program.
+    pub fn release(self, sysctl: &[(Text, Text)]) -> Result<Child> {
+        // Should it be dead already, its last words say more than a broken pipe.
+        let _ = socket::send(self.report.as_fd(), b"G", &[], 0);
+        let mut buffer = [0; 8];
+        let (count, _) = socket::receive(self.report.as_fd(), &mut buffer, 0).doing(|| "hear of pause".into())?;
+        match buffer[..count] {
+            [] => Ok(self.child),
+            [step, index, a, b, c, d] => Err(sentence(step, index, i32::from_ne_bytes([a, b, c, d]), sysctl)),
+            _ => Err(Error::new(Kind::Kernel, "hear of pause", "it said something unknown")),
+        }
+    }
+}
+
+fn sentence(step: u8, index: u8, errno: i32, sysctl: &[(Text, Text)]) -> Error {
+    const STEPS: [(Step, &str); 7] = [
+        (Step::Cgroup, "join the pod's cgroup"),
+        (Step::Namespaces, "join the pod's namespaces"),
+        (Step::Hostname, "set the hostname"),
+        (Step::Loopback, "bring the loopback up"),
+        (Step::Sysctl, "set a sysctl"),
+        (Step::Descriptors, "hand pause its descriptors"),
+        (Step::Exec, "execute pause"),
+    ];
+    let cause = io::Error::from_raw_os_error(errno);
+    let words = STEPS.iter().find(|(known, _)| *known as u8 == step).map_or("make the sandbox", |(_, words)| words);
+    let doing = match (step == Step::Sysctl as u8, sysctl.get(usize::from(index))) {
+        (true, Some((file, value))) => format!("write {:?} to {}", value.lossy(), file.lossy()),
+        _ => words.to_owned(),
+    };
+    Err::<(), _>(cause).doing(|| doing).unwrap_err()
+}
+
+fn become_pause(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Pointers) -> Infallible {
+    let Err((step, index, err)) = live(wanted, report, argv, envp);
+    let [a, b, c, d] = err.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
+    let _ = socket::send(report, &[step as u8, index, a, b, c, d], &[], 0);
+    exit(1)
+}
+
+type Failed = (Step, u8, io::Error);
+
+/// Between clone3 and execve: no allocation, no lock.
+fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Pointers) -> Result<Infallible, Failed> {
+    let at = |step: Step| move |err: io::Error| (step, 0, err);
+    cred::reset_signals();
+    // Out of the caller's session: a Ctrl-C or a closed terminal there is not meant for the pod.
+    cred::setsid().map_err(at(Step::Descriptors))?;
+    if let Some(tasks) = wanted.tasks {
+        tasks.join().map_err(|errno| (Step::Cgroup, 0, errno.into()))?;
+    }
+    lower_oom_score();
+    for (namespace, kind) in &wanted.joined {
+        ns::setns(*namespace, *kind).map_err(at(Step::Namespaces))?;
+    }
+    if let Some(hostname) = wanted.hostname {
+        ns::sethostname(hostname.c()).map_err(at(Step::Hostname))?;
+    }
+    if wanted.new & libc::CLONE_NEWNET != 0 {
+        ns::loopback_up().map_err(at(Step::Loopback))?;
+    }
+    for (index, (file, value)) in wanted.sysctl.iter().enumerate() {
+        write(file.c(), value.c().to_bytes())
+            .map_err(|err| (Step::Sysctl, u8::try_from(index).unwrap_or(u8::MAX), err))?;
+    }
+    let mut byte = [0];
+    match fd::read(report, &mut byte) {
+        Ok(1) => {}
+        // The maker died: nobody knows of us.
+        _ => exit(1),
+    }
+    hand_down(wanted).map_err(at(Step::Descriptors))?;
+    Err((Step::Exec, 0, cred::fexecve(wanted.program, argv, envp)))
+}
+
+/// To what the host grants: -1000 where it does, else as it is. The OOM killer shall take workloads first.
+fn lower_oom_score() {
+    for score in [b"-1000".as_slice(), b"-998", b"0"] {
+        if write(c"/proc/self/oom_score_adj", score).is_ok() {
+            return;
+        }
+    }
+}
+
+fn write(path: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
+    let file = fd::open(path, libc::O_WRONLY)?;
+    fd::write(file.as_fd(), value).map(drop)
+}
+
+/// Null on 0 to 2, what is held from 3 on; all else closes at execve. Copies first, far above, so that no number is
+/// overwritten before its turn. `/` is the current directory, so that no mount is pinned.
+fn hand_down(wanted: &Wanted<'_>) -> io::Result<()> {
+    const ABOVE: i32 = 64;
+    let null = fd::dup_above(fd::open(c"/dev/null", libc::O_RDWR)?.as_fd(), ABOVE)?;
+    fd::close_on_exec_from(3)?;
+    let mut copies: [Option<OwnedFd>; 8] = [const { None }; 8];
+    for (copy, held) in copies.iter_mut().zip(wanted.held) {
+        *copy = Some(fd::dup_above(*held, ABOVE)?);
+    }
+    for number in 0..3 {
+        fd::dup_to(null.as_fd(), number)?;
+    }
+    for (number, copy) in (3..).zip(copies.iter().flatten()) {
+        fd::dup_to(copy.as_fd(), number)?;
+    }
+    mount::chdir(c"/")
+}
+
+/// The pause program: one file in the run-root, written from the copy in this binary when it is not there.
+pub fn pause_program(roots: &Roots) -> Result<OwnedFd> {
+    let path = roots.run.join("pause");
+    let doing = || format!("write {}", path.display());
+    let right = |file: &std::fs::File| file.metadata().is_ok_and(|facts| facts.len() == pause::IMAGE.len() as u64);
+    if let Ok(file) = std::fs::File::open(&path)
+        && right(&file)
+        && std::fs::read(&path).is_ok_and(|bytes| bytes == pause::IMAGE)
+    {
+        return Ok(file.into());
+    }
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let staged = roots.run.join(format!("pause.{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o500).open(&staged).doing(doing)?;
+    file.write_all(pause::IMAGE).doing(doing)?;
+    // An open writer would make execve fail with ETXTBSY.
+    drop(file);
+    std::fs::rename(&staged, &path).doing(doing)?;
+    std::fs::File::open(&path).map(OwnedFd::from).doing(doing)
+}
+
+/// podrun's own file, as something that cannot be written through /proc/PID/exe (CVE-2019-5736): a read-only detached
+/// mount of it, or, on kernels without mount_setattr(2), a sealed copy in memory.
+pub fn own_program() -> Result<OwnedFd> {
+    let doing = || "open podrun's own program".to_owned();
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    let detached = mount::open_tree(mount::here(), c"/proc/self/exe", false)
+        .and_then(|tree| mount::mount_setattr(tree.as_fd(), read_only, false).map(|()| tree));
+    match detached {
+        Ok(tree) => Ok(tree),
+        Err(_) => sealed_copy().doing(doing),
+    }
+}
+
+fn sealed_copy() -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let copy = memfd_create(c"podrun", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(copy);
+    io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut file)?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}

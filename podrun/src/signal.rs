@@ -1,0 +1,65 @@
+//! Signals by name and number, as kill(1) and docker read them.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Kind, Result};
+use nix::sys::signal::Signal;
+
+/// The first and the last real-time signal as glibc numbers them (signal(7)).
+const RT_MIN: i32 = 34;
+const RT_MAX: i32 = 64;
+
+/// `TERM`, `SIGTERM`, `15`, `RTMIN+3`, `SIGRTMAX-1`.
+pub fn parse(text: &str) -> Result<i32> {
+    let fail = || {
+        Error::new(Kind::Usage, format!("read the signal {text:?}"), "there is none of this name")
+            .hint("a name like TERM or RTMIN+3, or a number from 1 to 64")
+    };
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=RT_MAX).contains(&number) { Ok(number) } else { Err(fail()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(number) = real_time(name) {
+        return Ok(number);
+    }
+    format!("SIG{name}").parse::<Signal>().map(|signal| signal as i32).map_err(|_| fail())
+}
+
+fn real_time(name: &str) -> Option<i32> {
+    let offset = |rest: &str| if rest.is_empty() { Some(0) } else { rest[1..].parse::<i32>().ok() };
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => RT_MIN.checked_add(offset(rest)?)?,
+        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => RT_MAX.checked_sub(offset(rest)?)?,
+        _ => return None,
+    };
+    (RT_MIN..=RT_MAX).contains(&number).then_some(number)
+}
+
+/// `SIGTERM` for 15; real-time signals by their distance from SIGRTMIN.
+pub fn name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) if number == RT_MIN => "SIGRTMIN".to_owned(),
+        Err(_) if (RT_MIN..=RT_MAX).contains(&number) => format!("SIGRTMIN+{}", number - RT_MIN),
+        Err(_) => format!("signal {number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        for (text, number) in [
+            ("TERM", 15), ("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+3", 37), ("SIGRTMIN", 34), ("SIGRTMAX-1", 63), ("64", 64),
+        ] {
+            assert_eq!(parse(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "0", "65", "-1", "TERMX", "RTMIN-1", "RTMIN+31", "RTMAX+1", "RTMIN+99999999999"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!((name(15).as_str(), name(37).as_str()), ("SIGTERM", "SIGRTMIN+3"));
+    }
+}
