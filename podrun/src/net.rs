@@ -36,6 +36,7 @@ use std::fs;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A pod on a network: what its record says about it.
@@ -133,7 +134,7 @@ fn wire(network: &Network, lease: &Lease, host: &Netlink, netns: BorrowedFd<'_>)
     })
     .map_err(|err| explain(err, network))?;
     pod.configure(INTERFACE, address, Some(network.gateway))?;
-    settle(&[&lease.link, &network.bridge])?;
+    settle(&[&lease.link, &network.bridge]);
     Ok(Attachment {
         network: network.name.clone(),
         interface: INTERFACE.to_owned(),
@@ -148,19 +149,22 @@ fn wire(network: &Network, lease: &Lease, host: &Netlink, netns: BorrowedFd<'_>)
 
 /// A port forwards, and a queue sends, only once the kernel's link watch has seen the carrier, some time after the
 /// pod's end went up. A packet before that is lost, and with it a second, until ARP or TCP tries again (measured: one
-/// first connection of six on a busy host). To ask for the carrier makes the kernel look at once.
-fn settle(links: &[&str]) -> Result<()> {
-    links
-        .iter()
-        .try_for_each(|link| sys::net::has_carrier(link).map(drop).doing(|| format!("ask for the carrier of {link}")))
+/// first connection of six on a busy host). To ask for the carrier makes the kernel look at once (Linux 6.8; an older one
+/// looks when it gets to it, mostly within a millisecond).
+fn settle(links: &[&str]) {
+    for link in links {
+        // The answer is of no use, nor is it a reason to give up a pod that is wired.
+        let _ = sys::net::has_carrier(link);
+    }
 }
 
 /// On a network without IPv6 the pod's interface has none: no neighbour's router advertisement is heard
 /// (CVE-2020-10749), and 300 pods do not tell each other of addresses that nobody uses. Loopback keeps `::1`.
 fn ipv4_only(ipv6: Ipv6) -> Result<()> {
-    let file = "/proc/sys/net/ipv6/conf/default/disable_ipv6"; // that of the calling thread's network namespace
+    // That of the calling thread's network namespace.
+    let file = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
     match ipv6 {
-        Ipv6::Known => fs::write(file, "1").doing(|| format!("write 1 to {file} inside the pod")),
+        Ipv6::Known => forward::write(Path::new(file), "1").doing(|| format!("write 1 to {file} inside the pod")),
         Ipv6::Unknown => Ok(()),
     }
 }
@@ -376,7 +380,13 @@ fn find_foreign(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
     let bridge = roots.bridge();
     let table = roots.table();
     let others = nft::forward_chains()?.into_iter().filter(|chain| chain.table != table);
-    Ok(others.filter_map(|chain| foreign(&chain, &bridge)).collect())
+    // iptables before nf_tables, whose rules cannot be asked for without its own program.
+    let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    let legacy = legacy.lines().any(|name| name == "filter").then(|| {
+        let what = format!("iptables-legacy has a filter table, which may drop what {bridge} forwards");
+        finding(State::Note, what, Some("look for `-P FORWARD DROP` in `iptables-legacy -S FORWARD`"))
+    });
+    Ok(others.filter_map(|chain| foreign(&chain, &bridge)).chain(legacy).collect())
 }
 
 /// Pure: what to say about a chain at the forward hook that is not ours.

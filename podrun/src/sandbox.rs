@@ -148,8 +148,8 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         // The maker died: nobody knows of us.
         _ => exit(1),
     }
-    hand_down(wanted).map_err(at(Step::Descriptors))?;
-    Err((Step::Exec, 0, cred::fexecve(wanted.program, argv, envp)))
+    let program = hand_down(wanted).map_err(at(Step::Descriptors))?;
+    Err((Step::Exec, 0, cred::fexecve(program.as_fd(), argv, envp)))
 }
 
 /// To what the host grants: -1000 where it does, else as it is. The OOM killer shall take workloads first.
@@ -168,8 +168,9 @@ fn write(path: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
 
 /// Null on 0 to 2, what is held from 3 on; all else closes at execve. Copies first, far above, so that no number is
 /// overwritten before its turn. `/` is the current directory, so that no mount is pinned.
-fn hand_down(wanted: &Wanted<'_>) -> io::Result<()> {
+fn hand_down(wanted: &Wanted<'_>) -> io::Result<OwnedFd> {
     const ABOVE: i32 = 64;
+    let program = fd::dup_above(wanted.program, ABOVE)?;
     let null = fd::dup_above(fd::open(c"/dev/null", libc::O_RDWR)?.as_fd(), ABOVE)?;
     fd::close_on_exec_from(3)?;
     let mut copies: [Option<OwnedFd>; 8] = [const { None }; 8];
@@ -182,7 +183,8 @@ fn hand_down(wanted: &Wanted<'_>) -> io::Result<()> {
     for (number, copy) in (3..).zip(copies.iter().flatten()) {
         fd::dup_to(copy.as_fd(), number)?;
     }
-    mount::chdir(c"/")
+    mount::chdir(c"/")?;
+    Ok(program)
 }
 
 /// The pause program: one file in the run-root, written from the copy in this binary when it is not there.

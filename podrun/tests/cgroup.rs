@@ -69,7 +69,9 @@ impl Drop for Pod {
         let all = Cgroup::find(&self.layout, &self.top()).unwrap();
         for directory in self.directories() {
             drop(fs::write(directory.join("pod/cgroup.freeze"), "0"));
-            drop(fs::write(directory.join("pod/a/freezer.state"), "THAWED"));
+            for frozen in ["pod", "pod/a"] {
+                drop(fs::write(directory.join(frozen).join("freezer.state"), "THAWED"));
+            }
         }
         let killed = all.kill_all(SOON);
         let removed = remove_tree(&self.layout, &self.top(), SOON);
@@ -158,8 +160,8 @@ fn what_is_made_is_joined_and_removed_twice() {
         assert_eq!(cgroup.procs().len(), 1, "{:?}", cgroup.procs());
         assert!(!cgroup.is_empty());
         cgroup.kill_all(SOON).unwrap();
+        assert!(cgroup.is_empty(), "it returns when none is left, though nobody has reaped");
         assert_eq!(program.signal(), Some(9));
-        assert!(cgroup.is_empty());
         cgroup.remove(SOON).unwrap();
         cgroup.remove(SOON).unwrap();
         remove_tree(&pod.layout, &pod.place, SOON).unwrap();
@@ -276,6 +278,7 @@ fn a_fork_bomb_dies_and_its_neighbour_does_not() {
         let began = Instant::now();
         cgroup.kill_all(SOON).unwrap();
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(cgroup.is_empty(), "{:?}", cgroup.procs());
         assert_eq!(bomb.signal(), Some(9));
         cgroup.remove(SOON).unwrap();
         assert_eq!(neighbour.procs().len(), 1);

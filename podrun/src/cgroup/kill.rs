@@ -222,6 +222,17 @@ mod tests {
     use super::*;
     use std::process::Command;
 
+    /// Whatever the test did, nothing stays.
+    struct Gone(Cgroup);
+
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            drop(self.0.thaw());
+            drop(self.0.kill_all(Duration::from_secs(5)));
+            drop(self.0.remove(Duration::from_secs(5)));
+        }
+    }
+
     /// Linux 5.10 to 5.13 can freeze by cgroup2 but has no cgroup.kill; newer kernels never come this way.
     #[test]
     #[expect(clippy::print_stderr, reason = "a test that skips says so")]
@@ -233,7 +244,8 @@ mod tests {
         }
         let place = Place::parse(&format!("podrun-test-{}-each", std::process::id())).unwrap();
         let plan = plan::own(&layout, &place, None).unwrap();
-        let cgroup = Cgroup::create(&plan).unwrap();
+        let cgroup = Gone(Cgroup::create(&plan).unwrap());
+        let Gone(cgroup) = &cgroup;
         let script = "echo 0 > $0/cgroup.procs; for i in 1 2 3 4 5; do sleep 60 & done; wait";
         let mut shell = Command::new("sh").args(["-c", script]).arg(plan.unified_directory().unwrap()).spawn().unwrap();
         let mut wait = Wait::until(Duration::from_secs(5));
@@ -244,7 +256,6 @@ mod tests {
         let mut wait = Wait::until(Duration::from_secs(5));
         while !cgroup.is_empty() && wait.again() {}
         assert!(!cgroup.is_frozen(), "thawed again");
-        cgroup.remove(Duration::from_secs(5)).unwrap();
     }
 
     #[test]

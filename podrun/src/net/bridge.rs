@@ -171,7 +171,7 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, facts: &Facts) 
 fn quiet(bridge: &str) -> Result<()> {
     for (key, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
         let file = format!("/proc/sys/net/ipv6/conf/{bridge}/{key}");
-        fs::write(&file, value).doing(|| format!("write {value} to {file}"))?;
+        forward::write(Path::new(&file), value).doing(|| format!("write {value} to {file}"))?;
     }
     Ok(())
 }
@@ -203,16 +203,11 @@ fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
     Ok(())
 }
 
-/// Undoes all that `make` did. For callers that hold the lock; twice is fine.
+/// Undoes all that `make` did, as far as it can; what is left is remembered, and the first reason told. For callers
+/// that hold the lock; twice is fine.
 pub fn unmake(roots: &Roots, host: &Netlink) -> Result<()> {
-    host.delete(&roots.bridge())?;
-    if nft::table_exists(&roots.table())? {
-        let nft = nft::find().ok_or_else(|| no_nft(roots))?;
-        nft::apply(&nft, &nft::removal(&roots.table()))?;
-    }
-    if let Some(former) = remembered(roots).filter(|known| Place::here().is_ok_and(|here| here == known.place)) {
-        former.former.as_ref().map_or(Ok(()), forward::restore)?;
-    }
+    let undone = [host.delete(&roots.bridge()), remove_table(roots), restore_forwarding(roots)];
+    undone.into_iter().collect::<Result<()>>()?;
     for file in [state_file(roots), lock_file(roots)] {
         gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
     }
@@ -222,9 +217,22 @@ pub fn unmake(roots: &Roots, host: &Netlink) -> Result<()> {
     Ok(())
 }
 
-fn no_nft(roots: &Roots) -> Error {
-    Error::new(Kind::Unsupported, format!("remove the nftables table {}", roots.table()), "nft is not on PATH")
-        .hint("install nftables, then run `podrun prune` again")
+fn remove_table(roots: &Roots) -> Result<()> {
+    let table = roots.table();
+    if !nft::table_exists(&table)? {
+        return Ok(());
+    }
+    let missing = || {
+        Error::new(Kind::Unsupported, format!("remove the nftables table {table}"), "nft is not on PATH")
+            .hint("install nftables, then run `podrun prune` again")
+    };
+    nft::apply(&nft::find().ok_or_else(missing)?, &nft::removal(&table))
+}
+
+fn restore_forwarding(roots: &Roots) -> Result<()> {
+    let here = Place::here()?;
+    let former = remembered(roots).filter(|known| known.place == here).and_then(|known| known.former);
+    former.as_ref().map_or(Ok(()), forward::restore)
 }
 
 /// What `unmake` would undo.

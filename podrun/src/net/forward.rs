@@ -17,7 +17,8 @@ use crate::error::{Doing, Result};
 use crate::net::lock::gone;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const CONF: &str = "/proc/sys/net/ipv4/conf";
@@ -75,7 +76,12 @@ pub fn restore(former: &Former) -> Result<()> {
 fn set(interface: &str, value: &str) -> Result<()> {
     let file = path(interface);
     // An interface may go while we look at it.
-    gone(fs::write(&file, value)).doing(|| format!("write {value} to {}", file.display()))
+    gone(write(&file, value)).doing(|| format!("write {value} to {}", file.display()))
+}
+
+/// Writes a sysctl. Not fs::write: its O_CREAT turns "no such file" into "permission denied" in /proc.
+pub fn write(sysctl: &Path, value: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).open(sysctl)?.write_all(value.as_bytes())
 }
 
 fn path(interface: &str) -> PathBuf {

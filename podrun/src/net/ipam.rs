@@ -318,3 +318,146 @@ fn link_exists(name: &str) -> Result<bool> {
         Err(errno) => Err(errno).doing(|| format!("look for the link {name}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_fit_goes_once_around() {
+        for (range, last, order) in [
+            ((1, 4), None, &[1, 2, 3, 4][..]),
+            ((1, 4), Some(2), &[3, 4, 1, 2]),
+            ((1, 4), Some(3), &[4, 1, 2, 3]),
+            ((1, 4), Some(4), &[1, 2, 3, 4]),
+            ((1, 4), Some(0), &[1, 2, 3, 4]),
+            ((1, 4), Some(9), &[1, 2, 3, 4]),
+            ((0, 0), Some(0), &[0]),
+        ] {
+            assert_eq!(next_fit(range, last).collect::<Vec<_>>(), order, "{range:?} {last:?}");
+        }
+    }
+
+    /// A pool in a directory of its own, in an address range that no link of this host can have.
+    struct Trial {
+        roots: Roots,
+        pool: Pool,
+    }
+
+    impl Trial {
+        fn new(name: &str, subnet: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("podrun-ipam-{}-{name}", std::process::id()));
+            let roots = Roots { root: root.join("root"), run: root.join("run") };
+            let subnet = Cidr::parse(subnet).unwrap();
+            let pool = Pool::new(&roots, "bridge", subnet, subnet.nth(1));
+            Self { roots, pool }
+        }
+
+        fn take(&self, pod: u8) -> Option<String> {
+            match self.pool.take(&id(pod)).unwrap() {
+                Taken::Lease(lease) => Some(lease.addresses[0].to_string()),
+                Taken::Full { .. } => None,
+            }
+        }
+
+        fn names(&self) -> Vec<String> {
+            let listing = fs::read_dir(&self.pool.directory).unwrap();
+            let mut names: Vec<_> = listing.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Trial {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.roots.run.parent().unwrap());
+        }
+    }
+
+    fn id(pod: u8) -> PodId {
+        PodId::random([pod; 16])
+    }
+
+    #[test]
+    fn a_lease_is_one_file_with_an_address_and_a_holder() {
+        let trial = Trial::new("one", "192.0.2.0/29");
+        assert_eq!(trial.take(1).as_deref(), Some("192.0.2.2/29"));
+        assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.2".to_owned(), holder(&id(1))]);
+        let lease = held(&trial.roots, "bridge", &id(1)).unwrap();
+        assert_eq!((lease.pod, lease.link), (id(1), id(1).veth()));
+        release(&trial.roots, &id(1)).unwrap();
+        release(&trial.roots, &id(1)).unwrap();
+        assert_eq!(trial.names(), [".last"]);
+        forget(&trial.pool.directory).unwrap();
+        assert!(!trial.pool.directory.exists());
+    }
+
+    #[test]
+    fn addresses_come_back_as_late_as_possible_and_end() {
+        let trial = Trial::new("end", "192.0.2.8/29");
+        let all: Vec<_> = (0..6).map(|pod| trial.take(pod)).collect();
+        assert_eq!(all.iter().flatten().count(), 5, "network, gateway and broadcast are nobody's: {all:?}");
+        assert_eq!(all[5], None);
+        release(&trial.roots, &id(3)).unwrap();
+        release(&trial.roots, &id(0)).unwrap();
+        assert_eq!(trial.take(7).as_deref(), Some("192.0.2.10/29"));
+        assert_eq!(trial.take(8).as_deref(), Some("192.0.2.13/29"));
+    }
+
+    /// What a crash between any two steps of `write` and `release` leaves is found from the pod's id.
+    #[test]
+    fn half_a_lease_is_released_whole_and_never_another_ones() {
+        let trial = Trial::new("half", "192.0.2.16/29");
+        trial.take(1);
+        let at = |name: &str| trial.pool.directory.join(name);
+        fs::remove_file(at("192.0.2.18")).unwrap(); // crashed before the address was named
+        fs::hard_link(at(&holder(&id(1))), at(".new")).unwrap();
+        trial.pool.reclaim().unwrap();
+        assert_eq!(trial.names(), [".last", ".new"]);
+        fs::hard_link(at(".new"), at(&holder(&id(1)))).unwrap();
+        // The address goes to another pod, and `.new`, which is still the first one's lease, is not written through.
+        fs::write(at(LAST), "").unwrap();
+        assert_eq!(trial.take(2).as_deref(), Some("192.0.2.18/29"));
+        release(&trial.roots, &id(1)).unwrap();
+        assert_eq!(held(&trial.roots, "bridge", &id(2)).unwrap().pod, id(2));
+        assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.18".to_owned(), holder(&id(2))]);
+    }
+
+    #[test]
+    fn an_unreadable_lease_is_released_by_its_names() {
+        let trial = Trial::new("unreadable", "192.0.2.24/29");
+        trial.take(1);
+        trial.take(2);
+        fs::write(trial.pool.directory.join("192.0.2.26"), "{").unwrap();
+        release(&trial.roots, &id(1)).unwrap();
+        assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.27".to_owned(), holder(&id(2))]);
+        let entries = survey(&trial.pool.directory).unwrap();
+        assert_eq!(entries.values().next().unwrap().say(), format!("lease 192.0.2.27 of pod {}", id(2).short()));
+    }
+
+    #[test]
+    fn the_last_holder_ends_the_lease() {
+        let trial = Trial::new("shared", "192.0.2.32/29");
+        trial.take(1);
+        share(&trial.roots, &id(1), &id(2)).unwrap();
+        share(&trial.roots, &id(1), &id(2)).unwrap();
+        share(&trial.roots, &id(9), &id(3)).unwrap(); // a pod without a network has nothing to share
+        release(&trial.roots, &id(1)).unwrap();
+        assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.34".to_owned(), holder(&id(2))]);
+        let lives = |pod: &PodId| *pod == id(2);
+        assert_eq!(prune(&trial.pool.directory, lives).unwrap(), Vec::<String>::new());
+        release(&trial.roots, &id(2)).unwrap();
+        assert_eq!(trial.names(), [".last"]);
+    }
+
+    #[test]
+    fn a_last_address_that_makes_no_sense_is_no_obstacle() {
+        let trial = Trial::new("nonsense", "192.0.2.40/29");
+        trial.take(1);
+        for nonsense in ["", "\0\0\0", "::1", "10.0.0.1", "192.0.2.47", "x".repeat(4096).as_str()] {
+            fs::write(trial.pool.directory.join(LAST), nonsense).unwrap();
+            assert_eq!(trial.take(2).as_deref(), Some("192.0.2.43/29"), "{nonsense:?}");
+            release(&trial.roots, &id(2)).unwrap();
+        }
+    }
+}

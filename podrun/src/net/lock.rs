@@ -5,9 +5,9 @@
 use crate::error::{Doing, Error, Kind, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,14 +67,10 @@ fn open(path: &Path) -> Result<File> {
     opened.doing(|| format!("open {}", path.display()))
 }
 
-/// A directory that only root may look into.
+/// A directory that only root may look into, with its parents.
 pub fn directory(path: &Path) -> Result<()> {
-    let make = || format!("make the directory {}", path.display());
-    if path.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(path).doing(make)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700)).doing(make)
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.doing(|| format!("make the directory {}", path.display()))
 }
 
 /// Replaces a record whole: a reader sees the old one or the new one. For callers that hold the record's lock.
@@ -94,5 +90,48 @@ pub fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("podrun-lock-{}-{name}", std::process::id())).join("lock")
+    }
+
+    fn forget(path: &Path) {
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn who_holds_it_keeps_others_waiting_and_then_they_are_told() {
+        let path = file("waiting");
+        let held = lock(&path, Hold::Exclusive).unwrap();
+        for hold in [Hold::Shared, Hold::Exclusive] {
+            let err = flock(open(&path).unwrap(), hold, Instant::now(), &path).unwrap_err();
+            assert_eq!((err.kind, err.cause()), (Kind::NotNow, "another podrun holds it"));
+        }
+        drop(held);
+        let shared = lock(&path, Hold::Shared).unwrap();
+        drop(lock(&path, Hold::Shared).unwrap());
+        drop(shared);
+        forget(&path);
+    }
+
+    #[test]
+    fn a_lock_that_was_retired_is_not_held_by_who_waited_for_it() {
+        let path = file("retired");
+        let held = lock(&path, Hold::Exclusive).unwrap();
+        let (waiting, there) = (path.clone(), path.clone());
+        let waiter = std::thread::spawn(move || lock(&waiting, Hold::Exclusive).unwrap().metadata().unwrap().ino());
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::remove_file(&path).unwrap();
+        drop(held);
+        let got = waiter.join().unwrap();
+        assert_eq!(got, std::fs::metadata(there).unwrap().ino(), "the file that everybody sees");
+        forget(&path);
     }
 }
