@@ -301,6 +301,13 @@ impl Host {
         crate::leftovers::processes(&self.outside("/proc")).join("\n")
     }
 
+    /// What monitors wrote down when they could not go on.
+    fn last_words(&self) -> String {
+        let pods = fs::read_dir(self.outside(self.run_root().join("pods"))).into_iter().flatten().flatten();
+        let words = pods.filter_map(|pod| fs::read_to_string(pod.path().join("monitor.error")).ok());
+        words.map(|words| format!("a monitor's last words: {words}")).collect::<Vec<_>>().join("\n")
+    }
+
     /// For a test of the harness itself, and for one that leaves something on purpose: what is there is removed and
     /// returned, and does not fail the test.
     pub fn leftovers(&self) -> Leftovers {
@@ -331,6 +338,9 @@ impl Drop for Host {
             return;
         };
         let panicking = std::thread::panicking();
+        if panicking {
+            let _ = writeln!(std::io::stderr(), "{}", self.last_words());
+        }
         // A second panic would abort the whole test program, and with it the tests beside this one.
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut found = self.delete_everything();
