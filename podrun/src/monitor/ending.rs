@@ -75,7 +75,7 @@ impl Monitor {
         if run.exit.is_some() {
             return;
         }
-        match clone::exit_by_pidfd(run.pidfd.as_fd()) {
+        match clone::exit_by_pidfd(run.pidfd.as_fd()).or_else(|| clone::exit_of_zombie(run.pid)) {
             Some(exit) => self.exit_known(key, exit),
             None => self.finish(key, &Known::Nothing),
         }

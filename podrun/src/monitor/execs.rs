@@ -184,7 +184,7 @@ impl Monitor {
 
     pub(super) fn exec_status_unknown(&mut self, number: u64) {
         let Some(exec) = self.execs.get(&number) else { return };
-        let exit = clone::exit_by_pidfd(exec.pidfd.as_fd());
+        let exit = clone::exit_by_pidfd(exec.pidfd.as_fd()).or_else(|| clone::exit_of_zombie(exec.pid));
         self.exec_over(number, exit);
     }
 

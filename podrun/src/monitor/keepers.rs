@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Alarm, Monitor, Token, key};
+use super::{Alarm, Monitor, Token, key, recover};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Result};
-use crate::pause::{NOTE, read_note};
+use crate::pause::{NOTE, STORE_A, read_note};
 use crate::pump::{self, Answer, Command};
 use crate::sandbox::{self, Wanted};
 use crate::store::{self, Keepers, ProcessRecord};
@@ -213,6 +213,17 @@ impl Monitor {
         self.namespaces.init_died = true;
         let why = "the PID 1 of the pod's shared PID namespace ended, and the kernel ended the containers with it\n";
         let _ = std::fs::write(self.dir.lost(), why);
+    }
+
+    /// The new program in our place, on the descriptors that a monitor is started with.
+    pub(super) fn become_successor(&self, program: &OwnedFd) {
+        let [tail, head] = self.store.ends();
+        let held = [tail, head, self.status.as_fd(), self.status_write.as_fd(), program.as_fd()];
+        // They are where pause put them, but for the program.
+        let handed = (STORE_A..).zip(held).try_for_each(|(number, one)| fd::dup_to(one, number));
+        if handed.is_ok() {
+            recover::become_newer(program, &self.dir.0.to_string_lossy());
+        }
     }
 
     /// What pause has reaped: ours, once our predecessor had died.

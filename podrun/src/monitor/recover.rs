@@ -35,8 +35,9 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
     let (store, mut entries) = Store::read(a, b).doing(|| "read the fd store".into())?;
     if !argv.iter().any(|word| word == UPGRADED)
         && let Some(newer) = entries.remove(key::PROGRAM)
+        && let Some(program) = newer.fds.first()
     {
-        become_newer(&newer, dir);
+        become_newer(program, dir);
     }
     fd::close_on_exec_from(3).doing(|| "mark descriptors".into())?;
     forget_the_caller();
@@ -46,8 +47,7 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
 }
 
 /// The program of an upgrade takes our place, with the same descriptors. If it cannot, the old one serves on.
-fn become_newer(newer: &Entry, dir: &str) {
-    let Some(program) = newer.fds.first() else { return };
+pub(super) fn become_newer(program: &OwnedFd, dir: &str) {
     let words = [super::ARGV0, dir, UPGRADED].map(|word| CString::new(word).unwrap_or_default());
     let _ = cred::fexecve(program.as_fd(), &Pointers::new(words.to_vec()), &Pointers::new(Vec::new()));
 }

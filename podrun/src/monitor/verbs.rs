@@ -416,13 +416,15 @@ impl Monitor {
         let Some(program) = fds.into_iter().next() else {
             return Err(Error::new(Kind::Invalid, doing(), "none came along"));
         };
-        if !self.pause.restarts {
-            return Err(Error::new(Kind::NotNow, "upgrade", "pause was made anew and starts no successor")
-                .hint("the next pod will have both; or kill the monitor: the next podrun command starts the new one"));
-        }
         self.store.put(key::PROGRAM, &json!(null), &[program.as_fd()]).doing(doing)?;
-        self.leaving = Some(i32::from(SUCCESSOR));
-        self.done(client)
+        self.done(client)?;
+        if self.pause.restarts {
+            self.leaving = Some(i32::from(SUCCESSOR));
+        } else {
+            // A pause that we made starts nobody: we become the successor ourselves.
+            self.become_successor(&program);
+        }
+        Ok(())
     }
 }
 

@@ -83,11 +83,16 @@ fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
     let words = [monitor::ARGV0.to_owned(), pod.dir.0.to_string_lossy().into_owned()];
     let argv = Pointers::new(words.into_iter().map(|word| CString::new(word).unwrap_or_default()).collect());
     let envp = Pointers::new(Vec::new());
+    // With pause and pump, so that `delete` finds it there.
+    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id).own();
+    let home = Cgroup::find(&pod.record.host.cgroups, &place)?;
+    let tasks = home.tasks()?;
     let before = std::fs::metadata(pod.dir.keepers()).and_then(|facts| facts.modified()).ok();
     let null = fd::open(c"/dev/null", libc::O_RDWR).doing(doing)?;
     let null = fd::dup_above(null.as_fd(), 64).doing(doing)?;
-    clone3(&Clone::default(), || {
+    clone3(&Clone { namespaces: 0, cgroup: home.unified_fd() }, || {
         cred::reset_signals();
+        let _ = tasks.join();
         let _ = cred::setsid();
         let ready = (0..3).try_for_each(|number| fd::dup_to(null.as_fd(), number));
         let handed = (3..).zip(&held).try_for_each(|(number, one)| fd::dup_to(one.as_fd(), number));

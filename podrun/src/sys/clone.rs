@@ -149,6 +149,17 @@ pub fn poll_one(fd: BorrowedFd<'_>, events: i16, timeout: i32) -> io::Result<boo
     }
 }
 
+/// The status of a zombie that is not our child, by the last field but few of proc_pid_stat(5). The caller holds its pidfd,
+/// so that the number is its own until it is reaped.
+pub fn exit_of_zombie(pid: i32) -> Option<Exit> {
+    const STATE: usize = 0;
+    const EXIT_CODE: usize = 49;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.trim_end().split(' ').collect();
+    (*fields.get(STATE)? == "Z").then(|| fields.get(EXIT_CODE)?.parse().ok().map(Exit::from_status)).flatten()
+}
+
 /// `PIDFD_GET_INFO` (Linux 6.15): how a process ended that somebody else has reaped. `None` where the kernel keeps nothing.
 pub fn exit_by_pidfd(pidfd: BorrowedFd<'_>) -> Option<Exit> {
     /// `struct pidfd_info` of linux/pidfd.h, first published size and the exit code after it.
@@ -196,6 +207,15 @@ mod tests {
         pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
         assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Exit::Signal(9));
         assert_eq!(Exit::Signal(9).code(), 137);
+    }
+
+    #[test]
+    fn a_zombie_still_says_how_it_ended() {
+        let child = clone3(&Clone::default(), || exit(5)).unwrap();
+        poll_one(child.pidfd.as_fd(), libc::POLLIN, 5000).unwrap();
+        assert_eq!(exit_of_zombie(child.pid), Some(Exit::Code(5)));
+        wait(child.pidfd.as_fd()).unwrap();
+        assert_eq!(exit_of_zombie(child.pid), None);
     }
 
     #[test]
