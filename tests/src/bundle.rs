@@ -1,12 +1,12 @@
 //! Root filesystems and OCI bundles, made in a millisecond: the probe, busybox and little else.
 
+use crate::binaries::{copies, no_fork};
 use serde_json::{Value, json};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &str = "sh cat ls sleep echo true false id stty wc head tail tr hostname ps kill touch env test mkdir rm ln \
     dd yes sha256sum nc date grep seq mv chmod stat mount umount pwd printf readlink nproc ip sync tty wget httpd mknod";
 
@@ -30,8 +30,9 @@ impl Rootfs {
         }
         fs::set_permissions(rootfs.path.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod tmp");
         fs::hard_link(probe, rootfs.path.join("probe")).expect("link the probe");
-        if Path::new(BUSYBOX).exists() {
-            fs::copy(BUSYBOX, rootfs.path.join("bin/busybox")).expect("copy busybox");
+        let busybox = copies().join("busybox");
+        if busybox.exists() {
+            fs::hard_link(busybox, rootfs.path.join("bin/busybox")).expect("link busybox");
             for applet in APPLETS.split_whitespace() {
                 symlink("busybox", rootfs.path.join("bin").join(applet)).expect("link an applet");
             }
@@ -50,6 +51,7 @@ impl Rootfs {
 
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let _held = no_fork();
         fs::write(self.path.join(name), content).unwrap_or_else(|err| panic!("{name}: {err}"));
         self
     }

@@ -157,10 +157,12 @@ impl<'h> Command<'h> {
             None => command.stdin(self.input.stdio()).stdout(Stdio::piped()).stderr(Stdio::piped()),
         };
         let started = Instant::now();
+        let held = crate::binaries::no_fork();
         let mut child = self
             .host
             .inside(move || command.spawn())
             .unwrap_or_else(|err| panic!("cannot start {}: {err}", words[0].display()));
+        drop(held);
         let stdout = child.stdout.take().map(Collector::start);
         let stderr = child.stderr.take().map(Collector::start);
         let stdin = child.stdin.take();

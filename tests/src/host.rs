@@ -3,7 +3,7 @@
 //! One thread lives in the new namespaces and starts every command there; a probe is PID 1 of the new PID namespace,
 //! so that ending it ends whatever podrun left running.
 
-use crate::binaries::{podrun_binary, probe_binary};
+use crate::binaries::{BASE, PREFIX, copies, no_fork, podrun_binary};
 use crate::bundle::{Bundle, Rootfs};
 use crate::command::{Command, Outcome};
 use crate::leftovers::{Leftovers, Snapshot};
@@ -22,10 +22,6 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-
-/// On tmpfs, and short: a unix socket's path has 108 bytes.
-const BASE: &str = "/dev/shm";
-const PREFIX: &str = "podrun-t-";
 
 /// Which cgroup hierarchies the fake host has mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +100,12 @@ impl Host {
         SWEPT.call_once(sweep);
         let dir = new_directory();
         let probe = dir.join("probe");
-        fs::copy(probe_binary(), &probe).expect("copy the probe");
+        fs::hard_link(copies().join("probe"), &probe).expect("link the probe");
         let worker = Worker::start();
         let program = probe.clone();
+        let held = no_fork();
         let anchor = worker.run(move || become_a_host(cgroups, &program));
+        drop(held);
         let mut host = Self {
             podrun: podrun_binary(),
             probe,

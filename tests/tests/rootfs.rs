@@ -139,7 +139,7 @@ fn an_empty_root_with_one_program_is_enough() {
     host.pod("web");
     let root = host.fresh("bare");
     std::fs::create_dir(&root).unwrap();
-    std::fs::copy(host.probe(), root.join("probe")).unwrap();
+    std::fs::hard_link(host.probe(), root.join("probe")).unwrap();
     let facts = host.podrun(format!("run web/a --rootfs {} -- /probe", root.display())).facts();
     assert_eq!(facts["pid"], 1);
 }
