@@ -339,12 +339,10 @@ fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
         other => return other,
     }
     // Mostly the last component alone is missing, so the search for what is there begins at the end.
-    let open_parent = |component: &Component| {
-        fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)
-    };
-    let is_missing = |component: &Component| {
-        matches!(open_parent(component), Err(err) if err.raw_os_error() == Some(libc::ENOENT))
-    };
+    let open_parent =
+        |component: &Component| fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve);
+    let is_missing =
+        |component: &Component| matches!(open_parent(component), Err(err) if err.raw_os_error() == Some(libc::ENOENT));
     let first = place.way.iter().rposition(|component| !is_missing(component)).unwrap_or(0);
     for (index, component) in place.way.iter().enumerate().skip(first) {
         let parent = open_parent(component)?;
