@@ -84,8 +84,12 @@ pub fn main(argv: Vec<String>) -> i32 {
     };
     let rest: Vec<&str> = words.rest.iter().map(String::as_str).collect();
     if rest.is_empty() || matches!(rest[0], "help" | "--help" | "-h") {
-        print!("{}", overview());
-        return if rest.is_empty() { 2 } else { 0 };
+        if rest.is_empty() {
+            eprint!("{}", overview());
+            return 2;
+        }
+        table::print(&overview());
+        return 0;
     }
     match find(&words.rest) {
         Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words)) {

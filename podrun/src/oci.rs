@@ -9,6 +9,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::Value;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// More than this is no config.json (a bound per request: CVE-2022-1708's lesson).
@@ -33,12 +34,17 @@ pub fn load(bundle: &Path) -> Result<Bundle> {
 
 fn read_bounded(file: &Path) -> Result<String> {
     let doing = || format!("read {}", file.display());
-    let opened = std::fs::File::open(file).doing(doing).map_err(|err| match err.kind {
+    // A FIFO without a writer would keep us waiting.
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+    let opened = opened.doing(doing).map_err(|err| match err.kind {
         Kind::NotFound => {
             err.hint("a bundle is a directory with a config.json and a rootfs; `podrun run --rootfs DIR` needs neither")
         }
         _ => err,
     })?;
+    if !opened.metadata().doing(doing)?.is_file() {
+        return Err(Error::new(Kind::Invalid, doing(), "not a regular file"));
+    }
     let mut text = String::new();
     opened.take(LARGEST_CONFIG + 1).read_to_string(&mut text).doing(doing)?;
     if text.len() as u64 > LARGEST_CONFIG {
@@ -88,6 +94,7 @@ fn check_version(version: &str) -> Result<(), Complaint> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u32>);
     match (numbers.next(), numbers.next(), numbers.next()) {
         (Some(Ok(1)), Some(Ok(0..=3)), Some(Ok(_))) => Ok(()),
+        _ if version.is_empty() => Err(Complaint::new(Kind::Invalid, "ociVersion", "missing")),
         _ => Err(Complaint::new(
             Kind::Invalid,
             "ociVersion",

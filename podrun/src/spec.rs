@@ -86,6 +86,15 @@ pub enum Owner {
     Host,
 }
 
+/// Whose the namespaces are that sysctls belong to; the network of another pod is not this one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owners {
+    pub net: Owner,
+    pub uts: Owner,
+    pub ipc: Owner,
+}
+
 /// A container as asked for: an OCI document and what podrun does with it.
 #[derive(Debug, Clone)]
 pub struct ContainerSpec {

@@ -19,7 +19,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
 use crate::roots::Roots;
-use crate::spec::{Network, Policy, SharePid};
+use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
 use crate::sys::fd::flock;
 use serde::de::DeserializeOwned;
@@ -50,6 +50,8 @@ pub struct PodRecord {
     /// The pod whose network this one joined.
     pub network_of: Option<PodId>,
     pub share_pid: SharePid,
+    #[serde(default)]
+    pub owners: Owners,
     pub labels: BTreeMap<String, String>,
     pub volumes: Vec<String>,
     pub sysctl: Vec<(String, String)>,

@@ -51,6 +51,18 @@ impl Words {
     }
 }
 
+/// A word with a dash before the program is a flag that the verb does not know, unless `--` stood before it.
+pub(super) fn refuse_flag(words: &Words, command: &[String]) -> Result<()> {
+    let before = words.rest.len().checked_sub(command.len() + 1).and_then(|at| words.rest.get(at));
+    match command.first() {
+        Some(first) if first.starts_with('-') && before.is_none_or(|word| word != "--") => {
+            Err(Error::new(Kind::Usage, "read the command line", format!("unexpected argument '{first}' found"))
+                .hint(format!("podrun {} --help; a program of this name comes after `--`", words.verb)))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_global(word: &str) -> bool {
     let key = word.split('=').next().unwrap_or_default();
     matches!(key, "--root" | "--run-root" | "-n" | "--namespace" | "--log-level")
@@ -70,7 +82,11 @@ fn usage(err: clap::Error) -> Error {
     let more: Vec<&str> =
         lines.clone().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("tip:")).collect();
     let cause = if more.is_empty() { first } else { format!("{first}: {}", more.join(", ")) };
-    let hint = lines.find_map(|line| line.strip_prefix("tip: ").or(line.strip_prefix("Usage: ")).map(str::to_owned));
+    // "to pass '--x' as a value, use '-- --x'" is no help to whoever misspelt a flag.
+    let hint = lines.find_map(|line| {
+        let tip = line.strip_prefix("tip: ").filter(|tip| !tip.starts_with("to pass "));
+        tip.or(line.strip_prefix("Usage: ")).map(str::to_owned)
+    });
     let err = Error::new(Kind::Usage, "read the command line", cause);
     match hint {
         Some(hint) => err.hint(hint),
@@ -207,6 +223,19 @@ mod tests {
         assert_eq!(one("web/a", None).unwrap(), ("web".into(), name("a")));
         assert_eq!(one("web", Some(&"a".into())).unwrap(), ("web".into(), name("a")));
         assert!(one("web", None).is_err() && one("web/a", Some(&"b".into())).is_err());
+    }
+
+    #[test]
+    fn an_unknown_flag_is_not_taken_for_the_program() {
+        let words = |text: &str| {
+            let argv = format!("podrun {text}").split(' ').map(str::to_owned).collect();
+            Words::split(argv).unwrap().after(1, &["run"])
+        };
+        let command = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(refuse_flag(&words("run web/a --rmm -- ls"), &command("--rmm -- ls")).is_err());
+        assert!(refuse_flag(&words("run web/a -- --odd x"), &command("--odd x")).is_ok());
+        assert!(refuse_flag(&words("run web/a ls -l"), &command("ls -l")).is_ok());
+        assert!(refuse_flag(&words("run web/a"), &[]).is_ok());
     }
 
     #[test]

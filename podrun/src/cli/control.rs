@@ -56,7 +56,7 @@ pub(super) fn start(words: &Words) -> Result<i32> {
                 client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
             match started {
                 // "All" means those that do not run yet.
-                Err(err) if all && err.kind == Kind::NotNow => {}
+                Err(err) if all && err.kind == Kind::NotNow => continue,
                 other => other?,
             }
             table::line(&format!("{}/{name} started", pod.record.name));
@@ -239,10 +239,9 @@ pub(super) fn delete_container(words: &Words) -> Result<i32> {
     let grace_ms = millis(duration(&asked.time)?);
     for target in &asked.target {
         let (pod, name) = one(target, asked.container.as_ref())?;
-        let pod = asked.global.pod(&pod)?;
         let request = Request::Delete { name: name.clone(), force: asked.force, grace_ms };
-        match client::command(&pod, &request) {
-            Ok(()) => table::line(&format!("{}/{name} deleted", pod.record.name)),
+        match asked.global.pod(&pod).and_then(|pod| client::command(&pod, &request)) {
+            Ok(()) => table::line(&format!("{pod}/{name} deleted")),
             Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
             Err(err) => return Err(err),
         }

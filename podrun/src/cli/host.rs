@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words};
+use super::args::{Global, Words, refuse_flag};
 use super::table;
 use crate::caps;
 use crate::error::{Error, Kind, Result};
@@ -23,6 +23,7 @@ struct Netns {
 
 pub(super) fn netns(words: &Words) -> Result<i32> {
     let asked: Netns = words.parse("  podrun netns web -- ip address\n  podrun netns web -- tcpdump -ni eth0")?;
+    refuse_flag(words, &asked.command)?;
     let pod = asked.global.pod(&asked.pod)?;
     upgrading::enter_network(&pod)?;
     Err(upgrading::become_program(&asked.command))

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words, bytes, duration, one, pair, split};
+use super::args::{Global, Words, bytes, duration, one, pair, refuse_flag, split};
 use super::create::Format;
 use super::table;
 use crate::caps;
 use crate::container::planning::{self, ExecRequest};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, VolumeName};
 use crate::monitor::socket::{Request, Until};
 use crate::oci::{self, defaults};
@@ -121,6 +121,7 @@ const CREATE_EXAMPLES: &str = "  podrun create container web/nginx --bundle ./ng
 
 pub(super) fn create(words: &Words) -> Result<i32> {
     let asked: Container = words.parse(CREATE_EXAMPLES)?;
+    refuse_flag(words, &asked.command)?;
     let format = Format::parse(asked.output.as_deref())?;
     let (pod, spec) = prepare(&asked)?;
     if asked.dry_run {
@@ -132,6 +133,7 @@ pub(super) fn create(words: &Words) -> Result<i32> {
 
 pub(super) fn run(words: &Words) -> Result<i32> {
     let asked: Run = words.parse(RUN_EXAMPLES)?;
+    refuse_flag(words, &asked.container.command)?;
     let format = Format::parse(asked.container.output.as_deref())?;
     let (pod, spec) = prepare(&asked.container)?;
     if asked.container.dry_run {
@@ -147,9 +149,9 @@ pub(super) fn run(words: &Words) -> Result<i32> {
     let input = if asked.container.interactive { Input::Stdin } else { Input::None };
     let code = show(&pod, &spec.name, request, input, None)?;
     if asked.container.rm {
-        let request = Request::Delete { name: spec.name.clone(), force: true, grace_ms: 0 };
+        let request = Request::Delete { name: spec.name.clone(), force: false, grace_ms: 0 };
         match client::command(&pod, &request) {
-            // Somebody deleted it, or its pod, in the meantime.
+            // Somebody deleted it, or its pod, in the meantime; or the user has left it running, and it goes when it ends.
             Err(err) if matches!(err.kind, Kind::NotFound | Kind::NotNow) => {}
             other => other?,
         }
@@ -200,6 +202,11 @@ fn show(pod: &Pod, name: &ContainerName, request: Request, input: Input, since: 
         Outcome::Detached => {
             super::warn(&format!("detached; {name} runs on"));
             Ok(0)
+        }
+        // What a shell gives a program whose reader is gone.
+        Outcome::Unread => {
+            super::warn(&format!("nobody reads on; {name} runs on"));
+            Ok(128 + libc::SIGPIPE)
         }
     }
 }
@@ -306,7 +313,7 @@ fn adjust(document: &mut Spec, asked: &Container, pod: &Pod) -> Result<()> {
         mounts.push(volume_mount(volume, pod)?);
     }
     document.set_mounts(Some(mounts));
-    adjust_security(document, asked)?;
+    adjust_security(document, asked, pod.record.host.capabilities)?;
     adjust_resources(document, asked)
 }
 
@@ -365,7 +372,11 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
         return Err(fail("the destination is not an absolute path"));
     }
     let source = match source.contains('/') {
-        true => absolute(Path::new(source))?,
+        true => {
+            let path = absolute(Path::new(source))?;
+            path.metadata().doing(|| format!("mount {} on {destination}", path.display()))?;
+            path
+        }
         false => {
             let volume = VolumeName::parse(source)?;
             if !pod.record.volumes.iter().any(|known| known == volume.as_str()) {
@@ -395,7 +406,7 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
     Ok(mount)
 }
 
-fn adjust_security(document: &mut Spec, asked: &Container) -> Result<()> {
+fn adjust_security(document: &mut Spec, asked: &Container, available: u64) -> Result<()> {
     let mut process = document.process().clone().unwrap_or_default();
     for word in &asked.security_opt {
         match word.as_str() {
@@ -421,6 +432,13 @@ fn adjust_security(document: &mut Spec, asked: &Container) -> Result<()> {
     if !asked.cap_add.is_empty() || !asked.cap_drop.is_empty() {
         let read = |list: &[String]| list.iter().try_fold(0, |mask, one| Ok(mask | caps::parse(one)?));
         let (add, drop): (Result<u64>, Result<u64>) = (read(&asked.cap_add), read(&asked.cap_drop));
+        if let Some(withheld) = caps::names(add.clone()? & !available).first() {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("add {withheld}"),
+                "it is withheld from podrun on this host",
+            ));
+        }
         let before = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
         let mask = before.into_iter().fold(0, |mask, one| mask | caps::from_name(one)) & !drop? | add?;
         let list: oci_spec::runtime::Capabilities = caps::names(mask).into_iter().filter_map(caps::to_oci).collect();
@@ -507,6 +525,7 @@ const EXEC_EXAMPLES: &str = "  podrun exec web/nginx -- nginx -t
 
 pub(super) fn exec(words: &Words) -> Result<i32> {
     let asked: Exec = words.parse(EXEC_EXAMPLES)?;
+    refuse_flag(words, &asked.command)?;
     let (pod, names) = split(&asked.target, asked.container.as_ref().map(std::slice::from_ref).unwrap_or_default())?;
     let pod = asked.global.pod(&pod)?;
     let name = match &names[..] {

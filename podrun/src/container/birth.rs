@@ -95,7 +95,11 @@ fn explain_clone(err: io::Error) -> Error {
 
 /// Opens the gate: the child goes on to execve.
 pub fn open_gate(report: BorrowedFd<'_>) -> io::Result<()> {
-    socket::send(report, b"G", &[], 0).map(drop)
+    match socket::send(report, b"G", &[], 0) {
+        // It died on the way; its last words wait on this socket, and say more than a broken pipe.
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        sent => sent.map(drop),
+    }
 }
 
 /// What arrives on the report socket.
@@ -113,10 +117,12 @@ pub enum Report {
 /// One message of the report socket; `None` when there is none yet (the socket is read without blocking).
 pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let mut buffer = [0; 16];
-    let (count, fds) = match socket::receive(socket, &mut buffer, libc::MSG_DONTWAIT) {
+    let reset = |err: &io::Error| err.raw_os_error() == Some(libc::ECONNRESET);
+    let mut receive = || socket::receive(socket, &mut buffer, libc::MSG_DONTWAIT);
+    // A reset says that the child died before it read what we had sent; its last words lie behind it.
+    let (count, fds) = match receive().or_else(|err| if reset(&err) { receive() } else { Err(err) }) {
         Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        // The child died before it read what we had sent: as good as the end.
-        Err(err) if err.raw_os_error() == Some(libc::ECONNRESET) => return Ok(Some(Report::End)),
+        Err(err) if reset(&err) => return Ok(Some(Report::End)),
         other => other?,
     };
     let report = match (&buffer[..count], fds.into_iter().next()) {

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{self, SECCOMP_ANNOTATION};
 use crate::rootfs::{Place, PointKind, devices, mounts};
 use crate::seccomp;
-use crate::spec::{ContainerSpec, SharePid};
+use crate::spec::{ContainerSpec, Owner, Owners, SharePid};
 use crate::sys::tty::Size;
 use crate::text::Text;
 use crate::user::{Files, User};
@@ -37,6 +37,7 @@ pub struct Host {
 pub struct Facts<'a> {
     pub host: &'a Host,
     pub share_pid: SharePid,
+    pub owners: Owners,
     pub cgroup: CgroupPlan,
     /// The container's place below each cgroup tree.
     pub cgroup_place: &'a str,
@@ -85,7 +86,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         links: devices::links(has_devpts)?,
         masked: paths("linux.maskedPaths", linux.and_then(|linux| linux.masked_paths().as_deref()))?,
         read_only: paths("linux.readonlyPaths", linux.and_then(|linux| linux.readonly_paths().as_deref()))?,
-        sysctl: linux.map_or(Ok(Vec::new()), sysctls)?,
+        sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
         process: plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?,
     })
 }
@@ -147,13 +148,13 @@ fn paths(what: &str, list: Option<&[String]>) -> Result<Vec<Text>> {
         .collect()
 }
 
-fn sysctls(linux: &runtime::Linux) -> Result<Vec<(Text, Text)>> {
-    linux.sysctl().iter().flatten().map(|(key, value)| sysctl("linux.sysctl", key, value)).collect()
+fn sysctls(linux: &runtime::Linux, owners: Owners) -> Result<Vec<(Text, Text)>> {
+    linux.sysctl().iter().flatten().map(|(key, value)| sysctl("linux.sysctl", key, value, owners)).collect()
 }
 
 /// A sysctl that belongs to the pod's own namespaces (pitfalls: nothing else may be set from a pod). The name is exact and the
 /// value one line, so that it sets nothing besides (CVE-2022-0811).
-pub fn sysctl(what: &str, key: &str, value: &str) -> Result<(Text, Text)> {
+pub fn sysctl(what: &str, key: &str, value: &str, owners: Owners) -> Result<(Text, Text)> {
     const ALLOWED: [&str; 9] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -194,6 +195,16 @@ pub fn sysctl(what: &str, key: &str, value: &str) -> Result<(Text, Text)> {
     if !ALLOWED.contains(&dotted.as_str()) && !path.starts_with("net/") && !path.starts_with("fs/mqueue/") {
         return Err(fail("it belongs to no namespace of a pod")
             .hint("net.*, fs.mqueue.*, kernel.shm*, kernel.msg* and kernel.sem do"));
+    }
+    let owner = match dotted.as_str() {
+        "kernel.domainname" => owners.uts,
+        _ if path.starts_with("net/") => owners.net,
+        _ => owners.ipc,
+    };
+    if owner == Owner::Host {
+        return Err(
+            fail("the pod has no namespace of its own for it").hint("it would change the host's, or another pod's")
+        );
     }
     Ok((Text::new(what, format!("/proc/sys/{path}"))?, Text::new(what, value)?))
 }
@@ -424,8 +435,20 @@ mod tests {
 
     /// CVE-2022-0811 (cr8escape): a value with '+' set other sysctls; and every other way to leave the namespaces.
     #[test]
+    fn a_sysctl_of_a_namespace_that_is_not_the_pods_is_refused() {
+        let keys = ["net.ipv4.ip_forward", "kernel.domainname", "kernel.shmmax", "fs.mqueue.msg_max"];
+        let refused = |owners| keys.map(|key| sysctl("sysctl", key, "1", owners).is_err());
+        let (host, pod) = (Owner::Host, Owner::Pod);
+        assert_eq!(refused(Owners::default()), [false; 4]);
+        assert_eq!(refused(Owners { net: host, uts: pod, ipc: pod }), [true, false, false, false]);
+        assert_eq!(refused(Owners { net: pod, uts: host, ipc: pod }), [false, true, false, false]);
+        assert_eq!(refused(Owners { net: pod, uts: pod, ipc: host }), [false, false, true, true]);
+    }
+
+    #[test]
     fn a_sysctl_is_of_the_pods_own_namespaces_and_sets_nothing_else() {
-        let file = |key: &str| sysctl("sysctl", key, "1").map(|(file, _)| file.lossy().into_owned()).ok();
+        let file =
+            |key: &str| sysctl("sysctl", key, "1", Owners::default()).map(|(file, _)| file.lossy().into_owned()).ok();
         assert_eq!(file("net.ipv4.ip_forward").as_deref(), Some("/proc/sys/net/ipv4/ip_forward"));
         assert_eq!(
             file("net/ipv4/conf/eth0.1/forwarding").as_deref(),
@@ -451,7 +474,7 @@ mod tests {
             assert_eq!(file(bad), None, "{bad:?}");
         }
         for bad in ["1+kernel.core_pattern=x", "1\nx", "1\0"] {
-            assert!(sysctl("sysctl", "net.core.somaxconn", bad).is_err(), "{bad:?}");
+            assert!(sysctl("sysctl", "net.core.somaxconn", bad, Owners::default()).is_err(), "{bad:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::net::{self, Attachment};
 use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Wanted};
-use crate::spec::{Network, Owner, PodSpec, SharePid};
+use crate::spec::{Network, Owner, Owners, PodSpec, SharePid};
 use crate::store::{self, PodDir, PodRecord};
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::{cred, fd, ns};
@@ -164,6 +164,7 @@ fn make(
         attachment,
         network_of: neighbour.map(|other| other.record.network_of.unwrap_or(other.record.id)),
         share_pid: spec.pid,
+        owners: owners(spec),
         labels: spec.labels.clone(),
         volumes: spec.volumes.iter().map(ToString::to_string).collect(),
         sysctl: spec.sysctl.clone(),
@@ -192,31 +193,26 @@ fn neighbour(roots: &Roots, spec: &PodSpec) -> Result<Option<find::Pod>> {
     }
 }
 
+fn owners(spec: &PodSpec) -> Owners {
+    let own_net = matches!(spec.network, Network::Bridge | Network::None);
+    Owners { net: if own_net { Owner::Pod } else { Owner::Host }, uts: spec.uts, ipc: spec.ipc }
+}
+
 /// By default everybody in a pod may ping and take low ports: both are its own netns's business.
 fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
-    let own_net = matches!(spec.network, Network::Bridge | Network::None);
+    let owners = owners(spec);
     let mut planned = Vec::new();
-    if own_net {
+    if owners.net == Owner::Pod {
         for (key, value) in
             [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")]
         {
             if !spec.sysctl.iter().any(|(asked, _)| asked == key) {
-                planned.push(planning::sysctl("the sysctl", key, value)?);
+                planned.push(planning::sysctl("the sysctl", key, value, owners)?);
             }
         }
     }
     for (key, value) in &spec.sysctl {
-        let (file, value) = planning::sysctl("the sysctl", key, value)?;
-        let of_net = file.lossy().starts_with("/proc/sys/net/");
-        if (of_net && !own_net) || (!of_net && spec.ipc == Owner::Host) {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("set the sysctl {key}"),
-                "the pod has no namespace of its own for it",
-            )
-            .hint("it would change the host's, or another pod's"));
-        }
-        planned.push((file, value));
+        planned.push(planning::sysctl("the sysctl", key, value, owners)?);
     }
     Ok(planned)
 }

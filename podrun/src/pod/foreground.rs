@@ -40,6 +40,8 @@ pub enum Outcome {
     Ended(Ended),
     /// The container runs on.
     Detached,
+    /// So it does here, but nobody reads what is shown of it: `| head -1`.
+    Unread,
 }
 
 /// A program that ends sooner is not followed, its log is only read: the kernel takes some 10 ms to let go of an inotify(7)
@@ -149,6 +151,9 @@ impl<'a> Foreground<'a> {
                 Some(logs) if !screen.broken => logs.show(&mut |piece| screen.show(piece))? == Progress::More,
                 _ => false,
             };
+            if screen.broken {
+                return Ok(Outcome::Unread);
+            }
             match self.stdin.as_mut().map(Relay::advance_if_ready) {
                 Some(Flow::Detached) => return Ok(Outcome::Detached),
                 Some(Flow::Ended) => self.stdin_ended()?,

@@ -35,6 +35,7 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
     let facts = Facts {
         host,
         share_pid: pod.record.share_pid,
+        owners: pod.record.owners,
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,
         cgroup_place: place.as_str(),
         files: &pod.dir.0,
