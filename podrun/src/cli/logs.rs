@@ -215,8 +215,7 @@ impl Waiting {
     }
 
     fn over(&mut self, pod: &Pod, name: &ContainerName) -> Result<bool> {
-        let doing = |err| Error::new(Kind::Kernel, "follow the log", err);
-        while !self.over && poll_one(self.client.fd(), libc::POLLIN, 0).map_err(doing)? {
+        while !self.over && self.client.is_ready()? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { .. } | Reply::Done, _) => self.over = true,
                 Heard::Reply(Reply::Failed(_), _) => self.over = true,

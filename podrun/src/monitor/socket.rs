@@ -231,6 +231,12 @@ pub enum Arrival<T> {
 }
 
 impl Inbox {
+    /// Whether a message is here already, read together with an earlier one: the socket will not say so.
+    pub fn has_message(&self) -> bool {
+        let length = self.bytes.first_chunk::<4>().and_then(|head| usize::try_from(u32::from_le_bytes(*head)).ok());
+        length.is_some_and(|length| self.bytes.len() >= 4 + length)
+    }
+
     /// Reads once (blocking or not, as the socket is) and takes out a message if one is whole.
     pub fn receive<T: DeserializeOwned>(&mut self, socket: BorrowedFd<'_>) -> io::Result<Arrival<T>> {
         if let Some(message) = self.take()? {
@@ -282,7 +288,9 @@ mod tests {
         socket::send(a.as_fd(), &both[3..], &[], 0).unwrap();
         let Arrival::Message(Request::Ping, fds) = inbox.receive(b.as_fd()).unwrap() else { panic!("no ping") };
         assert_eq!(fds.len(), 1);
+        assert!(inbox.has_message(), "the second message was forgotten");
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::Message(Request::Leave, _)));
+        assert!(!inbox.has_message());
         drop((a, fds));
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::End));
     }

@@ -61,7 +61,13 @@ impl Client {
         }
     }
 
-    /// For a poll loop of the caller's.
+    /// Whether [`Client::hear`] has something to say at once.
+    pub fn is_ready(&self) -> Result<bool> {
+        let doing = || "hear the monitor".to_owned();
+        Ok(self.inbox.has_message() || poll_one(self.socket.as_fd(), libc::POLLIN, 0).doing(doing)?)
+    }
+
+    /// For a poll loop of the caller's, which asks [`Client::is_ready`] before it waits.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -168,7 +168,7 @@ impl Session<'_> {
 
     /// What the monitor has to say, if anything.
     fn hear(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Option<Ended>> {
-        if !crate::sys::clone::poll_one(self.client.fd(), libc::POLLIN, 0).doing(|| "hear the monitor".into())? {
+        if !self.client.is_ready()? {
             return Ok(None);
         }
         match self.client.hear()? {
@@ -178,9 +178,9 @@ impl Session<'_> {
                 if let Some(master) = fds.into_iter().next() {
                     self.take_terminal(master, wires, wish)?;
                 }
-                Ok(None)
+                self.hear(wires, wish)
             }
-            Heard::Reply(..) => Ok(None),
+            Heard::Reply(..) => self.hear(wires, wish),
             Heard::Gone => self.look_for_successor().map(|()| None),
         }
     }
