@@ -203,6 +203,12 @@ impl Inbox {
         Ok(self.take()?.unwrap_or(Arrival::Incomplete))
     }
 
+    /// Whether a whole message is here already, of which poll(2) on the socket says nothing.
+    pub fn has_message(&self) -> bool {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return false };
+        usize::try_from(u32::from_le_bytes(*head)).is_ok_and(|length| rest.len() >= length)
+    }
+
     fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<Arrival<T>>> {
         let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_le_bytes(*head)).map_err(io::Error::other)?;
@@ -235,7 +241,9 @@ mod tests {
         socket::send(a.as_fd(), &both[3..], &[], 0).unwrap();
         let Arrival::Message(Request::Ping, fds) = inbox.receive(b.as_fd()).unwrap() else { panic!("no ping") };
         assert_eq!(fds.len(), 1);
+        assert!(inbox.has_message(), "the second one has left the socket with the first");
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::Message(Request::Leave, _)));
+        assert!(!inbox.has_message());
         drop((a, fds));
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::End));
     }

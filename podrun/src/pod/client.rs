@@ -61,7 +61,12 @@ impl Client {
         }
     }
 
-    /// For a poll loop of the caller's.
+    /// Whether `hear` has an answer without waiting: the socket's, or one that came together with the one before.
+    pub fn has_reply(&self) -> std::io::Result<bool> {
+        Ok(self.inbox.has_message() || poll_one(self.socket.as_fd(), libc::POLLIN, 0)?)
+    }
+
+    /// For a poll loop of the caller's, who asks `has_reply` before each wait.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -15,7 +15,6 @@ use crate::logs::{self, Logs, Options, Piece, Progress, Watch};
 use crate::monitor::socket::{Reply, Request, Until};
 use crate::record::{End, Stamp, Stream};
 use crate::store::Ended;
-use crate::sys::clone::poll_one;
 use crate::sys::tty;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -180,7 +179,7 @@ impl<'a> Foreground<'a> {
 
     /// All that the monitor has to say at this moment; the end, if it is among it.
     fn hear(&mut self) -> Result<Option<Ended>> {
-        while poll_one(self.client.fd(), libc::POLLIN, 0).doing(|| "hear the monitor".into())? {
+        while self.client.has_reply().doing(|| "hear the monitor".into())? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
                 Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
