@@ -189,7 +189,15 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     let mut names = asked.name.clone();
     if asked.all {
         let pods = crate::store::pods(&roots).into_iter();
-        names.extend(pods.filter_map(|(.., record)| record.ok()).filter(|record| record.namespace == namespace).map(|record| record.id.to_string()));
+        for (id, _, record) in pods {
+            match record {
+                Ok(record) if record.namespace == namespace => names.push(record.name.to_string()),
+                Ok(_) => {}
+                // Being made or deleted at this moment.
+                Err(err) if err.kind == Kind::NotFound => {}
+                Err(err) => super::warn(&format!("pod {}: {err}", id.short())),
+            }
+        }
     }
     if names.is_empty() && !asked.all {
         return Err(Error::new(Kind::Usage, "read the command line", "which pod?").hint("podrun delete pod NAME…, or --all"));
