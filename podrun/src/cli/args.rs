@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName};
 use crate::pod::find::{self, Pod};
 use crate::roots::Roots;
 use clap::{Args, Command};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use std::path::PathBuf;
 
 /// The command line, with the flags that may stand before the verb taken out.
@@ -126,7 +128,18 @@ impl Global {
     }
 
     pub(super) fn pod(&self, name: &str) -> Result<Pod> {
-        find::pod(&self.roots()?, &self.namespace()?, name)
+        find::pod(&self.readable()?, &self.namespace()?, name)
+    }
+
+    /// For verbs that look for pods: one that may not look must not say that there are none.
+    pub(super) fn readable(&self) -> Result<Roots> {
+        let roots = self.roots()?;
+        match access(&roots.pods(), AccessFlags::R_OK | AccessFlags::X_OK) {
+            Err(Errno::EACCES) => Err(Errno::EACCES)
+                .doing(|| format!("read {}", roots.pods().display()))
+                .map_err(|err: Error| err.hint("pods belong to root: run podrun with sudo")),
+            _ => Ok(roots),
+        }
     }
 }
 

@@ -183,7 +183,7 @@ struct DeletePod {
 /// Deleting what is not there is a success: the wish holds. It is said, though, with the names that are near.
 pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     let asked: DeletePod = words.parse("  podrun delete pod web\n  podrun delete pod web db --force")?;
-    let roots = asked.global.roots()?;
+    let roots = asked.global.readable()?;
     let namespace = asked.global.namespace()?;
     let grace = if asked.force { Duration::ZERO } else { duration(&asked.time)? };
     let mut names = asked.name.clone();

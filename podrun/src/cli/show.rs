@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// All pods of a namespace that can be read; those that cannot be are said, and do not stop the others.
 fn pods(global: &Global) -> Result<Vec<Pod>> {
-    let roots = global.roots()?;
+    let roots = global.readable()?;
     let namespace: NamespaceName = global.namespace()?;
     let mut pods = Vec::new();
     for (id, dir, record) in store::pods(&roots) {
