@@ -132,6 +132,7 @@ struct Wait {
     global: Global,
     /// POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
 }
@@ -224,6 +225,7 @@ struct DeleteContainer {
     /// POD/NAME
     #[arg(required = true)]
     target: Vec<String>,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// Though it runs

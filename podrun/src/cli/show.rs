@@ -204,6 +204,7 @@ struct Inspect {
     global: Global,
     /// POD, or POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// json is all there is
@@ -238,6 +239,7 @@ struct Top {
     global: Global,
     /// POD, or POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// json

@@ -113,7 +113,7 @@ fn prune_dirs(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> Res
 
 /// Whether another run-root, which may share our root, has a pod of this id: its cgroup says so.
 fn lives_elsewhere(roots: &Roots, layout: &Layout, id: &PodId) -> bool {
-    layout.trees().iter().any(|tree| {
+    layout.trees().any(|tree| {
         let tops = std::fs::read_dir(&tree.mount).into_iter().flatten().flatten();
         let others = tops.filter(|top| {
             let name = top.file_name();
