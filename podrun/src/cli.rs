@@ -92,7 +92,7 @@ pub fn main(argv: Vec<String>) -> i32 {
         return 0;
     }
     match find(&words.rest) {
-        Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words)) {
+        Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words, verb.about)) {
             Ok(code) => code,
             Err(err) => complain(&err, verb.workload),
         },

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName};
 use crate::pod::find::{self, Pod};
 use crate::roots::Roots;
 use clap::{Args, Command};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use std::path::PathBuf;
 
 /// The command line, with the flags that may stand before the verb taken out.
@@ -15,6 +17,7 @@ pub(super) struct Words {
     pub(super) rest: Vec<String>,
     before: Vec<String>,
     verb: String,
+    about: &'static str,
 }
 
 impl Words {
@@ -33,11 +36,11 @@ impl Words {
             before.push(word);
             before.extend(value);
         }
-        Ok(Self { rest: rest.collect(), before, verb: String::new() })
+        Ok(Self { rest: rest.collect(), before, verb: String::new(), about: "" })
     }
 
-    pub(super) fn after(&self, taken: usize, verb: &[&str]) -> Self {
-        Self { rest: self.rest[taken..].to_vec(), before: self.before.clone(), verb: verb.join(" ") }
+    pub(super) fn after(&self, taken: usize, verb: &[&str], about: &'static str) -> Self {
+        Self { rest: self.rest[taken..].to_vec(), before: self.before.clone(), verb: verb.join(" "), about }
     }
 
     /// The verb's own parser, made for this one call.
@@ -45,6 +48,7 @@ impl Words {
         let name = format!("podrun {}", self.verb);
         let command = T::augment_args(Command::new("podrun").bin_name(name))
             .no_binary_name(true)
+            .about(self.about)
             .after_help(format!("Examples:\n{examples}"));
         let matches = command.try_get_matches_from(self.before.iter().chain(&self.rest)).map_err(usage)?;
         T::from_arg_matches(&matches).map_err(usage)
@@ -128,7 +132,18 @@ impl Global {
     }
 
     pub(super) fn pod(&self, name: &str) -> Result<Pod> {
-        find::pod(&self.roots()?, &self.namespace()?, name)
+        find::pod(&self.readable()?, &self.namespace()?, name)
+    }
+
+    /// For verbs that look for pods: one that may not look must not say that there are none.
+    pub(super) fn readable(&self) -> Result<Roots> {
+        let roots = self.roots()?;
+        match access(&roots.pods(), AccessFlags::R_OK | AccessFlags::X_OK) {
+            Err(Errno::EACCES) => Err(Errno::EACCES)
+                .doing(|| format!("read {}", roots.pods().display()))
+                .map_err(|err: Error| err.hint("pods belong to root: run podrun with sudo")),
+            _ => Ok(roots),
+        }
     }
 }
 
@@ -229,7 +244,7 @@ mod tests {
     fn an_unknown_flag_is_not_taken_for_the_program() {
         let words = |text: &str| {
             let argv = format!("podrun {text}").split(' ').map(str::to_owned).collect();
-            Words::split(argv).unwrap().after(1, &["run"])
+            Words::split(argv).unwrap().after(1, &["run"], "")
         };
         let command = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert!(refuse_flag(&words("run web/a --rmm -- ls"), &command("--rmm -- ls")).is_err());

@@ -133,6 +133,7 @@ struct Wait {
     global: Global,
     /// POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
 }
@@ -184,17 +185,21 @@ struct DeletePod {
 /// Deleting what is not there is a success: the wish holds. It is said, though, with the names that are near.
 pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     let asked: DeletePod = words.parse("  podrun delete pod web\n  podrun delete pod web db --force")?;
-    let roots = asked.global.roots()?;
+    let roots = asked.global.readable()?;
     let namespace = asked.global.namespace()?;
     let grace = if asked.force { Duration::ZERO } else { duration(&asked.time)? };
     let mut names = asked.name.clone();
     if asked.all {
         let pods = crate::store::pods(&roots).into_iter();
-        names.extend(
-            pods.filter_map(|(.., record)| record.ok())
-                .filter(|record| record.namespace == namespace)
-                .map(|record| record.id.to_string()),
-        );
+        for (id, _, record) in pods {
+            match record {
+                Ok(record) if record.namespace == namespace => names.push(record.name.to_string()),
+                Ok(_) => {}
+                // Being made or deleted at this moment.
+                Err(err) if err.kind == Kind::NotFound => {}
+                Err(err) => super::warn(&format!("pod {}: {err}", id.short())),
+            }
+        }
     }
     if names.is_empty() && !asked.all {
         return Err(
@@ -225,6 +230,7 @@ struct DeleteContainer {
     /// POD/NAME
     #[arg(required = true)]
     target: Vec<String>,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// Though it runs

@@ -33,6 +33,7 @@ struct CreatePod {
     /// Use the host's IPC namespace
     #[arg(long)]
     host_ipc: bool,
+    /// A label, for people and their tools
     #[arg(short = 'l', long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     /// A sysctl of the pod's own namespaces
@@ -44,10 +45,13 @@ struct CreatePod {
     /// A line of /etc/hosts
     #[arg(long, value_name = "NAME:IP")]
     add_host: Vec<String>,
+    /// A DNS server, instead of the host's
     #[arg(long, value_name = "IP")]
     dns: Vec<String>,
+    /// A domain to search names in
     #[arg(long, value_name = "DOMAIN")]
     dns_search: Vec<String>,
+    /// An option of resolv.conf(5)
     #[arg(long, value_name = "OPTION")]
     dns_option: Vec<String>,
     /// Say it as: name, json

@@ -47,7 +47,7 @@ struct PruneVerb {
 pub(super) fn prune(words: &Words) -> Result<i32> {
     let asked: PruneVerb = words.parse("  podrun prune --dry-run\n  podrun prune --force")?;
     let how = if asked.force { Prune::Now } else { Prune::DryRun };
-    let said = pruning::prune(&asked.global.roots()?, how, asked.force)?;
+    let said = pruning::prune(&asked.global.readable()?, how, asked.force)?;
     match asked.output.as_deref() {
         Some("json") => table::json(&json!({"removed": asked.force, "items": said})),
         _ => {

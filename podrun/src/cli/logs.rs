@@ -215,7 +215,7 @@ impl Waiting {
     }
 
     fn over(&mut self, pod: &Pod, name: &ContainerName) -> Result<bool> {
-        while !self.over && self.client.is_ready()? {
+        while !self.over && self.client.has_reply().map_err(|err| Error::new(Kind::Kernel, "follow the log", err))? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { .. } | Reply::Done, _) => self.over = true,
                 Heard::Reply(Reply::Failed(_), _) => self.over = true,

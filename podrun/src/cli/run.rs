@@ -30,6 +30,7 @@ struct Container {
     global: Global,
     /// POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// An OCI bundle: a directory with config.json and a rootfs
@@ -44,11 +45,13 @@ struct Container {
     /// Give it a terminal
     #[arg(short = 't', long)]
     tty: bool,
+    /// A variable of its environment
     #[arg(short = 'e', long, value_name = "KEY=VALUE")]
     env: Vec<String>,
     /// A directory or file of the host, or a volume of the pod
     #[arg(short = 'v', long, value_name = "SRC:DST[:ro]")]
     volume: Vec<String>,
+    /// Where it starts
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<String>,
     /// USER or UID, with :GROUP or :GID
@@ -81,6 +84,7 @@ struct Container {
     /// The first wait before a restart; it doubles up to five minutes
     #[arg(long, default_value = "10s", value_name = "TIME")]
     restart_backoff: String,
+    /// What `stop` sends first; TERM by default
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Rotate the log before it grows beyond this
@@ -492,6 +496,7 @@ struct Exec {
     global: Global,
     /// POD or POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// Pass stdin on
@@ -500,8 +505,10 @@ struct Exec {
     /// Give it a terminal
     #[arg(short = 't', long)]
     tty: bool,
+    /// A variable of its environment
     #[arg(short = 'e', long, value_name = "KEY=VALUE")]
     env: Vec<String>,
+    /// Where it starts
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<String>,
     #[arg(short = 'u', long)]
@@ -581,6 +588,7 @@ struct Attach {
     global: Global,
     /// POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// Show only

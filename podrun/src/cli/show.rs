@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// All pods of a namespace that can be read; those that cannot be are said, and do not stop the others.
 fn pods(global: &Global) -> Result<Vec<Pod>> {
-    let roots = global.roots()?;
+    let roots = global.readable()?;
     let namespace: NamespaceName = global.namespace()?;
     let mut pods = Vec::new();
     for (id, dir, record) in store::pods(&roots) {
@@ -213,6 +213,7 @@ struct Inspect {
     global: Global,
     /// POD, or POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// json is all there is
@@ -247,6 +248,7 @@ struct Top {
     global: Global,
     /// POD, or POD/NAME
     target: String,
+    /// The container, where POD stands alone
     #[arg(short = 'c', long, value_name = "NAME")]
     container: Option<String>,
     /// json

@@ -231,12 +231,6 @@ pub enum Arrival<T> {
 }
 
 impl Inbox {
-    /// Whether a message is here already, read together with an earlier one: the socket will not say so.
-    pub fn has_message(&self) -> bool {
-        let length = self.bytes.first_chunk::<4>().and_then(|head| usize::try_from(u32::from_le_bytes(*head)).ok());
-        length.is_some_and(|length| self.bytes.len() >= 4 + length)
-    }
-
     /// Reads once (blocking or not, as the socket is) and takes out a message if one is whole.
     pub fn receive<T: DeserializeOwned>(&mut self, socket: BorrowedFd<'_>) -> io::Result<Arrival<T>> {
         if let Some(message) = self.take()? {
@@ -254,6 +248,12 @@ impl Inbox {
         self.bytes.extend_from_slice(&buffer[..count]);
         self.fds.extend(fds);
         Ok(self.take()?.unwrap_or(Arrival::Incomplete))
+    }
+
+    /// Whether a whole message is here already, of which poll(2) on the socket says nothing.
+    pub fn has_message(&self) -> bool {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return false };
+        usize::try_from(u32::from_le_bytes(*head)).is_ok_and(|length| rest.len() >= length)
     }
 
     fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<Arrival<T>>> {
@@ -288,7 +288,7 @@ mod tests {
         socket::send(a.as_fd(), &both[3..], &[], 0).unwrap();
         let Arrival::Message(Request::Ping, fds) = inbox.receive(b.as_fd()).unwrap() else { panic!("no ping") };
         assert_eq!(fds.len(), 1);
-        assert!(inbox.has_message(), "the second message was forgotten");
+        assert!(inbox.has_message(), "the second one has left the socket with the first");
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::Message(Request::Leave, _)));
         assert!(!inbox.has_message());
         drop((a, fds));

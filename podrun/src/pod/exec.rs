@@ -166,23 +166,22 @@ impl Session<'_> {
         }
     }
 
-    /// What the monitor has to say, if anything.
+    /// All that the monitor has to say at this moment; the end, if it is among it.
     fn hear(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Option<Ended>> {
-        if !self.client.is_ready()? {
-            return Ok(None);
-        }
-        match self.client.hear()? {
-            Heard::Reply(Reply::Exited { ended, .. }, _) => Ok(Some(ended)),
-            Heard::Reply(Reply::Failed(failure), _) => Err(failure.into()),
-            Heard::Reply(Reply::Terminal, fds) => {
-                if let Some(master) = fds.into_iter().next() {
-                    self.take_terminal(master, wires, wish)?;
+        while self.client.has_reply().doing(|| "hear the monitor".into())? {
+            match self.client.hear()? {
+                Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
+                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
+                Heard::Reply(Reply::Terminal, fds) => {
+                    if let Some(master) = fds.into_iter().next() {
+                        self.take_terminal(master, wires, wish)?;
+                    }
                 }
-                self.hear(wires, wish)
+                Heard::Reply(..) => {}
+                Heard::Gone => self.look_for_successor()?,
             }
-            Heard::Reply(..) => self.hear(wires, wish),
-            Heard::Gone => self.look_for_successor().map(|()| None),
         }
+        Ok(None)
     }
 
     /// The program lives on; the next monitor will know how it ended.

@@ -186,7 +186,7 @@ impl<'a> Foreground<'a> {
 
     /// All that the monitor has to say at this moment; the end, if it is among it.
     fn hear(&mut self) -> Result<Option<Ended>> {
-        while self.client.is_ready()? {
+        while self.client.has_reply().doing(|| "hear the monitor".into())? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
                 Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),

@@ -39,7 +39,7 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
     }
     said.extend(prune_names(roots, how)?);
     said.extend(prune_cgroups(roots, &layout, &live, how)?);
-    said.extend(prune_dirs(roots, &live, how)?);
+    said.extend(prune_dirs(roots, &layout, &live, how)?);
     said.extend(net::prune(roots, &live, how)?);
     if how == Prune::Now && live.is_empty() {
         forget_empty(roots, &layout);
@@ -86,7 +86,7 @@ fn prune_cgroups(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> 
 }
 
 /// Logs and volumes of pods that are gone: after a reboot, say, when the run-root is empty.
-fn prune_dirs(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
+fn prune_dirs(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     let mut said = Vec::new();
     let mut remove = |path: PathBuf| {
         said.push(path.display().to_string());
@@ -94,7 +94,7 @@ fn prune_dirs(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> 
             let _ = std::fs::remove_dir_all(path);
         }
     };
-    let is_dead = |id: &PodId| !live.contains(id) && !roots.pod(id).exists();
+    let is_dead = |id: &PodId| !live.contains(id) && !roots.pod(id).exists() && !lives_elsewhere(roots, layout, id);
     for entry in std::fs::read_dir(roots.root.join("volumes")).into_iter().flatten().flatten() {
         if entry.file_name().to_str().and_then(|name| PodId::parse(name).ok()).is_some_and(|id| is_dead(&id)) {
             remove(entry.path());
@@ -109,6 +109,18 @@ fn prune_dirs(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> 
         }
     }
     Ok(said)
+}
+
+/// Whether another run-root, which may share our root, has a pod of this id: its cgroup says so.
+fn lives_elsewhere(roots: &Roots, layout: &Layout, id: &PodId) -> bool {
+    layout.trees().any(|tree| {
+        let tops = std::fs::read_dir(&tree.mount).into_iter().flatten().flatten();
+        let others = tops.filter(|top| {
+            let name = top.file_name();
+            name.to_str().is_some_and(|name| name.starts_with("podrun") && *name != roots.cgroup())
+        });
+        others.into_iter().any(|top| top.path().join(id.as_str()).exists())
+    })
 }
 
 /// With the last pod gone, what podrun made for itself goes, too.
