@@ -180,7 +180,9 @@ pub enum State {
     /// Frozen by `pause`.
     Paused,
     /// It ended; its policy starts it again at this time (seconds and nanoseconds since the epoch).
-    Restarting { at: Duration },
+    Restarting {
+        at: Duration,
+    },
     Exited,
 }
 
@@ -259,7 +261,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let doing = || format!("read {}", path.display());
     let bytes = fs::read(path).doing(doing)?;
     serde_json::from_slice(&bytes).map_err(|err| {
-        Error::new(Kind::Invalid, doing(), err).hint("written by another podrun, or damaged; `podrun delete pod --force` removes the pod")
+        Error::new(Kind::Invalid, doing(), err)
+            .hint("written by another podrun, or damaged; `podrun delete pod --force` removes the pod")
     })
 }
 
@@ -328,23 +331,22 @@ pub struct Locked(#[allow(dead_code, reason = "the lock is the open file")] fs::
 
 pub fn lock(dir: &PodDir) -> Result<Locked> {
     let doing = || format!("lock {}", dir.0.display());
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;
     Ok(Locked(file))
 }
 
 /// Whether somebody is making or deleting the pod at this moment.
 pub fn is_locked(dir: &PodDir) -> bool {
-    fs::File::open(dir.lock())
-        .is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
+    fs::File::open(dir.lock()).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
 }
 
 /// All containers of a pod, by creation; a record that cannot be read is passed over (and shows in `doctor`).
 pub fn containers(dir: &PodDir) -> Vec<ContainerRecord> {
     let Ok(entries) = fs::read_dir(dir.containers()) else { return Vec::new() };
-    let is_record = |path: &PathBuf| {
-        path.to_str().is_some_and(|path| path.ends_with(".json") && !path.ends_with(".plan.json"))
-    };
+    let is_record =
+        |path: &PathBuf| path.to_str().is_some_and(|path| path.ends_with(".json") && !path.ends_with(".plan.json"));
     let mut records: Vec<ContainerRecord> =
         entries.flatten().map(|entry| entry.path()).filter(is_record).filter_map(|path| read(&path).ok()).collect();
     records.sort_by(|a, b| (&a.created_at, &a.name).cmp(&(&b.created_at, &b.name)));
@@ -364,7 +366,8 @@ pub fn pods(roots: &Roots) -> Vec<(PodId, PodDir, Result<PodRecord>)> {
         })
         .collect();
     found.sort_by(|(.., a), (.., b)| {
-        let key = |record: &Result<PodRecord>| record.as_ref().map(|record| record.created_at.clone()).unwrap_or_default();
+        let key =
+            |record: &Result<PodRecord>| record.as_ref().map(|record| record.created_at.clone()).unwrap_or_default();
         key(a).cmp(&key(b))
     });
     found

@@ -202,7 +202,8 @@ impl Session<'_> {
             let mut mask = SigSet::empty();
             mask.add(Signal::SIGWINCH);
             mask.thread_block().doing(doing)?;
-            self.resized = Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
+            self.resized =
+                Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(doing);
         if wish.stdin == Stdin::Passed {

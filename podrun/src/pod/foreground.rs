@@ -92,7 +92,14 @@ pub struct Foreground<'a> {
 
 impl<'a> Foreground<'a> {
     /// `first` makes, starts or only waits for the container; what it writes from `since` on is shown.
-    pub fn new(pod: &'a Pod, name: &ContainerName, log_dir: &Path, first: Request, input: Input, since: Option<Stamp>) -> Result<Self> {
+    pub fn new(
+        pod: &'a Pod,
+        name: &ContainerName,
+        log_dir: &Path,
+        first: Request,
+        input: Input,
+        since: Option<Stamp>,
+    ) -> Result<Self> {
         let doing = || "catch signals".to_owned();
         let mut mask: SigSet = PROXIED.into_iter().collect();
         mask.add(Signal::SIGWINCH);
