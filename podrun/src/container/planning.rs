@@ -25,6 +25,9 @@ pub struct Host {
     pub cgroups: Layout,
     /// The capabilities that podrun itself has, hence can give.
     pub capabilities: u64,
+    /// The (soft, hard) number of open files of the host's own PID 1, as far as podrun may have it: the monitor raises
+    /// its own, which no container shall inherit.
+    pub open_files: (u64, u64),
     /// What podrun was started with: a container's is never lower unless asked for.
     pub oom_score_adj: i32,
 }
@@ -231,7 +234,7 @@ fn plan_process(
             Some(true) => NewPrivileges::Never,
             _ => NewPrivileges::Allowed,
         },
-        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
+        rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), host)?,
         oom_score_adj: Some(oom_score_adj(process.oom_score_adj(), host)?),
         seccomp: filter(document, capabilities.bounding)?,
         stdio: stdio(process),
@@ -295,7 +298,7 @@ fn working_directory(what: &str, path: &str) -> Result<Place> {
     Place::new(what, path, PointKind::Directory)
 }
 
-fn rlimits(asked: &[runtime::PosixRlimit]) -> Result<Vec<Rlimit>> {
+fn rlimits(asked: &[runtime::PosixRlimit], host: &Host) -> Result<Vec<Rlimit>> {
     let mut limits: Vec<Rlimit> = Vec::with_capacity(asked.len());
     for (index, one) in asked.iter().enumerate() {
         let fail = |cause: &str| Error::new(Kind::Invalid, format!("read process.rlimits[{index}]"), cause);
@@ -308,6 +311,10 @@ fn rlimits(asked: &[runtime::PosixRlimit]) -> Result<Vec<Rlimit>> {
             return Err(fail("soft is above hard"));
         }
         limits.push(Rlimit { resource, soft: one.soft(), hard: one.hard() });
+    }
+    if !limits.iter().any(|limit| limit.resource == libc::RLIMIT_NOFILE) {
+        let (soft, hard) = host.open_files;
+        limits.push(Rlimit { resource: libc::RLIMIT_NOFILE, soft, hard });
     }
     Ok(limits)
 }

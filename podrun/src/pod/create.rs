@@ -88,7 +88,10 @@ pub fn probe() -> Result<Host> {
             .hint("rootless podrun can show versions, help and images so far; run it with sudo"));
     }
     let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
-    Ok(Host { cgroups: Layout::detect()?, capabilities, oom_score_adj: score.unwrap_or(0) })
+    let (soft, hard) = cred::getrlimit(1, libc::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    let (_, own) = cred::getrlimit(0, libc::RLIMIT_NOFILE).unwrap_or((soft, hard));
+    let open_files = (soft.min(own), hard.min(own));
+    Ok(Host { cgroups: Layout::detect()?, open_files, capabilities, oom_score_adj: score.unwrap_or(0) })
 }
 
 /// Takes the name. One that belongs to a pod whose making was cut short is taken over.
