@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fault;
 use crate::sys::socket;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -158,6 +159,7 @@ impl Store {
                     entries.insert(header.key, Entry { body, fds });
                 }
             }
+            fault::point("recover.put-back");
             socket::receive(self.head.as_fd(), &mut buffer, libc::MSG_DONTWAIT)?;
             if is_mark && header.n == mark {
                 break;
