@@ -8,6 +8,7 @@ pub mod pause;
 pub mod sys;
 // Floor 1
 pub mod error;
+pub mod fault;
 // Floor 2
 pub mod id;
 pub mod signal;

@@ -21,6 +21,7 @@ pub mod lock;
 pub mod nft;
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::PodId;
 use crate::net::bridge::Network;
 use crate::net::cidr::{Cidr, Mac, link_name};
@@ -66,6 +67,7 @@ const INTERFACE: &str = "eth0";
 pub fn attach_bridge(roots: &Roots, pod: &PodId, netns: BorrowedFd<'_>) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
     let (_held, network, lease) = lease(roots, pod, &host)?;
+    fault::point("create-pod.leased");
     match wire(&network, &lease, &host, netns) {
         Ok(attachment) => Ok((attachment, network.warnings())),
         Err(err) => {
@@ -133,6 +135,7 @@ fn wire(network: &Network, lease: &Lease, host: &Netlink, netns: BorrowedFd<'_>)
         netns,
     })
     .map_err(|err| explain(err, network))?;
+    fault::point("create-pod.linked");
     pod.configure(INTERFACE, address, Some(network.gateway))?;
     settle(&[&lease.link, &network.bridge]);
     Ok(Attachment {

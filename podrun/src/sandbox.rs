@@ -7,6 +7,7 @@
 
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::pause;
 use crate::roots::Roots;
 use crate::sys::clone::{Child, Clone, clone3, exit};
@@ -63,7 +64,12 @@ pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
     let (argv, envp) = (Pointers::new(argv), Pointers::new(Vec::new()));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
     let request = Clone { namespaces: wanted.new, cgroup: wanted.cgroup };
-    let child = clone3(&request, || become_pause(wanted, theirs.as_fd(), &argv, &envp)).map_err(|err| {
+    let born = || {
+        // With a copy of the maker's end in its own hands it would never hear that the maker died.
+        fd::close_inherited(ours.as_fd());
+        become_pause(wanted, theirs.as_fd(), &argv, &envp)
+    };
+    let child = clone3(&request, born).map_err(|err| {
         let errno = err.raw_os_error();
         let failed = Err::<(), _>(err).doing(|| "make the pod's namespaces".into()).unwrap_err();
         match errno {
@@ -148,6 +154,7 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         write(file.c(), value.c().to_bytes())
             .map_err(|err| (Step::Sysctl, u8::try_from(index).unwrap_or(u8::MAX), err))?;
     }
+    fault::point("create-pod.pause-ready");
     let mut byte = [0];
     match fd::read(report, &mut byte) {
         Ok(1) => {}
@@ -212,6 +219,7 @@ pub fn pause_program(roots: &Roots) -> Result<OwnedFd> {
     file.write_all(pause::IMAGE).doing(doing)?;
     // An open writer would make execve fail with ETXTBSY.
     drop(file);
+    fault::point("create-pod.pause-staged");
     std::fs::rename(&staged, &path).doing(doing)?;
     std::fs::File::open(&path).map(OwnedFd::from).doing(doing)
 }

@@ -16,6 +16,7 @@
 
 use crate::container::planning::Host;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
 use crate::roots::Roots;
@@ -249,7 +250,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
     file.write_all(bytes)?;
     file.sync_data()?;
+    fault::point("record.staged");
     fs::rename(&staged, path)?;
+    fault::point("record.replaced");
     match path.parent() {
         Some(parent) => fs::File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -72,6 +72,16 @@ pub fn podrun_binary() -> PathBuf {
         .expect("no podrun to test: `cargo build -p podrun` first, or set PODRUN_BIN")
 }
 
+/// `PODRUN_FAULT_BIN`, or the build with debug assertions, which dies where it is told to (podrun/src/fault.rs).
+pub fn faulty_binary() -> PathBuf {
+    if let Some(given) = std::env::var_os("PODRUN_FAULT_BIN") {
+        return given.into();
+    }
+    let debug = profile_dir().parent().expect("a profile has a target directory").join("debug/podrun");
+    assert!(debug.exists(), "no podrun to crash: `cargo build -p podrun` first, or set PODRUN_FAULT_BIN");
+    debug
+}
+
 /// The static program that tells its world and does as it is told.
 pub fn probe_binary() -> PathBuf {
     let probe = profile_dir().join("probe");

@@ -3,7 +3,7 @@
 //! One thread lives in the new namespaces and starts every command there; a probe is PID 1 of the new PID namespace,
 //! so that ending it ends whatever podrun left running.
 
-use crate::binaries::{BASE, PREFIX, copies, no_fork, podrun_binary};
+use crate::binaries::{BASE, PREFIX, copies, faulty_binary, no_fork, podrun_binary};
 use crate::bundle::{Bundle, Rootfs};
 use crate::command::{Command, Outcome};
 use crate::leftovers::{Leftovers, Snapshot};
@@ -92,6 +92,25 @@ impl Host {
     /// A host that sees cgroup v2 only, at /sys/fs/cgroup.
     pub fn on_cgroup2() -> Self {
         Self::with(Cgroups::OnlyVersion2)
+    }
+
+    /// A host whose podrun can be told to die at a named point.
+    pub fn with_faults() -> Self {
+        let mut host = Self::new();
+        host.podrun = faulty_binary();
+        host
+    }
+
+    /// Another build in the place of podrun, from the next command on.
+    pub fn install(&mut self, podrun: PathBuf) {
+        self.podrun = podrun;
+    }
+
+    /// Panics when anything of podrun's is there; asks until nothing is, for two seconds.
+    #[track_caller]
+    pub fn expect_nothing_left(&self, after: &str) {
+        let left = self.before.as_ref().expect("taken in new").compare(self).0;
+        assert!(left.is_empty(), "left on the host after {after}:\n  {}", left.join("\n  "));
     }
 
     fn with(cgroups: Cgroups) -> Self {

@@ -9,7 +9,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::{Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3};
 use crate::sys::cred::Pointers;
-use crate::sys::{ns, socket};
+use crate::sys::{fd, ns, socket};
 use crate::text::Text;
 use std::ffi::CString;
 use std::io;
@@ -68,7 +68,12 @@ fn bear(
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
     let ground = Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
     let request = Clone { namespaces, cgroup: cradle.cgroup };
-    let child = numbered(numbering, || clone3(&request, || live(&ground))).map_err(explain_clone)?;
+    let born = || {
+        // With a copy of the parent's end in its own hands it would never hear that the parent died.
+        fd::close_inherited(ours.as_fd());
+        live(&ground)
+    };
+    let child = numbered(numbering, || clone3(&request, born)).map_err(explain_clone)?;
     Ok(Born { child, report: ours })
 }
 
@@ -114,20 +119,22 @@ pub enum Report {
     End,
 }
 
-/// One message of the report socket; `None` when there is none yet (the socket is read without blocking).
+/// One message of the report socket; `None` when there is none yet (the socket is read without blocking). A failure is left
+/// there: whoever comes after us, should we die of something else before it is told, reads it again.
 pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let mut buffer = [0; 16];
     let reset = |err: &io::Error| err.raw_os_error() == Some(libc::ECONNRESET);
-    let mut receive = || socket::receive(socket, &mut buffer, libc::MSG_DONTWAIT);
+    let mut receive = || socket::receive(socket, &mut buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK);
     // A reset says that the child died before it read what we had sent; its last words lie behind it.
     let (count, fds) = match receive().or_else(|err| if reset(&err) { receive() } else { Err(err) }) {
         Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         Err(err) if reset(&err) => return Ok(Some(Report::End)),
         other => other?,
     };
+    let take = || socket::receive(socket, &mut [0; 16], libc::MSG_DONTWAIT).map(drop);
     let report = match (&buffer[..count], fds.into_iter().next()) {
-        (b"T", Some(master)) => Report::Terminal(master),
-        (b"R", _) => Report::Ready,
+        (b"T", Some(master)) => take().map(|()| Report::Terminal(master))?,
+        (b"R", _) => take().map(|()| Report::Ready)?,
         (b"", _) => Report::End,
         (bytes, _) => match Failure::from_bytes(bytes) {
             Some(failure) => Report::Failed(failure),
@@ -192,6 +199,16 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         _ => format!("do step {:?}", failure.step),
     };
     finish(doing, failure)
+}
+
+/// The same where nobody knows any more what was to be executed.
+pub fn error_without_plan(failure: Failure) -> Error {
+    let err = finish("execute the program".into(), failure);
+    match (failure.step, failure.errno) {
+        (Step::Exec, libc::ENOENT | libc::ENOTDIR) => err.kind(Kind::ProgramNotFound),
+        (Step::Exec, _) => err.kind(Kind::ProgramNotExecutable),
+        _ => err,
+    }
 }
 
 fn describe_rlimit(process: &Process, index: u16) -> String {

@@ -549,6 +549,7 @@ fn enter_directory(root: BorrowedFd<'_>, process: &Process) -> io::Result<()> {
 /// Says that all is ready, unless the gate stands open already, and waits for it. No byte but the end: the monitor died.
 fn wait_at_gate(report: BorrowedFd<'_>) -> io::Result<()> {
     if !poll_one(report, libc::POLLIN, 0)? {
+        fd::close_all_but(report)?;
         socket::send(report, b"R", &[], 0)?;
     }
     let mut byte = [0];

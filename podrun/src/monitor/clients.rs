@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::socket::{Arrival, Inbox, Reply, Request, Until, send};
-use super::{Count, Monitor, Token};
+use super::{Count, Monitor, Token, Waiter};
 use crate::error::Error;
 use crate::id::ContainerName;
 use crate::sys::{cred, socket};
@@ -69,7 +69,11 @@ impl Monitor {
         let Some(container) = self.containers.get_mut(name) else { return };
         let (heard, left): (Vec<_>, Vec<_>) = container.waiters.drain(..).partition(|waiter| reached(waiter.until));
         container.waiters = left;
-        for waiter in heard {
+        self.tell_each(heard, reply);
+    }
+
+    pub(super) fn tell_each(&mut self, waiters: Vec<Waiter>, reply: &Reply) {
+        for waiter in waiters {
             match (waiter.count, reply) {
                 (Count::One, _) => self.reply(waiter.client, reply, &[]),
                 (Count::Several, Reply::Failed(_)) => {

@@ -4,7 +4,8 @@
 
 use super::run::{Gate, Run};
 use super::socket::{Reply, Until, unknown_end};
-use super::{Alarm, Count, Monitor, key};
+use super::{Alarm, Container, Count, Monitor, key};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::pump::Command;
 use crate::record::Stamp;
@@ -36,6 +37,8 @@ enum Known {
 impl Monitor {
     /// The process of a run has ended.
     pub(super) fn exited(&mut self, key: u64) {
+        // What it reported comes first, whatever order the events have.
+        self.report(key);
         let Ok(run) = self.run(key) else { return };
         self.unwatch(&run.pidfd);
         // Seen, not reaped: should we die before the record is written, pause finds the zombie and notes it.
@@ -86,12 +89,14 @@ impl Monitor {
 
     fn exit_known(&mut self, key: u64, exit: Exit) {
         let Ok(run) = self.run_mut(key) else { return };
+        fault::point("end.seen");
         run.exit = Some(exit);
         let never_ran = run.failure.is_some() || run.gate != Gate::Open;
         if !run.private_pid {
             // Its PID namespace does not take the others along.
             let _ = run.cgroup.kill_all(Duration::ZERO);
         }
+        fault::point("end.killed");
         if never_ran || run.pipes.is_none() {
             return self.finish(key, &Known::Exit(exit));
         }
@@ -102,6 +107,7 @@ impl Monitor {
     pub(super) fn ask_for_the_rest(&mut self, key: u64) {
         let grace_ms = u64::try_from(DRAIN_GRACE.as_millis()).unwrap_or(u64::MAX);
         self.tell_pump(Command::Finish { key, grace_ms }, &[]);
+        fault::point("end.asked");
         self.alarm(DRAIN_DEADLINE, Alarm::Drained(key));
     }
 
@@ -116,6 +122,7 @@ impl Monitor {
     /// The pump has written everything.
     pub(super) fn drained(&mut self, key: u64, lost: u64) {
         let Ok(run) = self.run_mut(key) else { return };
+        fault::point("end.drained");
         run.drained = Some(lost);
         let exit = run.exit;
         self.cancel(&Alarm::Drained(key));
@@ -149,8 +156,11 @@ impl Monitor {
         if failure.is_none() || !first {
             let _ = self.save(&name);
         }
+        fault::point("end.recorded");
         let _ = clone::waitid(run.pidfd.as_fd(), Reap::Now);
+        fault::point("end.reaped");
         self.discard(&name, run);
+        fault::point("end.discarded");
         match failure {
             Some(err) if first => self.never_born(&name, &err),
             Some(err) => self.start_failed(&name, err),
@@ -187,7 +197,7 @@ impl Monitor {
         }
     }
 
-    fn after_end(&mut self, name: &ContainerName, ended: &Ended, never_started: bool) {
+    pub(super) fn after_end(&mut self, name: &ContainerName, ended: &Ended, never_started: bool) {
         let Some(container) = self.containers.get_mut(name) else { return };
         let deleted = container.delete_after_stop;
         let again = std::mem::take(&mut container.restart_after_stop);
@@ -198,26 +208,29 @@ impl Monitor {
         if !never_started && !deleted && self.policy_restarts(name, ended) {
             return;
         }
-        self.tell_the_end(name, ended);
-        let unattended = self.containers.get(name).is_some_and(|container| {
-            container.record.policy.remove == Remove::AtExit && container.record.state == State::Exited
-        });
-        if deleted || unattended {
-            self.erase(name);
+        let Some(container) = self.containers.get_mut(name) else { return };
+        let removed_at_exit = container.record.policy.remove == Remove::AtExit && !is_attended(container);
+        if !deleted && !removed_at_exit {
+            return self.tell_the_end(name, ended);
         }
+        // Gone first, told then: should we die between, whoever was told would find it still there.
+        let waiters = std::mem::take(&mut container.waiters);
+        let reply = exited(container, ended);
+        self.erase(name);
+        self.tell_each(waiters, &reply);
+        fault::point("end.told");
     }
 
     /// Whoever waits hears of an end that is one for good. A client that removes the container itself has it kept: it
     /// reads the log first, then asks for the deletion.
     pub(super) fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
         let Some(container) = self.containers.get_mut(name) else { return };
-        let attended =
-            container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
-        if attended && !container.delete_after_stop {
-            container.record.policy.remove = Remove::ByHand;
+        let reply = exited(container, ended);
+        if is_attended(container) && std::mem::replace(&mut container.record.policy.remove, Remove::ByHand) == Remove::AtExit {
+            let _ = self.save(name);
         }
-        let reply = Reply::Exited { ended: ended.clone(), log: Some(container.record.log_path.clone()) };
         self.tell_waiters(name, |_| true, &reply);
+        fault::point("end.told");
     }
 
     /// Plans the next run if the policy wants one; a wish of somebody's wins over it.
@@ -242,6 +255,7 @@ impl Monitor {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         record.state = State::Restarting { at: now + wait };
         let _ = self.save(name);
+        fault::point("restart.recorded");
         self.alarm(wait, Alarm::Restart(name.clone()));
         true
     }
@@ -276,18 +290,23 @@ impl Monitor {
         let record = &mut container.record;
         record.restarts += 1;
         record.log_path.set_file_name(format!("{}.log", record.restarts));
+        fault::point("restart.numbered");
         let plan = store::read(&self.dir.plan(name))?;
         self.bear(name, plan, gate)
     }
 
-    /// Nothing of the container stays: record, plan, logs.
+    /// Nothing of the container stays: logs, plan, record. The record is the last, so that whoever finds what a death of ours
+    /// left can ask again.
     pub(super) fn erase(&mut self, name: &ContainerName) {
         let Some(container) = self.containers.remove(name) else { return };
-        let _ = store::gone(std::fs::remove_file(self.dir.container(name)));
-        let _ = store::gone(std::fs::remove_file(self.dir.plan(name)));
         if let Some(logs) = container.record.log_path.parent() {
             let _ = store::gone(std::fs::remove_dir_all(logs));
         }
+        fault::point("erase.logs");
+        let _ = store::gone(std::fs::remove_file(self.dir.plan(name)));
+        fault::point("erase.plan");
+        let _ = store::gone(std::fs::remove_file(self.dir.container(name)));
+        fault::point("erase.record");
         for waiter in container.waiters {
             self.done_if_last(waiter.client);
         }
@@ -304,7 +323,17 @@ impl Monitor {
         let _ = pidfd_send_signal(run.pidfd.as_fd(), libc::SIGKILL);
         let _ = run.cgroup.kill_all(Duration::ZERO);
         let _ = run.cgroup.thaw();
+        fault::point("stop.killed");
     }
+}
+
+/// Whether somebody in the foreground waits for the end.
+fn is_attended(container: &Container) -> bool {
+    container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One)
+}
+
+fn exited(container: &Container, ended: &Ended) -> Reply {
+    Reply::Exited { ended: ended.clone(), log: Some(container.record.log_path.clone()) }
 }
 
 fn ended(run: &Run, known: &Known) -> Ended {

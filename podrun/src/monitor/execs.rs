@@ -7,6 +7,7 @@ use super::{Alarm, Monitor, Token, key};
 use crate::container::birth::{self, Cradle, Report};
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::record::Stamp;
 use crate::store::{Ended, State};
@@ -30,9 +31,11 @@ pub(super) struct Exec {
     process: Option<Box<Process>>,
     failure: Option<Error>,
     client: Option<u64>,
+    /// A terminal that came while the client was looking for us.
+    master: Option<OwnedFd>,
 }
 
-/// The store's entry: with the pidfd.
+/// The store's entry: with the pidfd and the report socket, at whose gate the program may still wait.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     pid: i32,
@@ -51,6 +54,7 @@ impl Monitor {
             return Ok(());
         }
         let born = self.bear_exec(name, &process, fds)?;
+        fault::point("exec.cloned");
         let number = self.id();
         let exec = Exec {
             id,
@@ -60,15 +64,18 @@ impl Monitor {
             process: Some(process),
             failure: None,
             client: Some(client),
+            master: None,
         };
         let doing = || "keep the exec's descriptors".to_owned();
         let body = serde_json::to_value(Kept { pid: exec.pid }).map_err(std::io::Error::from).doing(doing)?;
-        let fds: Vec<BorrowedFd<'_>> = vec![exec.pidfd.as_fd()];
+        let fds: Vec<BorrowedFd<'_>> = [&exec.pidfd].into_iter().chain(&exec.report).map(AsFd::as_fd).collect();
         self.store.put(&key::exec(&exec.id), &body, &fds).doing(doing)?;
+        fault::point("exec.kept");
         self.watch(&exec.pidfd, Token::ExecExit(number), EpollFlags::EPOLLIN)?;
         if let Some(report) = &exec.report {
             self.watch(report, Token::ExecReport(number), EpollFlags::EPOLLIN)?;
             birth::open_gate(report.as_fd()).doing(|| "let the program start".into())?;
+            fault::point("exec.opened");
         }
         self.execs.insert(number, exec);
         Ok(())
@@ -114,6 +121,9 @@ impl Monitor {
     fn known_exec(&mut self, client: u64, id: &str) -> bool {
         if let Some(exec) = self.execs.values_mut().find(|exec| exec.id == id) {
             exec.client = Some(client);
+            if let Some(master) = exec.master.take() {
+                self.reply(client, &Reply::Terminal, &[master.as_fd()]);
+            }
             return true;
         }
         let Some(at) = self.unheard.iter().position(|(known, _)| known == id) else { return false };
@@ -136,16 +146,21 @@ impl Monitor {
             let Some(socket) = &exec.report else { return };
             match birth::next_report(socket.as_fd()) {
                 Ok(None) => return,
-                Ok(Some(Report::Terminal(master))) => {
-                    if let Some(client) = exec.client {
-                        self.reply(client, &Reply::Terminal, &[master.as_fd()]);
-                    }
-                }
+                Ok(Some(Report::Terminal(master))) => match exec.client {
+                    Some(client) => self.reply(client, &Reply::Terminal, &[master.as_fd()]),
+                    None => exec.master = Some(master),
+                },
                 Ok(Some(Report::Ready)) => {}
                 Ok(Some(Report::Failed(failure))) => {
-                    exec.failure = exec.process.as_deref().map(|process| birth::process_error(process, failure));
+                    exec.failure = Some(match exec.process.as_deref() {
+                        Some(process) => birth::process_error(process, failure),
+                        None => birth::error_without_plan(failure),
+                    });
+                    let Some(report) = exec.report.take() else { return };
+                    return self.unwatch(&report);
                 }
                 Ok(Some(Report::End)) | Err(_) => {
+                    fault::point("exec.became");
                     exec.process = None;
                     if let Some(report) = exec.report.take() {
                         self.unwatch(&report);
@@ -193,6 +208,7 @@ impl Monitor {
         if let Some(report) = &exec.report {
             self.unwatch(report);
         }
+        fault::point("exec.over");
         let now = Stamp::now().text();
         let ended = exit.map_or_else(|| unknown_end(now.clone()), |exit| Ended::new(exit, false, now.clone()));
         match (exec.client.filter(|client| self.clients.contains_key(client)), exec.failure) {
@@ -205,8 +221,10 @@ impl Monitor {
                 }
             }
         }
+        fault::point("exec.told");
         // Told, then reaped: a successor would find the zombie's status in pause's note.
         let _ = clone::waitid(exec.pidfd.as_fd(), Reap::Now);
+        fault::point("exec.reaped");
         let _ = self.store.remove(&key::exec(&exec.id));
     }
 
@@ -218,12 +236,20 @@ impl Monitor {
             id: id.to_owned(),
             pid: kept.pid,
             pidfd: fds.remove(0),
-            report: None,
+            // A monitor of an older build kept none.
+            report: fds.pop(),
             process: None,
             failure: None,
             client: None,
+            master: None,
         };
-        if self.watch(&exec.pidfd, Token::ExecExit(number), EpollFlags::EPOLLIN).is_ok() {
+        let mut watched = self.watch(&exec.pidfd, Token::ExecExit(number), EpollFlags::EPOLLIN);
+        if let Some(report) = &exec.report {
+            watched = watched.and(self.watch(report, Token::ExecReport(number), EpollFlags::EPOLLIN));
+            // It may still wait there. A second opening is a byte that nobody reads.
+            let _ = birth::open_gate(report.as_fd());
+        }
+        if watched.is_ok() {
             self.execs.insert(number, exec);
         }
     }

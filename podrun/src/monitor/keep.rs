@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fault;
 use crate::sys::socket;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -160,6 +161,7 @@ impl Store {
                     entries.insert(header.key, Entry { body, fds });
                 }
             }
+            fault::point("recover.put-back");
             socket::receive(self.head.as_fd(), &mut buffer, libc::MSG_DONTWAIT)?;
             if is_mark && header.n == mark {
                 break;
@@ -197,7 +199,7 @@ mod tests {
     fn filled() -> (Store, OwnedFd) {
         let (a, b) = pair().unwrap();
         let mut store = Store::new(a, b);
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         store.put("c/a", &json!({"run": 1}), &[writer.as_fd()]).unwrap();
         store.put("c/b", &json!(2), &[writer.as_fd(), reader.as_fd()]).unwrap();
         store.put("c/a", &json!({"run": 2}), &[writer.as_fd(), writer.as_fd()]).unwrap();
@@ -270,7 +272,7 @@ mod tests {
     fn a_hundred_and_ten_containers_fit_twice() {
         let (a, b) = pair().unwrap();
         let mut store = Store::new(a, b);
-        let (reader, _writer) = std::io::pipe().unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
         let fds = [reader.as_fd(); 12];
         for n in 0..220 {
             store.put(&format!("c/{n}"), &json!({"n": n}), &fds).unwrap();

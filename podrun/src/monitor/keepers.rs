@@ -5,6 +5,7 @@
 use super::{Alarm, Monitor, Token, key, recover};
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Result};
+use crate::fault;
 use crate::pause::{NOTE, STORE_A, read_note};
 use crate::pump::{self, Answer, Command};
 use crate::sandbox::{self, Wanted};
@@ -93,13 +94,17 @@ impl Monitor {
         let doing = || "start the pump".to_owned();
         let (ours, theirs) = socket::seqpacket_pair().doing(doing)?;
         let child = clone3(&Clone::default(), || {
+            fault::point("pump.born");
             let control = fd::keep_only(theirs.as_fd());
             exit(control.map_or(1, |control| i32::from(pump::run(control))))
         })
         .doing(doing)?;
+        fault::point("pump.forked");
         self.store.put(key::PUMP, &json!({"pid": child.pid}), &[child.pidfd.as_fd(), ours.as_fd()]).doing(doing)?;
+        fault::point("pump.kept");
         self.take_pump(child.pid, child.pidfd, ours)?;
         self.tell_pump_everything();
+        fault::point("pump.told");
         self.save_keepers()
     }
 
@@ -174,6 +179,7 @@ impl Monitor {
     pub(super) fn pause_died(&mut self) {
         self.unwatch(&self.pause.pidfd);
         let _ = crate::sys::clone::waitid(self.pause.pidfd.as_fd(), crate::sys::clone::Reap::Now);
+        fault::point("pause.gone");
         match self.make_pause() {
             Ok(pause) => self.pause = pause,
             Err(_) => {
@@ -207,7 +213,13 @@ impl Monitor {
             argv: Vec::new(),
             program: program.as_fd(),
         };
-        let child = sandbox::start(&wanted)?.release(&[])?;
+        let waiting = sandbox::start(&wanted)?;
+        fault::point("pause.waits");
+        // Should we die now, the next command finds the pod by this record; and by the old one it would be lost.
+        self.record_keepers(ProcessRecord::of(waiting.child.pid), false)?;
+        fault::point("pause.recorded");
+        let child = waiting.release(&[])?;
+        fault::point("pause.runs");
         self.watch(&child.pidfd, Token::PauseExit, EpollFlags::EPOLLIN)?;
         Ok(Pause { record: ProcessRecord::of(child.pid), pidfd: child.pidfd, restarts: false })
     }
@@ -231,10 +243,15 @@ impl Monitor {
             argv: Vec::new(),
             program: program.as_fd(),
         };
-        let child = sandbox::start(&wanted)?.release(&[])?;
+        let waiting = sandbox::start(&wanted)?;
+        fault::point("init.waits");
+        let child = &waiting.child;
         let namespace = ns::of(child.pid, "pid").doing(|| "open the pod's PID namespace".into())?;
         let fds = [child.pidfd.as_fd(), namespace.as_fd()];
+        // Before it runs: until then it dies with us, and a successor makes another.
         self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(|| "keep the pod's PID 1".into())?;
+        fault::point("init.kept");
+        let child = waiting.release(&[])?;
         self.take_init(child.pidfd, namespace)
     }
 
@@ -260,6 +277,7 @@ impl Monitor {
         let [tail, head] = self.store.ends();
         let held = [tail, head, self.status.as_fd(), self.status_write.as_fd(), program.as_fd()];
         // They are where pause put them, but for the program.
+        fault::point("upgrade.newer");
         let handed = (STORE_A..).zip(held).try_for_each(|(number, one)| fd::dup_to(one, number));
         if handed.is_ok() {
             recover::become_newer(program, &self.dir.0.to_string_lossy());
@@ -283,13 +301,17 @@ impl Monitor {
     }
 
     pub(super) fn save_keepers(&self) -> Result<()> {
+        self.record_keepers(self.pause.record, self.pause.restarts)
+    }
+
+    fn record_keepers(&self, pause: ProcessRecord, pause_restarts: bool) -> Result<()> {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let record = Keepers {
             version: store::VERSION,
-            pause: self.pause.record,
+            pause,
             monitor: ProcessRecord::of(own),
             pump: self.outlet.process.as_ref().map(|(record, _)| *record),
-            pause_restarts: self.pause.restarts,
+            pause_restarts,
         };
         store::write(&self.dir.keepers(), &record)
     }

@@ -6,12 +6,13 @@ use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
 use super::{Alarm, Container, Monitor, Namespaces, PodFacts, Token, key};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::pause;
-use crate::pump::Pipes;
+use crate::pump::{Command, Pipes};
 use crate::spec::SharePid;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, ProcessRecord, Reason, State};
 use crate::sys::cred::{self, Pointers};
@@ -31,8 +32,10 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
         return Err(fail("only pause starts one").hint("`podrun create pod` makes a pod, with its monitor"));
     };
     let Some(dir) = argv.get(1) else { return Err(fail("no pod directory was given")) };
+    fault::listen(std::path::Path::new(dir));
     let _ = nix::sys::prctl::set_name(c"podrun-monitor");
     let (store, mut entries) = Store::read(a, b).doing(|| "read the fd store".into())?;
+    fault::point("recover.read");
     if !argv.iter().any(|word| word == UPGRADED)
         && let Some(newer) = entries.remove(key::PROGRAM)
         && let Some(program) = newer.fds.first()
@@ -68,6 +71,7 @@ fn assemble(
     ns::setns(host_net.as_fd(), libc::CLONE_NEWNET).doing(home)?;
     ns::setns(host_uts.as_fd(), libc::CLONE_NEWUTS).doing(home)?;
     ns::setns(host_ipc.as_fd(), libc::CLONE_NEWIPC).doing(home)?;
+    fault::point("recover.home");
     let door = entries.remove(key::DOOR).and_then(|entry| entry.fds.into_iter().next()).ok_or_else(missing)?;
     let dir = PodDir(dir.into());
     let doing = || "set up the monitor".to_owned();
@@ -108,9 +112,13 @@ fn find_pause(dir: &PodDir) -> Result<Pause> {
     let recorded: Option<Keepers> = store::read(&dir.keepers()).ok();
     let (record, restarts) = match recorded {
         Some(keepers) if keepers.pause.pid != parent => (keepers.pause, false),
+        // Whose parent dies gets the host's first process for one, which is no pause.
+        None if parent <= 1 => (ProcessRecord { pid: parent, start_time: u64::MAX }, false),
         _ => (ProcessRecord::of(parent), true),
     };
-    let pidfd = clone::pidfd_open(record.pid).doing(|| format!("open pause {}", record.pid))?;
+    // Dead while we were on our way up? `recover` makes another; until then we stand for it.
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let pidfd = record.open().map_or_else(|| clone::pidfd_open(own), Ok).doing(|| "open pause".into())?;
     Ok(Pause { record, pidfd, restarts })
 }
 
@@ -119,7 +127,10 @@ impl Monitor {
         let input = EpollFlags::EPOLLIN;
         self.watch(&self.door, Token::Door, input)?;
         self.watch(&self.status, Token::Status, input)?;
-        self.watch(&self.pause.pidfd, Token::PauseExit, input)?;
+        match self.pause.record.open() {
+            Some(_) => self.watch(&self.pause.pidfd, Token::PauseExit, input)?,
+            None => self.pause_died(),
+        }
         self.namespaces.init_died = self.dir.lost().exists();
         match entries.remove(key::INIT) {
             Some(entry) => {
@@ -130,14 +141,19 @@ impl Monitor {
             None if self.facts.share_pid == SharePid::Pod => self.make_init()?,
             None => {}
         }
-        let pump = entries.remove(key::PUMP);
+        if let Some(entry) = entries.remove(key::PUMP) {
+            self.recover_pump(entry);
+        }
         for record in store::containers(&self.dir) {
             let entry = entries.remove(&key::container(&record.name));
             self.recover_container(record, entry);
+            fault::point("recover.container");
         }
-        if let Some(entry) = pump {
-            self.recover_pump(entry);
+        // It ignores what it knows; what was being added when our predecessor died, it does not know.
+        if self.outlet.process.is_some() {
+            self.tell_pump_everything();
         }
+        fault::point("recover.pump");
         if self.containers.values().any(|container| container.run.is_some()) {
             self.ensure_pump();
         }
@@ -145,22 +161,26 @@ impl Monitor {
             match key.split_once('/') {
                 Some(("x", id)) => self.recover_exec(id, entry.body, entry.fds),
                 // A birth that was never recorded: its init left at the closed gate.
-                Some(("c", _)) => drop(self.store.remove(&key)),
+                Some(("c", _)) => self.abandon(&key, &entry),
                 // The program of an upgrade, which the next monitor needs, too; and what a newer build may keep here.
                 _ => {}
             }
         }
+        // What was dropped goes now and not in its time: an init that waits at the gate would, while the store has its socket.
+        self.store.forget_old().doing(|| "tidy the fd store".into())?;
+        fault::point("recover.execs");
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
-        self.save_keepers()
+        self.save_keepers()?;
+        fault::point("recover.recorded");
+        Ok(())
     }
 
     fn recover_pump(&mut self, entry: Entry) {
         let pid = entry.body.get("pid").and_then(serde_json::Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
         if let (Some(pid), Ok([pidfd, control])) = (pid, <[OwnedFd; 2]>::try_from(entry.fds))
-            && self.take_pump(pid, pidfd, control).is_ok()
         {
-            // It ignores what it knows; what was being added when our predecessor died, it does not know.
-            self.tell_pump_everything();
+            // If it cannot be watched there is none, and the next one takes its place.
+            let _ = self.take_pump(pid, pidfd, control);
         }
     }
 
@@ -180,11 +200,39 @@ impl Monitor {
             // Its init waited at a gate that nobody opened, or was gone already.
             (true, None) => self.lost(&name, "its monitor died while it was being started"),
             (false, entry) => {
-                if entry.is_some() {
-                    let _ = self.store.remove(&key::container(&name));
+                if let Some(entry) = entry {
+                    self.abandon(&key::container(&name), &entry);
                 }
-                self.recover_backoff(&name, &state);
+                match state {
+                    State::Restarting { .. } => self.recover_backoff(&name, &state),
+                    _ => self.recover_end(&name),
+                }
             }
+        }
+    }
+
+    /// A run that the records do not have, or not any more: born, and we died before it was recorded, or over, and we died
+    /// before it was tidied away.
+    fn abandon(&mut self, key: &str, entry: &Entry) {
+        let _ = entry.fds.first().map(|pidfd| clone::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
+        let _ = self.store.remove(key);
+        if let Ok(kept) = serde_json::from_value::<Kept>(entry.body.clone()) {
+            self.tell_pump(Command::Forget { key: kept.key }, &[]);
+        }
+        let name = key.split_once('/').and_then(|(_, name)| ContainerName::parse(name).ok());
+        let place = cgroup::Place::pod(&self.facts.roots().cgroup(), &self.facts.id);
+        if let Some(name) = name
+            && let Ok(cgroup) = Cgroup::find(&self.facts.cgroups, &place.container(&name))
+        {
+            self.emptied.push(cgroup);
+        }
+    }
+
+    /// An end that was recorded, and our predecessor died before it drew the conclusions: another run, or the removal.
+    fn recover_end(&mut self, name: &ContainerName) {
+        let Some(container) = self.containers.get(name) else { return };
+        if let (State::Exited, Some(ended)) = (&container.record.state, container.record.ended.clone()) {
+            self.after_end(name, &ended, false);
         }
     }
 

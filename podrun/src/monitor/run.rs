@@ -9,6 +9,7 @@ use crate::container::birth::{self, Cradle, Numbering, Report};
 use crate::container::init::PodNamespaces;
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::pump::{Add, Command, Pipes};
 use crate::record::Stamp;
@@ -78,7 +79,10 @@ impl Monitor {
             return Err(Error::new(Kind::NotNow, "start the container", "the PID 1 of the pod has ended")
                 .hint("delete the pod and create it again"));
         }
+        // The directories of the run before may still wait to be removed; now they are this one's.
+        self.emptied.retain(|cgroup| *cgroup.place() != plan.cgroup.place);
         let cgroup = Cgroup::create(&plan.cgroup)?;
+        fault::point("birth.cgroup");
         let run = match self.clone_into(name, &plan, cgroup, gate) {
             Ok(run) => run,
             Err((cgroup, err)) => {
@@ -166,6 +170,7 @@ impl Monitor {
     /// Takes a newborn into record, store, pump and loop, in the order in which a death of ours does the least harm, and
     /// only then opens the gate.
     fn adopt(&mut self, name: &ContainerName, run: Run) -> Result<()> {
+        fault::point("birth.cloned");
         let key = run.key;
         let container = self.container_mut(name)?;
         let record = &mut container.record;
@@ -190,8 +195,11 @@ impl Monitor {
 
     fn take_in(&mut self, name: &ContainerName, key: u64) -> Result<()> {
         self.keep_run(name)?;
+        fault::point("birth.kept");
         self.save(name)?;
+        fault::point("birth.recorded");
         self.pump_add(name)?;
+        fault::point("birth.piped");
         let run = self.run(key)?;
         let (pidfd, report) = (run.pidfd.as_fd(), run.report.as_ref());
         self.watch(pidfd, Token::Exit(key), EpollFlags::EPOLLIN)?;
@@ -204,6 +212,7 @@ impl Monitor {
         // With a terminal the gate waits for the master, which the store must have first.
         if run.gate == Gate::OpensSoon && !run.terminal {
             self.open_gate(name, key)?;
+            fault::point("birth.opened");
         }
         Ok(())
     }
@@ -265,7 +274,11 @@ impl Monitor {
                 Ok(None) => return,
                 Ok(Some(Report::Terminal(master))) => self.terminal_opened(key, master),
                 Ok(Some(Report::Ready)) => self.tell(key, Until::Created),
-                Ok(Some(Report::Failed(failure))) => self.birth_failed(key, failure),
+                Ok(Some(Report::Failed(failure))) => {
+                    // It stays in the socket, for a successor; we have seen it.
+                    self.unwatch(socket);
+                    return self.birth_failed(key, failure);
+                }
                 Ok(Some(Report::End)) | Err(_) => return self.became_program(key),
             }
         }
@@ -279,6 +292,7 @@ impl Monitor {
             run.pipes = Some(Pipes::terminal(master).doing(doing)?);
             let (opens, name) = (run.gate == Gate::OpensSoon, self.name_of(key)?);
             self.keep_run(&name)?;
+            fault::point("birth.terminal");
             self.pump_add(&name)?;
             if opens { self.open_gate(&name, key) } else { Ok(()) }
         })();
@@ -289,6 +303,7 @@ impl Monitor {
 
     fn birth_failed(&mut self, key: u64, failure: crate::container::init::Failure) {
         let Ok(name) = self.name_of(key) else { return };
+        fault::point("birth.failed");
         let err = match store::read::<Plan>(&self.dir.plan(&name)) {
             Ok(plan) => birth::container_error(&plan, failure),
             Err(err) => err,
@@ -312,8 +327,10 @@ impl Monitor {
         if let Some(report) = report {
             self.unwatch(&report);
         }
+        fault::point("birth.became");
         if started {
             self.tell(key, Until::Started);
+            fault::point("birth.told");
         }
     }
 

@@ -7,6 +7,7 @@ use super::socket::{NewContainer, Reply, Request, Until};
 use super::{Alarm, Container, Count, Monitor, Waiter, key};
 use crate::container::plan::Plan;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::pause::SUCCESSOR;
 use crate::pump::Command;
@@ -76,6 +77,7 @@ impl Monitor {
         let plan: Plan = serde_json::from_str(new.plan.get()).map_err(std::io::Error::from).doing(doing)?;
         store::make_private_dir(&self.dir.containers(), 0o700)?;
         store::replace(&self.dir.plan(&name), new.plan.get().as_bytes()).doing(doing)?;
+        fault::point("birth.plan-kept");
         let backoff = new.policy.restart_backoff;
         let record = ContainerRecord {
             version: store::VERSION,
@@ -145,8 +147,12 @@ impl Monitor {
                 // The store first: a successor must know that the gate was to open.
                 self.run_mut(key)?.gate = Gate::OpensSoon;
                 self.keep_run(name)?;
+                fault::point("start.kept");
                 self.save(name)?;
-                self.open_gate(name, key)
+                fault::point("start.recorded");
+                self.open_gate(name, key)?;
+                fault::point("start.opened");
+                Ok(())
             }
             Some(_) => Err(Error::new(Kind::NotNow, doing(), "it is running already")),
             None => {
@@ -235,6 +241,7 @@ impl Monitor {
         }
         // Intent first: whoever finds the pod after a crash knows what was wanted. A full disk does not keep it alive.
         let _ = self.save(name);
+        fault::point("stop.recorded");
         let container = self.container(name)?;
         let Some(run) = &container.run else { return Ok(()) };
         let key = run.key;
@@ -243,6 +250,7 @@ impl Monitor {
             return Ok(());
         }
         let _ = pidfd_send_signal(run.pidfd.as_fd(), signal);
+        fault::point("stop.signalled");
         if container.record.state == State::Paused {
             // A frozen process hears the signal once it is thawed.
             self.thaw(name)?;
@@ -296,8 +304,11 @@ impl Monitor {
             let _ = run.cgroup.thaw();
             return Err(err);
         }
+        fault::point("freeze.frozen");
         self.container_mut(name)?.record.state = State::Paused;
-        self.save(name)
+        self.save(name)?;
+        fault::point("freeze.recorded");
+        Ok(())
     }
 
     fn thaw(&mut self, name: &ContainerName) -> Result<()> {
@@ -307,6 +318,7 @@ impl Monitor {
             return Err(Error::new(Kind::NotNow, doing(), "it is not paused"));
         };
         run.cgroup.thaw()?;
+        fault::point("thaw.thawed");
         self.container_mut(name)?.record.state = State::Running;
         self.save(name)
     }
@@ -419,7 +431,9 @@ impl Monitor {
             return Err(Error::new(Kind::Invalid, doing(), "none came along"));
         };
         self.store.put(key::PROGRAM, &json!(null), &[program.as_fd()]).doing(doing)?;
+        fault::point("upgrade.kept");
         self.done(client)?;
+        fault::point("upgrade.told");
         if self.pause.restarts {
             self.leaving = Some(i32::from(SUCCESSOR));
         } else {

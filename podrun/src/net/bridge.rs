@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::PodId;
 use crate::net::cidr::{Cidr, Mac, choose, overlapped};
 use crate::net::forward::{self, Former};
@@ -141,7 +142,9 @@ fn make(roots: &Roots) -> Result<Network> {
         place,
     };
     network.index = make_bridge(roots, &host, &network, &facts)?;
+    fault::point("create-pod.bridged");
     open_outside(roots, &mut network)?;
+    fault::point("create-pod.opened-outside");
     remember(roots, &network)?;
     Ok(network)
 }

@@ -5,6 +5,7 @@
 use super::find::Pod;
 use super::heal;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::monitor::socket::{Arrival, Inbox, Reply, Request, send};
 use crate::sys::clone::poll_one;
 use crate::sys::{fd, socket};
@@ -41,10 +42,12 @@ impl Client {
     pub fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         // A monitor that died in this moment will show as gone.
         match send(self.socket.as_fd(), request, fds) {
-            Ok(_) => Ok(()),
-            Err(err) if matches!(err.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
-            Err(err) => Err(err).doing(|| "ask the monitor".into()),
+            Ok(_) => {}
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {}
+            Err(err) => return Err(err).doing(|| "ask the monitor".into()),
         }
+        fault::point("command.asked");
+        Ok(())
     }
 
     /// The next reply, however long it takes.

@@ -7,6 +7,7 @@ use super::find;
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::container::planning::{self, Host};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::{PodId, PodName};
 use crate::monitor::{self, PodFacts, keep, key};
 use crate::net::files::{self, Dns, HostEntry};
@@ -59,11 +60,14 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     let id = PodId::random(fd::random().doing(|| doing.clone())?);
     let dir = PodDir(roots.pod(&id));
     std::fs::DirBuilder::new().create(&dir.0).doing(|| format!("make {}", dir.0.display()))?;
+    fault::point("create-pod.directory");
     let _lock = store::lock(&dir)?;
+    fault::point("create-pod.locked");
     if let Err(err) = reserve(roots, spec, &id) {
         let _ = std::fs::remove_dir_all(&dir.0);
         return Err(err);
     }
+    fault::point("create-pod.named");
     let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None };
     let made = make(roots, spec, &id, &dir, &host, &mut unmade);
     match made {
@@ -134,7 +138,9 @@ fn make(
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     Cgroup::create(&cgroup::plan::pod(&host.cgroups, &place, None)?)?;
+    fault::point("create-pod.cgroup");
     let home = Cgroup::create(&cgroup::plan::own(&host.cgroups, &place.own(), None)?)?;
+    fault::point("create-pod.own-cgroup");
     let (child, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     unmade.pause = Some(child);
     let (attachment, mut warnings) = match spec.network {
@@ -151,8 +157,11 @@ fn make(
         },
         Network::Host | Network::None => (None, Vec::new()),
     };
+    fault::point("create-pod.attached");
     warnings.extend(write_files(dir, spec, attachment.as_ref())?);
+    fault::point("create-pod.files");
     make_volumes(roots, spec, id)?;
+    fault::point("create-pod.volumes");
     let record = PodRecord {
         version: store::VERSION,
         id: id.clone(),
@@ -174,6 +183,7 @@ fn make(
         warnings: warnings.clone(),
     };
     store::write(&dir.record(), &record)?;
+    fault::point("create-pod.recorded");
     Ok(Created { record, warnings })
 }
 
@@ -263,6 +273,7 @@ fn start_pause(
         program: program.as_fd(),
     };
     let waiting = sandbox::start(&wanted)?;
+    fault::point("create-pod.pause-waits");
     // It waits at its gate, so its namespaces are what it was born with.
     let pid = waiting.child.pid;
     let of = |kind: &str| ns::of(pid, kind).doing(doing);
@@ -288,7 +299,9 @@ fn start_pause(
     let six = [&host_net, &host_uts, &host_ipc, &net, &uts, &ipc].map(AsFd::as_fd);
     first.put(key::POD, &body, &six).doing(doing)?;
     first.put(key::DOOR, &serde_json::Value::Null, &[door.as_fd()]).doing(doing)?;
+    fault::point("create-pod.stored");
     let child = waiting.release(sysctl)?;
+    fault::point("create-pod.pause-runs");
     Ok((child, Made { net }))
 }
 

@@ -7,6 +7,7 @@ use super::find::{self, Pod};
 use super::heal::{self, Served};
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::{NamespaceName, PodId, PodName};
 use crate::monitor::socket::Request;
 use crate::net;
@@ -28,10 +29,12 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Durat
         None => Layout::detect()?,
     };
     let _lock = if dir.0.is_dir() { store::lock(&dir).ok() } else { None };
+    fault::point("delete-pod.locked");
     if let Some(record) = &record {
         let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
         stop_with_grace(&pod, grace);
     }
+    fault::point("delete-pod.stopped");
     let name = match &record {
         Some(record) => (record.namespace.clone(), record.name.clone()),
         None => (namespace.clone(), PodName::parse(text).unwrap_or_else(|_| nameless())),
@@ -74,23 +77,27 @@ pub(super) fn remove_from_host(
     layout: &Layout,
 ) -> Result<()> {
     let place = cgroup::Place::pod(&roots.cgroup(), id);
-    let mut steps: Vec<(&str, Result<()>)> = vec![
-        // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
-        ("network", net::detach(roots, id)),
-        ("processes", kill_everybody(layout, &place)),
-        ("cgroups", cgroup::remove_tree(layout, &place, GONE)),
-        ("volumes", gone(std::fs::remove_dir_all(roots.volumes(id))).doing(|| "remove the volumes".into())),
-    ];
+    let mut left = Vec::new();
+    let mut step = |what: &str, done: Result<()>| left.extend(done.err().map(|err| format!("{what}: {err}")));
+    // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
+    step("network", net::detach(roots, id));
+    fault::point("delete-pod.network");
+    step("processes", kill_everybody(layout, &place));
+    fault::point("delete-pod.processes");
+    step("cgroups", cgroup::remove_tree(layout, &place, GONE));
+    fault::point("delete-pod.cgroups");
+    step("volumes", gone(std::fs::remove_dir_all(roots.volumes(id))).doing(|| "remove the volumes".into()));
+    fault::point("delete-pod.volumes");
     if let Some((namespace, name)) = name {
         let logs = roots.pod_logs(namespace, name, id);
-        steps.push(("logs", gone(std::fs::remove_dir_all(logs)).doing(|| "remove the logs".into())));
+        step("logs", gone(std::fs::remove_dir_all(logs)).doing(|| "remove the logs".into()));
+        fault::point("delete-pod.logs");
         let link = roots.name(namespace, name);
         if std::fs::read_link(&link).is_ok_and(|target| target == roots.pod(id)) {
-            steps.push(("name", gone(std::fs::remove_file(link)).doing(|| "free the name".into())));
+            step("name", gone(std::fs::remove_file(link)).doing(|| "free the name".into()));
         }
+        fault::point("delete-pod.name");
     }
-    let left: Vec<String> =
-        steps.into_iter().filter_map(|(what, result)| result.err().map(|err| format!("{what}: {err}"))).collect();
     match left.is_empty() {
         // The record goes last: until here the pod could be found again.
         true => remove_records(&PodDir(roots.pod(id))),
@@ -108,5 +115,8 @@ fn kill_everybody(layout: &Layout, place: &cgroup::Place) -> Result<()> {
 fn remove_records(dir: &PodDir) -> Result<()> {
     let doing = || format!("remove {}", dir.0.display());
     let _ = std::fs::remove_file(dir.record());
-    gone(std::fs::remove_dir_all(&dir.0)).doing(doing)
+    fault::point("delete-pod.record");
+    gone(std::fs::remove_dir_all(&dir.0)).doing(doing)?;
+    fault::point("delete-pod.directory");
+    Ok(())
 }

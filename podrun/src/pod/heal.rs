@@ -5,6 +5,7 @@
 use super::find::Pod;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::monitor;
 use crate::pause;
 use crate::sandbox;
@@ -50,6 +51,7 @@ pub fn ensure_served(pod: &Pod) -> Result<()> {
         Served::Yes => Ok(()),
         Served::NoMonitor { pause } => {
             let lock = store::lock(&pod.dir)?;
+            fault::point("heal.locked");
             // Somebody else may have been faster.
             let mended = match look(pod) {
                 Served::NoMonitor { .. } => start_monitor(pod, &pause),
@@ -91,6 +93,7 @@ fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
     let null = fd::open(c"/dev/null", libc::O_RDWR).doing(doing)?;
     let null = fd::dup_above(null.as_fd(), 64).doing(doing)?;
     clone3(&Clone { namespaces: 0, cgroup: home.unified_fd() }, || {
+        fault::point("heal.child");
         cred::reset_signals();
         let _ = tasks.join();
         let _ = cred::setsid();
@@ -102,6 +105,7 @@ fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
         exit(127)
     })
     .doing(doing)?;
+    fault::point("heal.cloned");
     // It has come up when it has written who it is.
     for _ in 0..500 {
         if std::fs::metadata(pod.dir.keepers()).and_then(|facts| facts.modified()).ok() != before {

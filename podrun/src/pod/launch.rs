@@ -8,6 +8,7 @@ use crate::cgroup;
 use crate::container::plan::{Plan, Stdio};
 use crate::container::planning::{self, Facts};
 use crate::error::{Doing, Result};
+use crate::fault;
 use crate::monitor::socket::{NewContainer, Request, Until};
 use crate::oci;
 use crate::pump;
@@ -68,6 +69,7 @@ pub fn request(pod: &Pod, spec: &ContainerSpec, planned: &Planned, until: Until)
     let log_dir = pod.roots.container_logs(&record.namespace, &record.name, &record.id, &spec.name);
     // Here and not in the monitor, which waits for no disk. One that is full now may not be later: the pump tries again.
     let _ = pump::make_log(&log_dir.join("0.log"));
+    fault::point("command.log-made");
     let container = NewContainer {
         name: spec.name.clone(),
         id: client::fresh_id()?,

@@ -128,7 +128,13 @@ fn forget_empty(roots: &Roots, layout: &Layout) {
     for tree in layout.trees() {
         let _ = std::fs::remove_dir(tree.mount.join(roots.cgroup()));
     }
-    let _ = std::fs::remove_file(roots.run.join("pause"));
+    // With what a podrun that was killed had not yet put in its place.
+    for entry in std::fs::read_dir(&roots.run).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name == "pause" || name.to_str().is_some_and(|name| name.starts_with("pause.")) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
     for dir in [roots.pods(), roots.names(), roots.leases(), roots.root.join("volumes")] {
         let _ = std::fs::remove_dir(dir);
     }

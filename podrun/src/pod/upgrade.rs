@@ -5,6 +5,7 @@
 use super::client::{Client, Heard};
 use super::find::Pod;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::monitor::socket::{Reply, Request};
 use crate::sandbox;
 use crate::store::{self, Keepers, ProcessRecord};
@@ -27,6 +28,7 @@ pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
     let before: Keepers = store::read(&pod.dir.keepers())?;
     let program = sandbox::own_program()?;
     client.ask(&Request::Upgrade, &[program.as_fd()])?;
+    fault::point("upgrade.asked");
     match client.hear()? {
         Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
         Heard::Reply(..) | Heard::Gone => {}

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::fault;
 use crate::pump::desk::Desk;
 use crate::pump::desk::OUTPUT;
 use crate::pump::desk::Shape;
@@ -124,6 +125,7 @@ impl Container {
         let held = self.held(stream)?;
         let before = held.held;
         let intake = held.take_in()?;
+        fault::point("pump.taken");
         tools.desk.moved += held.held - before;
         match intake {
             Intake::Nothing => return Ok(()),
@@ -200,6 +202,7 @@ impl Container {
             return Ok(Written::Done { cut, unseen: seen < all });
         }
         self.begin(place, shape, cut)?;
+        fault::point("pump.noted");
         self.write(seen, shape, cut, tools)
     }
 
@@ -226,6 +229,7 @@ impl Container {
         let offset = self.ledger.state.offset;
         match self.log.write_at(&tools.desk.output[..cut.written], offset) {
             Ok(()) => {
+                fault::point("pump.written");
                 let all = self.held(shape.stream)?.held;
                 self.settle(cut.taken, tools)?;
                 Ok(Written::Done { cut, unseen: seen < all })
@@ -261,6 +265,7 @@ impl Container {
         let state = self.ledger.state;
         let held = self.held(state.stream)?;
         tools.desk.discard(&held.channel.out, taken)?;
+        fault::point("pump.moved");
         held.held = held.held.saturating_sub(taken);
         if taken > 0 {
             held.due = None;
@@ -474,6 +479,7 @@ impl Container {
         for stream in Stream::BOTH {
             self.conclude(stream, tools)?;
         }
+        fault::point("pump.finished");
         let end = self.log.place().map_or(0, |place| place.offset);
         let lost_bytes = self.ledger.state.lost_in_all;
         tools.answers.push_back(Answer::Finished { key: self.key, lost_bytes, end });

@@ -183,6 +183,30 @@ pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> io::Result<()> {
     }
 }
 
+/// close(2) in a child that was just cloned, of a descriptor whose owner is in the parent: an end of a pipe or socket that
+/// the child would otherwise hold itself, and wait for ever for its closing.
+///
+/// The child's table is a copy, so the parent's descriptor stays; the child must not use its own any more, and ends by
+/// `_exit` or execve, so that no destructor closes the number a second time.
+pub fn close_inherited(fd: BorrowedFd<'_>) {
+    // SAFETY: close reads an integer; see the contract above.
+    let _ = unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// close_range(2) of everything from number 3 on but `fd`, for a child that may wait long before its execve: what it
+/// inherited would keep other people's pipes open.
+///
+/// The same contract as for `close_inherited`, of all of them.
+pub fn close_all_but(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = fd.as_raw_fd();
+    if kept > 3 {
+        // SAFETY: close_range reads integers; see the contract above.
+        check(unsafe { libc::syscall(libc::SYS_close_range, 3, kept - 1, 0) })?;
+    }
+    // SAFETY: the same.
+    check(unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0) }).map(drop)
+}
+
 /// For a child that goes on without execve: `fd` becomes number 3, and everything above it is closed for good.
 ///
 /// Descriptors that the parent's memory still names are closed under it: the caller must be a freshly cloned process that

@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_descriptor_travels_and_a_peek_leaves_the_message() {
         let (a, b) = seqpacket_pair().unwrap();
-        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let (mut reader, mut writer) = io::pipe().unwrap();
         send(a.as_fd(), b"hello", &[writer.as_fd(), reader.as_fd()], 0).unwrap();
         let mut buffer = [0; 64];
         let (count, peeked) = receive(b.as_fd(), &mut buffer, libc::MSG_PEEK).unwrap();

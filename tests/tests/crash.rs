@@ -1,0 +1,463 @@
+//! `kill -9` at every step. design.md, "Any one may die; the pod lives"; pitfalls.md 7, 10, 12, 17.
+//!
+//! podrun's build with debug assertions dies at the points that podrun/src/fault.rs names: a command by its environment, a
+//! monitor or pump by a file. Each point is tried three times. Beside what is tried a container counts lines into its log
+//! and ends with a code of its own: both have to be right afterwards, and `delete` and `prune` leave nothing.
+
+use podrun::fault::POINTS;
+use podrun_tests::{Host, Outcome, Rootfs, Value, cri_lines, eventually, joined};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const TRIES: usize = 3;
+
+const CREATE: &[&str] = &["create-pod."];
+const DELETE: &[&str] = &["delete-pod."];
+const COMMAND: &[&str] = &["command.", "heal."];
+const BIRTH: &[&str] = &["birth.", "record.", "start."];
+const END: &[&str] = &["end.", "restart.", "erase."];
+const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
+const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
+const RECOVERY: &[&str] = &["recover."];
+
+/// What the counting container prints, and how it ends.
+const LINES: usize = 250;
+const CODE: i64 = 7;
+
+fn points(groups: &[&str]) -> Vec<&'static str> {
+    POINTS.iter().copied().filter(|point| groups.iter().any(|group| point.starts_with(group))).collect()
+}
+
+#[test]
+fn every_point_is_tried_by_one_test() {
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY];
+    for point in POINTS {
+        let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
+        assert_eq!(trying, 1, "{point}");
+    }
+    println!("{} points, {} pairs of (point, try)", POINTS.len(), POINTS.len() * TRIES);
+}
+
+/// Every point of these groups, three times, each on a pod of its own. A failure names the point.
+fn try_each(groups: &[&str], attempt: impl Fn(&Fixture, &str, usize)) {
+    let fixture = Fixture::new();
+    let mut pairs = 0;
+    for point in points(groups) {
+        for n in 0..TRIES {
+            let told = Telling(point, n);
+            attempt(&fixture, point, n);
+            std::mem::forget(told);
+            pairs += 1;
+        }
+    }
+    println!("{groups:?}: {pairs} pairs of (point, try)");
+}
+
+/// Says where it was when a try panics.
+struct Telling<'a>(&'a str, usize);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        println!("--- it died at {} (try {})", self.0, self.1);
+    }
+}
+
+struct Fixture {
+    host: Host,
+    root: Rootfs,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let host = Host::with_faults();
+        let root = host.rootfs();
+        Self { host, root }
+    }
+
+    fn run(&self, name: &str, flags: &str, command: &str) -> Outcome {
+        self.host.podrun(format!("run {name} {flags} --rootfs {} -- {command}", self.root))
+    }
+
+    /// A pod with a container that counts and one that stays.
+    fn pod(&self, flags: &str) {
+        self.host.podrun(format!("create pod web {flags}")).ok();
+        self.run("web/k", "-d", "/probe sleep 600").ok();
+        self.run("web/a", "-d", &format!("sh -c '/probe count 1 {LINES} 1000; exit {CODE}'")).ok();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.host.run_root().join("fault")
+    }
+
+    /// The next monitors or pumps to come by die there.
+    fn wish(&self, points: &[&str]) {
+        fs::create_dir_all(self.host.run_root()).unwrap();
+        fs::write(self.file(), format!("{}\n", points.join("\n"))).unwrap();
+    }
+
+    fn expect_it_died(&self) {
+        eventually("it comes by the point and dies", Duration::from_secs(10), || (!self.file().exists()).then_some(()));
+    }
+
+    /// A command that dies at the point.
+    fn dies(&self, point: &str, line: &str) {
+        self.host.command(line).env("PODRUN_FAULT", point).pipes_may_stay_held().run().fails(137);
+    }
+
+    fn part(&self, part: &str) -> Value {
+        self.host.inspect("web")[part]["pid"].clone()
+    }
+
+    /// Kills one and waits for the next, but asks nobody to help.
+    fn replace(&self, part: &str) {
+        let before = self.part(part);
+        self.host.kill(&before, libc::SIGKILL);
+        eventually(&format!("a new {part}"), Duration::from_secs(10), || {
+            let now = self.part(part);
+            (now != before && self.host.lives(&now)).then_some(())
+        });
+    }
+
+    fn expect_end(&self, name: &str, code: i64) {
+        assert_eq!(self.host.until("web", name, "Exited")["exitCode"], code, "{:#}", self.host.container("web", name));
+    }
+
+    /// The pod goes on as if nothing had happened: a program can be executed, the log has every line once, the code is right.
+    fn expect_life(&self) {
+        self.host.podrun("exec web/k -- /probe say fine").ok().prints("fine");
+        self.expect_end("a", CODE);
+        let path = self.host.container("web", "a")["logPath"].as_str().unwrap().to_owned();
+        let text = String::from_utf8(joined(&cri_lines(&fs::read(path).unwrap()), "stdout")).unwrap();
+        let right: String = (1..=LINES).map(|n| format!("line {n}\n")).collect();
+        assert!(text == right, "the log is wrong: {} bytes, not {}", text.len(), right.len());
+    }
+
+    fn expect_nothing_after_delete(&self) {
+        let _ = fs::remove_file(self.file());
+        self.host.podrun("delete pod web --force").ok().within(Duration::from_secs(20));
+        self.host.podrun("delete pod web --force").ok();
+        self.expect_nothing_after_prune();
+    }
+
+    fn expect_nothing_after_prune(&self) {
+        self.host.podrun("prune --force").ok();
+        self.host.expect_nothing_left("delete and prune");
+        let left = fs::read_dir(self.host.run_root()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("pause")).collect();
+        assert!(left.is_empty(), "in the run-root: {left:?}");
+        self.host.podrun("prune").ok().prints("");
+    }
+}
+
+#[test]
+fn create_pod_may_be_killed_at_every_step() {
+    try_each(CREATE, |fixture, point, n| {
+        let host = &fixture.host;
+        let create = "create pod web --volume data";
+        match point {
+            // The child that is to become pause.
+            "create-pod.pause-ready" => {
+                host.command(create).env("PODRUN_FAULT", point).run().fails(1);
+            }
+            _ => fixture.dies(point, create),
+        }
+        let whole = point == "create-pod.recorded";
+        match n {
+            0 => fixture.expect_nothing_after_delete(),
+            1 if whole => drop(host.podrun("delete pod web").ok()),
+            // Nobody says the name: what was begun is found all the same.
+            1 => fixture.expect_nothing_after_prune(),
+            _ => {}
+        }
+        if n < 2 || !whole {
+            host.podrun(create).ok();
+        }
+        fixture.run("web/b", "-v data:/data", "/probe say new").ok().prints("new");
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn delete_pod_may_be_killed_at_every_step() {
+    try_each(DELETE, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("--volume data");
+        fixture.dies(point, "delete pod web --time 0");
+        if n == 1 {
+            // Another pod beside the remains is well.
+            host.podrun("create pod other").ok();
+            fixture.run("other/b", "", "/probe say new").ok().prints("new");
+            host.podrun("delete pod other").ok();
+        }
+        let once_more = ["delete pod web", "delete pod web --force", "delete pod web --time 0"][n];
+        host.podrun(once_more).ok();
+        fixture.expect_nothing_after_prune();
+    });
+}
+
+#[test]
+fn a_command_may_be_killed_whatever_it_asks() {
+    try_each(COMMAND, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("");
+        let run = format!("run web/b -d --rootfs {} -- /probe sleep 600", fixture.root);
+        if point.starts_with("heal.") {
+            // A monitor that nobody starts anew.
+            fixture.replace("pause");
+            let monitor = fixture.part("monitor");
+            host.kill(&monitor, libc::SIGKILL);
+            eventually("it is dead", Duration::from_secs(5), || (!host.lives(&monitor)).then_some(()));
+        }
+        match (point, n) {
+            ("heal.child", _) => drop(host.command(&run).env("PODRUN_FAULT", point).run()),
+            ("command.log-made", _) | (_, 0) => fixture.dies(point, &run),
+            (_, 1) => fixture.dies(point, "exec web/k -- /probe sleep 600"),
+            _ => fixture.dies(point, "stop web -c k --time 0"),
+        }
+        if point == "command.asked" && n == 2 {
+            fixture.expect_end("k", 137);
+            host.podrun("start web -c k").ok();
+        }
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn a_monitor_may_be_killed_at_every_step_of_a_birth() {
+    try_each(BIRTH, |fixture, point, _| {
+        let host = &fixture.host;
+        fixture.pod("");
+        let program = "sh -c 'echo new; exit 3'";
+        if point.starts_with("start.") {
+            host.podrun(format!("create container web/b --rootfs {} {program}", fixture.root)).ok();
+        }
+        fixture.wish(&[point]);
+        match point {
+            "birth.terminal" => fixture.run("web/b", "-d -t", program).ok(),
+            "birth.failed" => fixture.run("web/b", "", "/missing").fails(127),
+            _ if point.starts_with("start.") => host.podrun("start web -c b").ok(),
+            _ => fixture.run("web/b", "", program).fails(3).prints("new"),
+        };
+        fixture.expect_it_died();
+        match point {
+            "birth.failed" => assert_eq!(host.container("web", "b"), Value::Null),
+            _ => fixture.expect_end("b", 3),
+        }
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn a_monitor_may_be_killed_at_every_step_of_an_end() {
+    try_each(END, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("");
+        fixture.wish(&[point]);
+        let program = "sh -c 'echo new; exit 3'";
+        let gone = || (host.container("web", "b") == Value::Null).then_some(());
+        match (point.split_once('.').unwrap().0, n) {
+            ("restart", _) => {
+                fixture.run("web/b", "-d --restart on-failure --restart-backoff 50ms", program).ok();
+                fixture.expect_it_died();
+                let runs = || host.container("web", "b")["restarts"].as_i64().filter(|restarts| *restarts >= 2);
+                eventually("it is started again", Duration::from_secs(10), runs);
+                host.podrun("stop web -c b").ok();
+            }
+            // An end that was recorded is one that the policy must hear of.
+            ("end", 1) => {
+                fixture.run("web/b", "-d --restart on-failure --restart-backoff 50ms", program).ok();
+                fixture.expect_it_died();
+                let runs = || host.container("web", "b")["restarts"].as_i64().filter(|restarts| *restarts >= 1);
+                eventually("it is started again", Duration::from_secs(10), runs);
+                host.podrun("stop web -c b").ok();
+            }
+            ("end", 2) | ("erase", 1) => {
+                fixture.run("web/b", "-d --rm", program).ok();
+                eventually("it is removed", Duration::from_secs(10), gone);
+            }
+            ("erase", 2) => {
+                fixture.run("web/b", "-d", "/probe sleep 600").ok();
+                host.podrun("delete container web/b --force").ok();
+                eventually("it is removed", Duration::from_secs(10), gone);
+            }
+            ("erase", _) => {
+                fixture.run("web/b", "--rm", program).fails(3).prints("new");
+                eventually("it is removed", Duration::from_secs(10), gone);
+            }
+            _ => {
+                fixture.run("web/b", "", program).fails(3).prints("new");
+                fixture.expect_end("b", 3);
+            }
+        }
+        fixture.expect_it_died();
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn a_monitor_may_be_killed_at_every_step_of_a_verb() {
+    try_each(VERBS, |fixture, point, _| {
+        let host = &fixture.host;
+        fixture.pod("");
+        fixture.run("web/b", "-d", "/probe stubborn").ok();
+        fixture.wish(&[point]);
+        match point.split_once('.').unwrap().0 {
+            "stop" => {
+                host.podrun("stop web -c b --time 1").ok();
+                fixture.expect_end("b", 137);
+            }
+            "exec" => {
+                let outcome = host.podrun("exec web/k -- sh -c 'echo hi; exit 5'");
+                match outcome.code() {
+                    // Born, and never let go: it has not run, and that is what is said.
+                    125 if point == "exec.cloned" => outcome.prints("").says("never started"),
+                    _ => outcome.fails(5).prints("hi"),
+                };
+            }
+            _ => {
+                host.podrun("pause web -c b").ok();
+                assert_eq!(host.container("web", "b")["state"], "Paused");
+                host.podrun("resume web -c b").ok();
+                assert_eq!(host.container("web", "b")["state"], "Running");
+            }
+        }
+        fixture.expect_it_died();
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn those_who_keep_a_pod_may_be_killed_while_they_are_made() {
+    try_each(KEEPERS, |fixture, point, _| {
+        let host = &fixture.host;
+        let before = if point.starts_with("init.") { "--share pid" } else { "" };
+        if point.starts_with("init.") {
+            fixture.wish(&[point]);
+        }
+        fixture.pod(before);
+        match point {
+            "pump.forked" | "pump.kept" | "pump.told" | "pump.born" => {
+                fixture.wish(&[point]);
+                host.kill(&fixture.part("pump"), libc::SIGKILL);
+            }
+            "pause.gone" | "pause.waits" | "pause.recorded" | "pause.runs" => {
+                fixture.wish(&[point]);
+                host.kill(&fixture.part("pause"), libc::SIGKILL);
+            }
+            "upgrade.asked" => fixture.dies(point, "upgrade web"),
+            "upgrade.newer" => {
+                fixture.replace("pause");
+                fixture.wish(&[point]);
+                host.podrun("upgrade web");
+            }
+            "upgrade.kept" | "upgrade.told" => {
+                fixture.wish(&[point]);
+                host.podrun("upgrade web").ok();
+            }
+            _ if point.starts_with("init.") => {}
+            _ => fixture.wish(&[point]),
+        }
+        fixture.expect_it_died();
+        match point {
+            // Both are dead, and nobody holds the pod: that it is lost is said, and nobody of it lives.
+            "pause.gone" | "pause.waits" | "pause.recorded" => {
+                let lost = || (host.inspect("web")["state"] == "Lost").then_some(());
+                eventually("it is lost", Duration::from_secs(10), lost);
+            }
+            _ => fixture.expect_life(),
+        }
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn a_successor_may_be_killed_at_every_step_of_coming_up() {
+    try_each(RECOVERY, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("");
+        match n {
+            // One after the other dies at every point there is.
+            2 => fixture.wish(&points(RECOVERY)),
+            1 => fixture.wish(&[point, point]),
+            _ => fixture.wish(&[point]),
+        }
+        if point == "recover.execs" || n == 1 {
+            let mut running = host.command("exec web/k -- sh -c 'echo here; sleep 0.5; exit 4'").start();
+            running.until_it_prints("here");
+            host.kill(&fixture.part("monitor"), libc::SIGKILL);
+            running.wait().fails(4);
+        } else {
+            host.kill(&fixture.part("monitor"), libc::SIGKILL);
+        }
+        fixture.expect_it_died();
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+/// Steele and Vigna's splitmix64, so that a failure can be had again by its seed.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+// issue 3: "the pod lives where the design says so", under load; PODRUN_STRESS_SECONDS is for the long form.
+#[test]
+fn pause_monitor_and_pump_may_be_killed_at_random_under_load() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("PODRUN_STRESS_SECONDS").unwrap_or(10);
+    let mut seed = number("PODRUN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("PODRUN_SEED={seed}");
+    let fixture = Fixture::new();
+    let host = &fixture.host;
+    host.podrun("create pod web").ok();
+    fixture.run("web/k", "-d", "/probe sleep 100000").ok();
+    let script = format!("/probe count 1 {} 100; exit {CODE}", seconds * 4000);
+    fixture.run("web/a", "-d", &format!("sh -c '{script}'")).ok();
+    let storm = format!("i=0; while [ $i -lt {seconds} ]; do /probe out 2000000; sleep 0.4; i=$((i+1)); done; exit 9");
+    fixture.run("web/s", "-d", &format!("sh -c '{storm}'")).ok();
+    let start = Instant::now();
+    let mut kills = [0; 3];
+    while start.elapsed() < Duration::from_secs(seconds) {
+        let which = usize::try_from(random(&mut seed) % 3).unwrap();
+        let part = ["pause", "monitor", "pump"][which];
+        let before = fixture.part(part);
+        host.kill(&before, libc::SIGKILL);
+        kills[which] += 1;
+        // A second death beside the first is another promise: of pause and monitor at once the pod is lost. Whoever has
+        // no pause that starts it anew is healed by a command.
+        if part != "pump" {
+            let well = || {
+                let code = host.podrun("exec web/k -- /probe exit 5").code();
+                let now = fixture.part(part);
+                (code == 5 && now != before && host.lives(&now)).then_some(())
+            };
+            eventually(&format!("a new {part}"), Duration::from_secs(20), well);
+        }
+        std::thread::sleep(Duration::from_millis(random(&mut seed) % 60));
+    }
+    println!("{kills:?} kills of pause, monitor and pump in {seconds} s");
+    for (name, code) in [("a", CODE), ("s", 9)] {
+        let ended = eventually("it ends", Duration::from_secs(60 + seconds * 10), || {
+            Some(host.container("web", name)).filter(|one| one["state"] == "Exited")
+        });
+        assert_eq!(ended["exitCode"], code, "{ended:#}");
+        let path = PathBuf::from(ended["logPath"].as_str().unwrap());
+        let found = joined(&cri_lines(&fs::read(path).unwrap()), "stdout");
+        let once = host.program(format!("{} out 2000000", host.probe().display())).run().stdout;
+        let right: Vec<u8> = match name {
+            "a" => (1..=seconds * 4000).flat_map(|n| format!("line {n}\n").into_bytes()).collect(),
+            _ => once.repeat(usize::try_from(seconds).unwrap()),
+        };
+        assert!(found == right, "the log of {name}: {} bytes, not {}", found.len(), right.len());
+    }
+    fixture.expect_nothing_after_delete();
+}
