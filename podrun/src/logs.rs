@@ -12,6 +12,8 @@ mod reader;
 mod tail;
 
 use crate::error::Doing;
+use crate::error::Error;
+use crate::error::Kind;
 use crate::error::Result;
 use crate::logs::name::LogName;
 use crate::logs::reader::BLOCK;
@@ -132,7 +134,7 @@ impl Logs {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_ONLYDIR;
         let watch = logs.inotify.as_ref().map(|inotify| inotify.add_watch(dir, flags)).transpose();
-        logs.pod = Some((dir.to_owned(), watch.doing(|| format!("watch {}", dir.display()))?));
+        logs.pod = Some((dir.to_owned(), watch.doing(|| format!("watch {}", dir.display())).map_err(too_many)?));
         let options = logs.options.clone();
         logs.find_containers(&options)?;
         Ok(logs)
@@ -143,7 +145,7 @@ impl Logs {
             Watch::Not => None,
             Watch::Follow => {
                 let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
-                Some(Inotify::init(flags).doing(|| "watch for log lines".to_owned())?)
+                Some(Inotify::init(flags).doing(|| "watch for log lines".to_owned()).map_err(too_many)?)
             }
         };
         Ok(Self { options, inotify, pod: None, readers: Vec::new(), block: vec![0; BLOCK] })
@@ -163,7 +165,7 @@ impl Logs {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_ONLYDIR;
         let watch = self.inotify.as_ref().map(|inotify| inotify.add_watch(reader.dir(), flags)).transpose();
-        let watch = watch.doing(|| format!("watch {}", reader.dir().display()))?;
+        let watch = watch.doing(|| format!("watch {}", reader.dir().display())).map_err(too_many)?;
         self.readers.push((reader, watch));
         Ok(())
     }
@@ -251,6 +253,14 @@ impl Logs {
             self.find_containers(&Options { tail: None, ..self.options.clone() })?;
         }
         Ok(())
+    }
+}
+
+/// inotify(7) answers ENOSPC and EMFILE when a user has too many watches or instances, which says little.
+fn too_many(err: Error) -> Error {
+    match err.kind {
+        Kind::NotFound => err,
+        _ => err.hint("raise fs.inotify.max_user_watches and fs.inotify.max_user_instances with sysctl"),
     }
 }
 

@@ -151,6 +151,10 @@ enum Alarm {
     ExecStatusUnknown(u64),
     /// The pump could not be started.
     Pump,
+    /// What the pump had no room for is said again.
+    TellPump,
+    /// The pump has not said that all is written: its disk may be stalled.
+    Drained(u64),
     /// A cgroup still held a process in its last moments.
     Emptied,
 }
@@ -312,6 +316,8 @@ impl Monitor {
                 Alarm::StatusUnknown(key) => self.status_unknown(key),
                 Alarm::ExecStatusUnknown(id) => self.exec_status_unknown(id),
                 Alarm::Pump => self.ensure_pump(),
+                Alarm::TellPump => self.tell_pump_the_rest(),
+                Alarm::Drained(key) => self.drain_overdue(key),
                 // The cgroups are looked at after every event.
                 Alarm::Emptied => {}
             }
@@ -320,7 +326,7 @@ impl Monitor {
 
     fn remove_emptied(&mut self) {
         for cgroup in std::mem::take(&mut self.emptied) {
-            if cgroup.remove(Duration::from_millis(50)).is_err() {
+            if cgroup.remove(Duration::ZERO).is_err() {
                 // A process in its last moments; the next round tries again, `prune` finds what stays.
                 self.emptied.push(cgroup);
             }

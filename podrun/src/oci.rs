@@ -34,7 +34,9 @@ pub fn load(bundle: &Path) -> Result<Bundle> {
 fn read_bounded(file: &Path) -> Result<String> {
     let doing = || format!("read {}", file.display());
     let opened = std::fs::File::open(file).doing(doing).map_err(|err| match err.kind {
-        Kind::NotFound => err.hint("a bundle is a directory with a config.json and a rootfs; `podrun run --rootfs DIR` needs neither"),
+        Kind::NotFound => {
+            err.hint("a bundle is a directory with a config.json and a rootfs; `podrun run --rootfs DIR` needs neither")
+        }
         _ => err,
     })?;
     let mut text = String::new();
@@ -86,7 +88,11 @@ fn check_version(version: &str) -> Result<(), Complaint> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u32>);
     match (numbers.next(), numbers.next(), numbers.next()) {
         (Some(Ok(1)), Some(Ok(0..=3)), Some(Ok(_))) => Ok(()),
-        _ => Err(Complaint::new(Kind::Invalid, "ociVersion", format!("{version:?} is not a version that podrun knows (1.0 to 1.3)"))),
+        _ => Err(Complaint::new(
+            Kind::Invalid,
+            "ociVersion",
+            format!("{version:?} is not a version that podrun knows (1.0 to 1.3)"),
+        )),
     }
 }
 
@@ -149,7 +155,11 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
     };
     for (pointer, what) in NOT_HONOURED {
         if document.pointer(pointer).is_some_and(asked) {
-            return Err(Complaint::new(Kind::Unsupported, json_path(pointer), format!("{what}: podrun does not do this yet")));
+            return Err(Complaint::new(
+                Kind::Unsupported,
+                json_path(pointer),
+                format!("{what}: podrun does not do this yet"),
+            ));
         }
     }
     refuse_namespaces(document)?;
@@ -202,7 +212,11 @@ fn refuse_annotations(document: &Value) -> Result<(), Complaint> {
 
 fn find_rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     let Some(root) = spec.root() else {
-        return Err(Error::new(Kind::Invalid, format!("read {}: root", bundle.join("config.json").display()), "missing"));
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("read {}: root", bundle.join("config.json").display()),
+            "missing",
+        ));
     };
     let rootfs = bundle.join(root.path());
     check_rootfs(&rootfs)?;
@@ -271,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_wrong_type_has_its_json_path() {
-        let (place, cause) = complaint(&with("process", r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["a", 1]}"#));
+        let (place, cause) =
+            complaint(&with("process", r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["a", 1]}"#));
         assert_eq!(place, "process.args[1]");
         assert!(cause.contains("expected a string"), "{cause}");
     }
@@ -302,7 +317,8 @@ mod tests {
             assert_eq!(place, json_path(pointer));
             assert!(cause.starts_with(what), "{cause}");
         }
-        let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "pid"}, {"type": "network", "path": "/x"}]}"#));
+        let (place, _) =
+            complaint(&with("linux", r#"{"namespaces": [{"type": "pid"}, {"type": "network", "path": "/x"}]}"#));
         assert_eq!(place, "linux.namespaces[1].path");
         let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "user"}]}"#));
         assert_eq!(place, "linux.namespaces[0].type");
@@ -311,7 +327,8 @@ mod tests {
     #[test]
     fn an_annotation_of_podruns_own_must_be_known() {
         assert!(parse(&with("annotations", r#"{"io.podrun.seccomp": "default", "a.b": "c"}"#)).is_ok());
-        for bad in [r#"{"io.podrun.seccomp": "off"}"#, r#"{"io.podrun.seccompx": "default"}"#, r#"{"io.podrun.": ""}"#] {
+        for bad in [r#"{"io.podrun.seccomp": "off"}"#, r#"{"io.podrun.seccompx": "default"}"#, r#"{"io.podrun.": ""}"#]
+        {
             assert!(complaint(&with("annotations", bad)).0.starts_with("annotations["), "{bad}");
         }
     }

@@ -36,6 +36,8 @@ use std::path::Path;
 pub fn run(control: OwnedFd) -> u8 {
     // ps(1) tells the story.
     let _ = nix::sys::prctl::set_name(c"podrun-pump");
+    // A monitor reads its signals from a signalfd; here they do what they always do.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Seven fds a container: 110 containers are more than the usual soft limit.
     if let Ok((_, hard)) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = nix::sys::resource::setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -37,6 +37,7 @@ const _: () = assert!(BLOCK > record::LONGEST_RECORD);
 #[derive(Debug)]
 struct Current {
     file: File,
+    inode: u64,
     /// What it was called when last looked at.
     name: LogName,
     /// The newest rotated file of its run when it was opened as the live one: its own name will come after that.
@@ -53,10 +54,14 @@ pub(super) struct Reader {
     inode: Option<u64>,
     options: Options,
     current: Option<Current>,
+    /// The file after it, open, so that it stays though the oldest are removed meanwhile.
+    next: Option<Current>,
     /// The directory has changed since it was last listed.
     listing_due: bool,
     /// Something was written since the end was last reached.
     awake: bool,
+    /// Which file was the newest at first, and how long it was: who does not follow stops there, however fast it grows.
+    stop: Option<(u64, u64)>,
     /// For each stream, whether the line that goes on is shown.
     showing: [Option<bool>; 2],
 }
@@ -69,8 +74,10 @@ impl Reader {
             inode: inode(dir),
             options: options.clone(),
             current: None,
+            next: None,
             listing_due: true,
             awake: true,
+            stop: None,
             showing: [None; 2],
         }
     }
@@ -107,34 +114,41 @@ impl Reader {
 
     fn show_block(&mut self, mut current: Current, block: &mut [u8], sink: &mut Sink<'_>) -> Result<Progress> {
         let doing = format!("read the log {}", self.dir.join(current.name.to_string()).display());
+        // Looked for before the read: once there is a next file this one gets no more, so that its end is the end.
+        if self.next.is_none() {
+            self.next = self.find_next(&mut current).doing(|| doing.clone())?;
+        }
         let len = read(&current, block).doing(|| doing.clone())?;
-        let shown = whole_lines(&block[..len]);
+        let most = self.left_of(&current, len);
+        let shown = whole_lines(&block[..most]);
         if shown > 0 {
             current.at += u64::try_from(shown).unwrap_or(0);
             self.current = Some(current);
             return Ok(self.pass_on(&block[..shown], sink));
         }
-        // The end, for now. A next file says that this one gets no more.
-        let next = self.next(&mut current).doing(|| doing.clone())?;
-        let grown = read(&current, block).doing(|| doing.clone())?;
-        let progress = match next {
-            _ if whole_lines(&block[..grown]) > 0 => Progress::More,
-            Some(next) => {
-                self.current = Some(next);
-                return Ok(match self.pass_on(&block[..grown], sink) {
-                    Progress::Stopped => Progress::Stopped,
-                    _ => Progress::More,
-                });
-            }
-            None => self.come_to_rest(&mut current).doing(|| doing)?,
-        };
+        let next = self.next.take().filter(|_| self.stop.is_none_or(|(inode, _)| inode != current.inode));
+        if let Some(next) = next {
+            self.current = Some(next);
+            return Ok(self.pass_on(&block[..most], sink));
+        }
+        let progress = self.come_to_rest(&mut current, len).doing(|| doing)?;
         self.current = Some(current);
         Ok(progress)
     }
 
+    /// How much of a block is to be shown, when not following.
+    fn left_of(&self, current: &Current, len: usize) -> usize {
+        match self.stop {
+            Some((inode, end)) if inode == current.inode => {
+                usize::try_from(end.saturating_sub(current.at)).map_or(len, |left| left.min(len))
+            }
+            _ => len,
+        }
+    }
+
     /// At the end of the newest file.
-    fn come_to_rest(&mut self, current: &mut Current) -> io::Result<Progress> {
-        if current.file.metadata()?.len() < current.at {
+    fn come_to_rest(&mut self, current: &mut Current, len: usize) -> io::Result<Progress> {
+        if len == 0 && current.file.metadata()?.len() < current.at {
             // Somebody emptied it (`> 0.log`). A pump takes back no more than half a record, and that was not shown.
             current.at = 0;
             return Ok(Progress::More);
@@ -201,8 +215,9 @@ impl Reader {
                 Run::Previous => files.iter().map(|(name, _)| name.run).rfind(|run| Some(*run) < last),
             };
             files.retain(|(name, _)| Some(name.run) == run);
-            if files.is_empty() {
-                return Ok(None);
+            let Some((_, newest)) = files.last() else { return Ok(None) };
+            if self.options.watch == Watch::Not {
+                self.stop = fs::symlink_metadata(newest).ok().map(|meta| (meta.ino(), meta.len()));
             }
             if let Some(start) = self.start_in(&files)? {
                 return Ok(Some(start));
@@ -238,7 +253,7 @@ impl Reader {
     }
 
     /// The file after `current`, if there is one yet. Finds out what has become of `current`, too.
-    fn next(&mut self, current: &mut Current) -> io::Result<Option<Current>> {
+    fn find_next(&mut self, current: &mut Current) -> io::Result<Option<Current>> {
         while std::mem::take(&mut self.listing_due) {
             let files = self.list()?;
             if !self.is_still_live(current)? {
@@ -305,7 +320,8 @@ impl Reader {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        if !file.metadata()?.is_file() {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         if name.age == Age::Live {
@@ -315,7 +331,7 @@ impl Reader {
                 return Ok(None);
             }
         }
-        Ok(Some(Current { file, name: name.clone(), before, at: 0 }))
+        Ok(Some(Current { file, inode: meta.ino(), name: name.clone(), before, at: 0 }))
     }
 }
 

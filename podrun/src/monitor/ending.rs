@@ -17,6 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long the pump may wait for children that hold the container's pipes open, once its first process has ended.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
+/// How long it may take in all, should the log's disk be stalled.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long pause's note of an exit may take before the kernel is asked itself.
 const NOTE_GRACE: Duration = Duration::from_millis(500);
 
@@ -98,14 +101,25 @@ impl Monitor {
     /// All that it wrote must be in the log before its end is told.
     pub(super) fn ask_for_the_rest(&mut self, key: u64) {
         let grace_ms = u64::try_from(DRAIN_GRACE.as_millis()).unwrap_or(u64::MAX);
-        self.outlet.tell(&Command::Finish { key, grace_ms }, &[]);
+        self.tell_pump(Command::Finish { key, grace_ms }, &[]);
+        self.alarm(DRAIN_DEADLINE, Alarm::Drained(key));
+    }
+
+    /// Its end is told though its last bytes are still on their way: they are in the fd store, and the log will have them.
+    pub(super) fn drain_overdue(&mut self, key: u64) {
+        let exit = self.run(key).ok().filter(|run| run.drained.is_none()).and_then(|run| run.exit);
+        if let Some(exit) = exit {
+            self.finish(key, &Known::Exit(exit));
+        }
     }
 
     /// The pump has written everything.
     pub(super) fn drained(&mut self, key: u64, lost: u64) {
         let Ok(run) = self.run_mut(key) else { return };
         run.drained = Some(lost);
-        if let Some(exit) = run.exit {
+        let exit = run.exit;
+        self.cancel(&Alarm::Drained(key));
+        if let Some(exit) = exit {
             self.finish(key, &Known::Exit(exit));
         }
     }
@@ -154,7 +168,7 @@ impl Monitor {
             self.unwatch(oom);
         }
         let _ = self.store.remove(&key::container(name));
-        self.outlet.tell(&Command::Forget { key: run.key }, &[]);
+        self.tell_pump(Command::Forget { key: run.key }, &[]);
         self.emptied.push(run.cgroup);
     }
 
@@ -197,7 +211,8 @@ impl Monitor {
     /// reads the log first, then asks for the deletion.
     pub(super) fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
         let Some(container) = self.containers.get_mut(name) else { return };
-        let attended = container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
+        let attended =
+            container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
         if attended && !container.delete_after_stop {
             container.record.policy.remove = Remove::ByHand;
         }
@@ -261,7 +276,8 @@ impl Monitor {
         let record = &mut container.record;
         record.restarts += 1;
         record.log_path.set_file_name(format!("{}.log", record.restarts));
-        self.bear(name, gate)
+        let plan = store::read(&self.dir.plan(name))?;
+        self.bear(name, plan, gate)
     }
 
     /// Nothing of the container stays: record, plan, logs.

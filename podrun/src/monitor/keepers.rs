@@ -13,6 +13,8 @@ use crate::sys::clone::{Clone, clone3, exit};
 use crate::sys::{cred, fd, ns, socket};
 use nix::sys::epoll::EpollFlags;
 use serde_json::json;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -30,18 +32,53 @@ pub(super) struct Pause {
 pub(super) struct Outlet {
     pub(super) process: Option<(ProcessRecord, OwnedFd)>,
     pub(super) control: Option<OwnedFd>,
+    /// What a pump that hangs on its disk had no room for.
+    unsaid: VecDeque<(Command, Vec<OwnedFd>)>,
 }
 
+/// How often a pump that hangs is tried again.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
+
 impl Outlet {
-    /// Nothing to be done about a pump that is gone: its pidfd tells, and the next one is told everything.
-    pub(super) fn tell(&self, command: &Command, fds: &[BorrowedFd<'_>]) {
-        if let Some(control) = &self.control {
-            let _ = pump::send(control.as_fd(), command, fds);
+    /// Never waits. Nothing is to be done about a pump that is gone: its pidfd tells, and the next one is told everything.
+    fn say(&mut self, command: Command, fds: &[BorrowedFd<'_>]) {
+        let Some(control) = &self.control else { return };
+        let full = match self.unsaid.is_empty() {
+            true => {
+                matches!(pump::send(control.as_fd(), &command, fds), Err(err) if err.kind() == ErrorKind::WouldBlock)
+            }
+            false => true,
+        };
+        if full {
+            let copies = fds.iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
+            self.unsaid.push_back((command, copies));
         }
+    }
+
+    /// Whether all is said.
+    fn say_the_rest(&mut self) -> bool {
+        for (command, fds) in std::mem::take(&mut self.unsaid) {
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            self.say(command, &borrowed);
+        }
+        self.unsaid.is_empty()
     }
 }
 
 impl Monitor {
+    pub(super) fn tell_pump(&mut self, command: Command, fds: &[BorrowedFd<'_>]) {
+        self.outlet.say(command, fds);
+        if !self.outlet.unsaid.is_empty() && !self.alarms.iter().any(|(_, alarm)| *alarm == Alarm::TellPump) {
+            self.alarm(TELL_AGAIN, Alarm::TellPump);
+        }
+    }
+
+    pub(super) fn tell_pump_the_rest(&mut self) {
+        if !self.outlet.say_the_rest() {
+            self.alarm(TELL_AGAIN, Alarm::TellPump);
+        }
+    }
+
     pub(super) fn ensure_pump(&mut self) {
         if self.outlet.process.is_some() {
             return;
@@ -69,7 +106,10 @@ impl Monitor {
     pub(super) fn take_pump(&mut self, pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Result<()> {
         self.watch(&pidfd, Token::PumpExit, EpollFlags::EPOLLIN)?;
         self.watch(&control, Token::Pump, EpollFlags::EPOLLIN)?;
-        self.outlet = Outlet { process: Some((ProcessRecord::of(pid), pidfd)), control: Some(control) };
+        // A pump that hangs on a stalled disk delays no birth, stop or kill.
+        crate::sys::pipe::set_nonblocking(control.as_fd()).doing(|| "take the pump".into())?;
+        self.outlet =
+            Outlet { process: Some((ProcessRecord::of(pid), pidfd)), control: Some(control), unsaid: VecDeque::new() };
         Ok(())
     }
 
@@ -94,7 +134,7 @@ impl Monitor {
                 Ok(Answer::Refused { key, .. }) => self.drained(key, 0),
                 Ok(Answer::Reopened { key, errno }) => self.reopened(key, errno),
                 Ok(Answer::Trouble { key, lost_bytes, errno }) => self.log_trouble(key, lost_bytes, errno),
-                Err(err) if err.kind() == std::io::ErrorKind::InvalidData => {}
+                Err(err) if err.kind() == ErrorKind::InvalidData => {}
                 // Nothing more for now, or its pidfd tells the rest.
                 Err(_) => return,
             }
@@ -267,6 +307,10 @@ pub(super) fn forget_the_caller() {
         {
             let _ = cred::setrlimit(resource, soft.min(own), own);
         }
+    }
+    // Some twenty descriptors a container; each plan sets its own container's limit.
+    if let Ok((_, hard)) = cred::getrlimit(0, libc::RLIMIT_NOFILE) {
+        let _ = cred::setrlimit(libc::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::container::init::PodNamespaces;
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::ContainerName;
-use crate::pump::{self, Add, Command, Pipes};
+use crate::pump::{Add, Command, Pipes};
 use crate::record::Stamp;
 use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
@@ -73,8 +73,7 @@ pub(super) struct Kept {
 
 impl Monitor {
     /// The birth of a container, as its plan says. What fails before the clone leaves nothing.
-    pub(super) fn bear(&mut self, name: &ContainerName, gate: Gate) -> Result<()> {
-        let plan: Plan = store::read(&self.dir.plan(name))?;
+    pub(super) fn bear(&mut self, name: &ContainerName, plan: Plan, gate: Gate) -> Result<()> {
         if self.namespaces.init_died {
             return Err(Error::new(Kind::NotNow, "start the container", "the PID 1 of the pod has ended")
                 .hint("delete the pod and create it again"));
@@ -90,7 +89,13 @@ impl Monitor {
         self.adopt(name, run)
     }
 
-    fn clone_into(&mut self, name: &ContainerName, plan: &Plan, cgroup: Cgroup, gate: Gate) -> Result<Run, (Cgroup, Error)> {
+    fn clone_into(
+        &mut self,
+        name: &ContainerName,
+        plan: &Plan,
+        cgroup: Cgroup,
+        gate: Gate,
+    ) -> Result<Run, (Cgroup, Error)> {
         match self.try_clone(name, plan, &cgroup) {
             Ok((born, stdin, pipes, oom)) => Ok(Run {
                 key: self.id(),
@@ -144,10 +149,11 @@ impl Monitor {
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
         };
-        let numbering = self.namespaces.init.as_ref().map(|(_, namespace)| Numbering {
-            target: namespace.as_fd(),
-            own: self.namespaces.own_pid.as_fd(),
-        });
+        let numbering = self
+            .namespaces
+            .init
+            .as_ref()
+            .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
         let pod = PodNamespaces {
             net: self.namespaces.net.as_fd(),
             uts: self.namespaces.uts.as_fd(),
@@ -244,9 +250,9 @@ impl Monitor {
             max_files: record.policy.log_max_files,
             tty: run.terminal,
         };
-        // A disk that is full now may not be later: the pump tries again, the container runs.
-        let _ = pump::make_log(&record.log_path);
-        self.outlet.tell(&Command::Add(add), &pipes.fds());
+        let copies: Vec<OwnedFd> = pipes.fds().iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
+        let fds: Vec<BorrowedFd<'_>> = copies.iter().map(AsFd::as_fd).collect();
+        self.tell_pump(Command::Add(add), &fds);
         Ok(())
     }
 
@@ -383,12 +389,16 @@ impl Monitor {
 
     pub(super) fn run(&self, key: u64) -> Result<&Run> {
         let runs = self.containers.values().filter_map(|container| container.run.as_ref());
-        runs.into_iter().find(|run| run.key == key).ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
+        runs.into_iter()
+            .find(|run| run.key == key)
+            .ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
     }
 
     pub(super) fn run_mut(&mut self, key: u64) -> Result<&mut Run> {
         let runs = self.containers.values_mut().filter_map(|container| container.run.as_mut());
-        runs.into_iter().find(|run| run.key == key).ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
+        runs.into_iter()
+            .find(|run| run.key == key)
+            .ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
     }
 
     pub(super) fn save(&self, name: &ContainerName) -> Result<()> {

@@ -15,9 +15,9 @@
 use crate::container::plan::Process;
 use crate::error::{Error, Kind};
 use crate::id::ContainerName;
+use crate::spec::Policy;
 use crate::store::{Ended, Reason};
 use crate::sys::socket;
-use crate::spec::Policy;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -53,26 +53,64 @@ pub enum Until {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    Create { container: Box<NewContainer>, until: Until },
-    Start { name: ContainerName, until: Until },
+    Create {
+        container: Box<NewContainer>,
+        until: Until,
+    },
+    Start {
+        name: ContainerName,
+        until: Until,
+    },
     /// Empty: all of them.
-    Stop { names: Vec<ContainerName>, grace_ms: u64, signal: Option<i32> },
-    Kill { names: Vec<ContainerName>, signal: i32 },
-    Restart { names: Vec<ContainerName>, grace_ms: u64 },
-    Pause { names: Vec<ContainerName> },
-    Resume { names: Vec<ContainerName> },
+    Stop {
+        names: Vec<ContainerName>,
+        grace_ms: u64,
+        signal: Option<i32>,
+    },
+    Kill {
+        names: Vec<ContainerName>,
+        signal: i32,
+    },
+    Restart {
+        names: Vec<ContainerName>,
+        grace_ms: u64,
+    },
+    Pause {
+        names: Vec<ContainerName>,
+    },
+    Resume {
+        names: Vec<ContainerName>,
+    },
     /// `id` is the client's own, so that it may ask again. With stdin, stdout, stderr, unless there is a terminal.
-    Exec { id: String, container: ContainerName, process: Box<Process> },
+    Exec {
+        id: String,
+        container: ContainerName,
+        process: Box<Process>,
+    },
     /// The end of an exec whose monitor died meanwhile.
-    WaitExec { id: String },
+    WaitExec {
+        id: String,
+    },
     /// The end of the run that goes on now, or of the last one.
-    Wait { name: ContainerName },
+    Wait {
+        name: ContainerName,
+    },
     /// The container's stdin: a pipe's write end, or the pty's master.
-    Attach { name: ContainerName },
+    Attach {
+        name: ContainerName,
+    },
     /// The client's stdin has ended: close the container's (docker's StdinOnce).
-    CloseStdin { name: ContainerName },
-    ReopenLogs { name: ContainerName },
-    Delete { name: ContainerName, force: bool, grace_ms: u64 },
+    CloseStdin {
+        name: ContainerName,
+    },
+    ReopenLogs {
+        name: ContainerName,
+    },
+    Delete {
+        name: ContainerName,
+        force: bool,
+        grace_ms: u64,
+    },
     /// The pod is over: the containers are dead, leave and let pause leave. The last reply comes before.
     Leave,
     /// With the new program.
@@ -84,13 +122,22 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Done,
-    Created { pid: i32 },
-    Started { pid: i32 },
+    Created {
+        pid: i32,
+    },
+    Started {
+        pid: i32,
+    },
     /// With the pty's master.
     Terminal,
     /// With the descriptor, if stdin is open.
-    Stdin { terminal: bool },
-    Exited { ended: Ended, log: Option<PathBuf> },
+    Stdin {
+        terminal: bool,
+    },
+    Exited {
+        ended: Ended,
+        log: Option<PathBuf>,
+    },
     Failed(Failure),
 }
 

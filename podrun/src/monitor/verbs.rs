@@ -5,6 +5,7 @@
 use super::run::Gate;
 use super::socket::{NewContainer, Reply, Request, Until};
 use super::{Alarm, Container, Count, Monitor, Waiter, key};
+use crate::container::plan::Plan;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::pause::SUCCESSOR;
@@ -31,9 +32,9 @@ impl Monitor {
         match request {
             Request::Create { container, until } => self.create(client, *container, until),
             Request::Start { name, until } => self.start(client, &name, until),
-            Request::Stop { names, grace_ms, signal } => self.each(client, names, |monitor, name| {
-                monitor.stop(name, Duration::from_millis(grace_ms), signal)
-            }),
+            Request::Stop { names, grace_ms, signal } => {
+                self.each(client, names, |monitor, name| monitor.stop(name, Duration::from_millis(grace_ms), signal))
+            }
             Request::Kill { names, signal } => self.kill(client, names, signal),
             Request::Restart { names, grace_ms } => self.restart(client, names, Duration::from_millis(grace_ms)),
             Request::Pause { names } => self.at_once(client, names, Self::freeze),
@@ -72,6 +73,7 @@ impl Monitor {
                 .hint(format!("`podrun delete container {}/{name}` removes it", self.facts.name)));
         }
         let doing = || format!("create {name}");
+        let plan: Plan = serde_json::from_str(new.plan.get()).map_err(std::io::Error::from).doing(doing)?;
         store::make_private_dir(&self.dir.containers(), 0o700)?;
         store::replace(&self.dir.plan(&name), new.plan.get().as_bytes()).doing(doing)?;
         let backoff = new.policy.restart_backoff;
@@ -95,11 +97,16 @@ impl Monitor {
             backoff,
             warnings: new.warnings,
         };
-        let container =
-            Container { record, run: None, waiters: vec![waiter(client, until)], restart_after_stop: false, delete_after_stop: false };
+        let container = Container {
+            record,
+            run: None,
+            waiters: vec![waiter(client, until)],
+            restart_after_stop: false,
+            delete_after_stop: false,
+        };
         self.containers.insert(name.clone(), container);
         let gate = if until == Until::Created { Gate::Closed } else { Gate::OpensSoon };
-        if let Err(err) = self.bear(&name, gate) {
+        if let Err(err) = self.bear(&name, plan, gate) {
             if let Some(container) = self.containers.get_mut(&name) {
                 container.waiters.clear();
             }
@@ -341,7 +348,7 @@ impl Monitor {
             Some(run) => {
                 let key = run.key;
                 container.waiters.push(waiter(client, Until::Created));
-                self.outlet.tell(&Command::Reopen { key }, &[]);
+                self.tell_pump(Command::Reopen { key }, &[]);
                 Ok(())
             }
             None => self.done(client),

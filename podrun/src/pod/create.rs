@@ -88,7 +88,10 @@ pub fn probe() -> Result<Host> {
             .hint("rootless podrun can show versions, help and images so far; run it with sudo"));
     }
     let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
-    Ok(Host { cgroups: Layout::detect()?, capabilities, oom_score_adj: score.unwrap_or(0) })
+    let (soft, hard) = cred::getrlimit(1, libc::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    let (_, own) = cred::getrlimit(0, libc::RLIMIT_NOFILE).unwrap_or((soft, hard));
+    let open_files = (soft.min(own), hard.min(own));
+    Ok(Host { cgroups: Layout::detect()?, open_files, capabilities, oom_score_adj: score.unwrap_or(0) })
 }
 
 /// Takes the name. One that belongs to a pod whose making was cut short is taken over.
@@ -194,7 +197,9 @@ fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
     let own_net = matches!(spec.network, Network::Bridge | Network::None);
     let mut planned = Vec::new();
     if own_net {
-        for (key, value) in [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")] {
+        for (key, value) in
+            [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")]
+        {
             if !spec.sysctl.iter().any(|(asked, _)| asked == key) {
                 planned.push(planning::sysctl("the sysctl", key, value)?);
             }
@@ -204,8 +209,12 @@ fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
         let (file, value) = planning::sysctl("the sysctl", key, value)?;
         let of_net = file.lossy().starts_with("/proc/sys/net/");
         if (of_net && !own_net) || (!of_net && spec.ipc == Owner::Host) {
-            return Err(Error::new(Kind::Invalid, format!("set the sysctl {key}"), "the pod has no namespace of its own for it")
-                .hint("it would change the host's, or another pod's"));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("set the sysctl {key}"),
+                "the pod has no namespace of its own for it",
+            )
+            .hint("it would change the host's, or another pod's"));
         }
         planned.push((file, value));
     }
@@ -233,7 +242,8 @@ fn start_pause(
     let program = sandbox::pause_program(roots)?;
     let own = sandbox::own_program()?;
     let (a, b) = keep::pair().doing(doing)?;
-    let (status, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
+    let (status, status_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
     let door = client::door(&dir.0).doing(|| format!("make {}", dir.socket().display()))?;
     let joined_net = neighbour.map(network_namespace).transpose()?;
     let tasks = home.tasks()?;
@@ -321,11 +331,12 @@ fn write_files(dir: &PodDir, spec: &PodSpec, attachment: Option<&Attachment>) ->
     let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback)?;
     let write = |name: &str, text: String| {
         let path = dir.0.join(name);
-        std::fs::write(&path, text).and_then(|()| {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
-        })
-        .doing(|| format!("write {}", path.display()))
+        std::fs::write(&path, text)
+            .and_then(|()| {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            })
+            .doing(|| format!("write {}", path.display()))
     };
     write("hosts", files::hosts(&addresses, &spec.hostname, &extra?)?)?;
     write("hostname", files::hostname(&spec.hostname)?)?;

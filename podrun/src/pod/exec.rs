@@ -54,6 +54,8 @@ pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
     let client = Client::connect(pod)?;
     client.ask(&request, &fds)?;
     drop(fds);
+    // Ours now are only the far ends: a writer kept open here would hide the end of the output.
+    wires.theirs.clear();
     let mut session = Session { pod, id, client, raw: None, master: None, resized: None, again: None };
     session.run(&mut wires, wish)
 }
@@ -202,7 +204,8 @@ impl Session<'_> {
             let mut mask = SigSet::empty();
             mask.add(Signal::SIGWINCH);
             mask.thread_block().doing(doing)?;
-            self.resized = Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
+            self.resized =
+                Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(doing);
         if wish.stdin == Stdin::Passed {

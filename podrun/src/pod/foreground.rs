@@ -42,6 +42,10 @@ pub enum Outcome {
     Detached,
 }
 
+/// A program that ends sooner is not followed, its log is only read: the kernel takes some 10 ms to let go of an inotify(7)
+/// descriptor (it waits for SRCU), which would be most of a short run.
+const SHORT_RUN: Duration = Duration::from_millis(20);
+
 /// Signals that are meant for the workload (docker's --sig-proxy).
 const PROXIED: [Signal; 6] =
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
@@ -81,6 +85,8 @@ pub struct Foreground<'a> {
     again: Request,
     lost_since: Option<Instant>,
     logs: Option<Logs>,
+    /// When it is to be followed, if it still runs then.
+    follow_at: Option<Instant>,
     log_dir: std::path::PathBuf,
     since: Option<Stamp>,
     stdin: Option<Relay>,
@@ -92,7 +98,14 @@ pub struct Foreground<'a> {
 
 impl<'a> Foreground<'a> {
     /// `first` makes, starts or only waits for the container; what it writes from `since` on is shown.
-    pub fn new(pod: &'a Pod, name: &ContainerName, log_dir: &Path, first: Request, input: Input, since: Option<Stamp>) -> Result<Self> {
+    pub fn new(
+        pod: &'a Pod,
+        name: &ContainerName,
+        log_dir: &Path,
+        first: Request,
+        input: Input,
+        since: Option<Stamp>,
+    ) -> Result<Self> {
         let doing = || "catch signals".to_owned();
         let mut mask: SigSet = PROXIED.into_iter().collect();
         mask.add(Signal::SIGWINCH);
@@ -108,6 +121,7 @@ impl<'a> Foreground<'a> {
             again: first,
             lost_since: None,
             logs: None,
+            follow_at: None,
             log_dir: log_dir.to_owned(),
             since,
             stdin: None,
@@ -122,11 +136,14 @@ impl<'a> Foreground<'a> {
         let mut screen = Screen { out, err, broken: false };
         loop {
             if let Some(ended) = self.hear()? {
-                self.open_logs();
+                self.open_logs(Watch::Not);
                 if let Some(logs) = &mut self.logs {
                     logs::show_all(logs, &mut |piece| screen.show(piece))?;
                 }
                 return Ok(Outcome::Ended(ended));
+            }
+            if self.follow_at.is_some_and(|at| at <= Instant::now()) {
+                self.open_logs(Watch::Follow);
             }
             let more = match &mut self.logs {
                 Some(logs) if !screen.broken => logs.show(&mut |piece| screen.show(piece))? == Progress::More,
@@ -149,7 +166,14 @@ impl<'a> Foreground<'a> {
         ];
         fds.extend(self.logs.as_ref().and_then(Logs::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         fds.extend(self.stdin.as_ref().and_then(Relay::interest));
-        let timeout = if more { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let timeout = match self.follow_at {
+            _ if more => PollTimeout::ZERO,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
+            }
+            None => PollTimeout::NONE,
+        };
         match nix::poll::poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(err) => Err(err).doing(|| "wait for the container".into()),
@@ -175,16 +199,22 @@ impl<'a> Foreground<'a> {
 
     /// The program runs: show its log, and connect the user's input.
     fn started(&mut self) -> Result<()> {
-        self.open_logs();
-        if self.input == Input::Stdin && self.stdin.is_none() {
+        if self.input == Input::None && self.logs.is_none() {
+            self.follow_at = Some(Instant::now() + SHORT_RUN);
+            return Ok(());
+        }
+        // Somebody sits before it.
+        self.open_logs(Watch::Follow);
+        if self.stdin.is_none() {
             self.connect_stdin()?;
         }
         Ok(())
     }
 
-    fn open_logs(&mut self) {
+    fn open_logs(&mut self, watch: Watch) {
+        self.follow_at = None;
         if self.logs.is_none() {
-            let options = Options { since: self.since, watch: Watch::Follow, ..Options::default() };
+            let options = Options { since: self.since, watch, ..Options::default() };
             // No directory: no log could be made, and there is nothing to show.
             self.logs = Logs::of_container(self.name.as_str(), &self.log_dir, options).ok();
         }

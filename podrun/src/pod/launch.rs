@@ -10,6 +10,7 @@ use crate::container::planning::{self, Facts};
 use crate::error::{Doing, Result};
 use crate::monitor::socket::{NewContainer, Request, Until};
 use crate::oci;
+use crate::pump;
 use crate::rootfs::PointKind;
 use crate::spec::ContainerSpec;
 use crate::sys::fd;
@@ -47,7 +48,8 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
 
 fn read_users(rootfs: &Path) -> Result<Files> {
     let path = std::ffi::CString::new(rootfs.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    let root = fd::open(&path, libc::O_PATH | libc::O_DIRECTORY).doing(|| format!("open the rootfs {}", rootfs.display()))?;
+    let root =
+        fd::open(&path, libc::O_PATH | libc::O_DIRECTORY).doing(|| format!("open the rootfs {}", rootfs.display()))?;
     Ok(Files::read(root.as_fd()))
 }
 
@@ -62,6 +64,9 @@ pub fn request(pod: &Pod, spec: &ContainerSpec, planned: &Planned, until: Until)
     let plan = serde_json::to_string(&planned.plan).map_err(std::io::Error::from).doing(doing)?;
     let process = &planned.plan.process;
     let record = &pod.record;
+    let log_dir = pod.roots.container_logs(&record.namespace, &record.name, &record.id, &spec.name);
+    // Here and not in the monitor, which waits for no disk. One that is full now may not be later: the pump tries again.
+    let _ = pump::make_log(&log_dir.join("0.log"));
     let container = NewContainer {
         name: spec.name.clone(),
         id: client::fresh_id()?,
@@ -70,7 +75,7 @@ pub fn request(pod: &Pod, spec: &ContainerSpec, planned: &Planned, until: Until)
         terminal: process.stdio != Stdio::Pipes,
         policy: spec.policy.clone(),
         cgroup: planned.plan.cgroup.place.to_string(),
-        log_dir: pod.roots.container_logs(&record.namespace, &record.name, &record.id, &spec.name),
+        log_dir,
         warnings: planned.warnings.clone(),
         plan: RawValue::from_string(plan).map_err(std::io::Error::from).doing(doing)?,
     };

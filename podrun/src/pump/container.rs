@@ -92,6 +92,10 @@ impl Container {
         if let Err(err) = this.log.place() {
             this.fail(&err, tools);
         }
+        if this.ledger.state.lost != [0; 2] {
+            // What is missing is said first, at the next tick.
+            this.trouble = this.trouble.or(Some(tools.now));
+        }
         for stream in Stream::BOTH {
             this.write_out(stream, this.rest(stream), tools)?;
         }
@@ -118,7 +122,10 @@ impl Container {
     pub(super) fn turn(&mut self, stream: Stream, tools: &mut Tools<'_>) -> io::Result<()> {
         let (now, finishing, failing) = (tools.now, self.finish.is_some(), self.trouble.is_some());
         let held = self.held(stream)?;
-        match held.take_in()? {
+        let before = held.held;
+        let intake = held.take_in()?;
+        tools.desk.moved += held.held - before;
+        match intake {
             Intake::Nothing => return Ok(()),
             Intake::Took if failing => return Ok(()),
             Intake::Took => {}
@@ -349,6 +356,14 @@ impl Container {
         self.settle(held, tools)
     }
 
+    /// The container is about to be forgotten: one last try to say what its log lacks.
+    pub(super) fn part(&mut self, tools: &mut Tools<'_>) -> io::Result<()> {
+        match self.trouble {
+            Some(_) => self.retry(tools),
+            None => Ok(()),
+        }
+    }
+
     /// Tries to write again: first a line that says what is missing, then what was kept.
     fn retry(&mut self, tools: &mut Tools<'_>) -> io::Result<()> {
         self.trouble = None;
@@ -493,3 +508,6 @@ impl Container {
         self.streams.iter().flatten().all(|held| held.flow != Flow::Open)
     }
 }
+
+#[cfg(test)]
+mod tests;

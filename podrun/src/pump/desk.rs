@@ -31,6 +31,8 @@ pub(super) struct Desk {
     input: Pages,
     pub(super) output: Pages,
     pub(super) used: bool,
+    /// Bytes that came from containers in this round.
+    pub(super) moved: usize,
 }
 
 impl Desk {
@@ -40,7 +42,7 @@ impl Desk {
         let _ = pipe::set_size(into.as_fd(), crate::pump::pipes::HOLDING);
         let void = File::options().write(true).open("/dev/null")?.into();
         let (input, output) = (Pages::new(INPUT)?, Pages::new(OUTPUT)?);
-        Ok(Self { scratch_out: out.into(), scratch_into: into, void, input, output, used: false })
+        Ok(Self { scratch_out: out.into(), scratch_into: into, void, input, output, used: false, moved: 0 })
     }
 
     /// Brings the first bytes of a holding pipe into the input buffer, `most` at the most; they stay in the pipe.

@@ -77,9 +77,8 @@ impl Abi {
         }
     }
 
-    pub(super) fn number(self, name: &str) -> Option<u32> {
-        let row = CALLS.binary_search_by_key(&name, |(name, _)| name).ok()?;
-        let number = CALLS[row].1[self as usize];
+    pub(super) fn number(self, call: &Row) -> Option<u32> {
+        let number = call.1[self as usize];
         (number != NONE).then_some(number)
     }
 
@@ -94,17 +93,21 @@ impl Abi {
 
     /// x86 has calls that are many calls, told apart by their first argument: socketcall(2), ipc(2). A rule for one of
     /// the many is a rule for both. Answers with the number of the whole and the first argument.
-    pub(super) fn multiplexed(self, name: &str) -> Option<(u32, u64)> {
-        let part = |names: &[(u64, &str)]| names.iter().find(|(_, other)| *other == name).map(|(call, _)| *call);
+    pub(super) fn multiplexed(self, call: &Row) -> Option<(u32, u64)> {
+        let part = |names: &[(u64, &str)]| names.iter().find(|(_, name)| *name == call.0).map(|(part, _)| *part);
         match self {
-            Self::X86 => part(SOCKETCALL).map(|call| (102, call)).or_else(|| part(IPC).map(|call| (117, call))),
+            Self::X86 => part(SOCKETCALL).map(|part| (102, part)).or_else(|| part(IPC).map(|part| (117, part))),
             _ => None,
         }
     }
 }
 
-pub(super) fn is_known(name: &str) -> bool {
-    CALLS.binary_search_by_key(&name, |(name, _)| name).is_ok()
+/// A call: its name, and its number on each ABI.
+pub(super) type Row = (&'static str, [u32; 5]);
+
+/// None where no ABI has a call of this name.
+pub(super) fn call(name: &str) -> Option<&'static Row> {
+    CALLS.binary_search_by_key(&name, |(name, _)| name).ok().map(|row| &CALLS[row])
 }
 
 /// SYS_ of linux/net.h.

@@ -15,6 +15,8 @@ use super::reference::Dice;
 use super::reference::ENOSYS;
 use super::reference::HOSTS;
 use super::reference::Mix;
+use super::reference::multiplexed;
+use super::reference::number;
 use super::tables::CALLS;
 use crate::sys::seccomp::Instruction;
 use oci_spec::runtime::Arch;
@@ -111,7 +113,7 @@ fn the_tables_are_libseccomps() {
         for (name, theirs) in known {
             // Below zero are libseccomp's own numbers: for what an ABI lacks, and for the parts of socketcall and ipc.
             // The kernel's header has both names for arm's 341, libseccomp one.
-            let ours = abi.number(name).filter(|_| abi.multiplexed(name).is_none());
+            let ours = number(abi, name).filter(|_| multiplexed(abi, name).is_none());
             let ours = ours.filter(|_| (arch, name) != (Arch::ScmpArchArm, "sync_file_range2"));
             assert_eq!(ours, u32::try_from(theirs).ok(), "{name} on {arch}");
         }
@@ -147,7 +149,7 @@ fn a_program_answers_as_libseccomps_does() {
         let mut dice = Dice::new(seed + 1_000_000);
         let host = dice.one_of(HOSTS);
         // A name that an ABI lacks can cost libseccomp 2.5 the loading of the number, too.
-        let everywhere = |name: &str| spoken_by(host).unwrap().iter().all(|abi| abi.number(name).is_some());
+        let everywhere = |name: &str| spoken_by(host).unwrap().iter().all(|abi| number(*abi, name).is_some());
         let names = known.iter().filter(|(name, number)| number.is_some() && everywhere(name));
         let names: Vec<&str> = names.map(|(name, _)| *name).collect();
         let profile = reference::profile(&mut dice, Mix::OneAction, &names);
@@ -259,7 +261,7 @@ fn probes(name: &'static str) -> impl Iterator<Item = (&'static str, Call)> {
     let many = TOLD_APART.contains(&name);
     let (few, bits) = if many { (0..64, 0..64) } else { (0..2, 0..0) };
     let firsts: Vec<u64> = few.chain(bits.map(|bit| 1 << bit)).chain([0x2_0008, 0xffff_ffff, u64::MAX]).collect();
-    let numbers = [Abi::X86_64, Abi::X86, Abi::X32].map(|abi| (abi.audit(), abi.number(name)));
+    let numbers = [Abi::X86_64, Abi::X86, Abi::X32].map(|abi| (abi.audit(), number(abi, name)));
     let calls = numbers.into_iter().filter_map(|(arch, number)| Some((arch, number?)));
     calls.flat_map(move |(arch, number)| {
         let with = move |first| (name, Call { arch, number, args: [first, 0, 0, 0, 0, 0] });
@@ -278,7 +280,7 @@ fn the_default_profile_costs_less_than_libseccomps() {
     // runc's stub for newer calls runs first: two loads, and three comparisons on x86_64.
     const STUB: usize = 5;
     let (mut steps, mut worst, mut calls) = ([0, 0], [0, 0], 0);
-    for number in CALLS.iter().filter_map(|(name, _)| Abi::X86_64.number(name)) {
+    for number in CALLS.iter().filter_map(|(name, _)| number(Abi::X86_64, name)) {
         let call = Call { arch: 0xc000_003e, number, args: [0; 6] };
         let each = [run(&ours, &call).1, run(&theirs, &call).1 + STUB];
         calls += 1;
@@ -296,5 +298,5 @@ fn the_default_profile_costs_less_than_libseccomps() {
         steps[1] / calls,
         worst[1],
     ));
-    assert!(steps[0] < steps[1] && worst[0] < worst[1] && ours.len() < theirs.len());
+    assert!(2 * steps[0] <= steps[1] && 2 * worst[0] <= worst[1] && 3 * ours.len() <= theirs.len());
 }

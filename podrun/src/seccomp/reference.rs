@@ -4,6 +4,7 @@
 
 use super::abi::Abi;
 use super::abi::X32_BIT;
+use super::abi::call;
 use super::abi::spoken_by;
 use super::compile;
 use super::machine::Call;
@@ -41,6 +42,14 @@ fn abi_of(profile: &LinuxSeccomp, host: Arch, call: &Call) -> Result<Abi, u32> {
     }
 }
 
+pub(super) fn number(abi: Abi, name: &str) -> Option<u32> {
+    call(name).and_then(|call| abi.number(call))
+}
+
+pub(super) fn multiplexed(abi: Abi, name: &str) -> Option<(u32, u64)> {
+    call(name).and_then(|call| abi.multiplexed(call))
+}
+
 pub(super) fn answer_of(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
     action.as_u32(errno)
 }
@@ -50,7 +59,7 @@ pub(super) fn is_newer(profile: &LinuxSeccomp, host: Arch, call: &Call) -> bool 
     let Ok(abi) = abi_of(profile, host, call) else { return false };
     let own = |number: u32| abi == Abi::Arm && number >= 0xf_0000;
     let entries = profile.syscalls().iter().flatten();
-    let named = entries.flat_map(|entry| entry.names()).filter_map(|name| abi.number(name));
+    let named = entries.flat_map(|entry| entry.names()).filter_map(|name| number(abi, name));
     let newest = named.filter(|number| own(*number) == own(call.number)).max();
     let lenient = matches!(profile.default_action(), ScmpActAllow | ScmpActLog | ScmpActTrace);
     !lenient && newest.is_some_and(|newest| newest < call.number)
@@ -72,13 +81,14 @@ pub(super) fn answer(profile: &LinuxSeccomp, host: Arch, call: &Call) -> u32 {
         let args = entry.args().clone().unwrap_or_default();
         for name in entry.names().iter().filter(|_| answer != default) {
             for alternative in alternatives(&args) {
-                let whole = abi.multiplexed(name).filter(|(whole, _)| *whole == call.number);
+                let whole = multiplexed(abi, name).filter(|(whole, _)| *whole == call.number);
                 if let Some((_, part)) = whole {
                     let rest: Vec<_> = alternative.iter().filter(|arg| arg.index() != 0).copied().collect();
                     if call.args[0] & abi.widest() == part && rest.iter().all(|arg| holds(arg, call, abi)) {
                         matching.push((false, answer));
                     }
-                } else if abi.number(name) == Some(call.number) && alternative.iter().all(|arg| holds(arg, call, abi)) {
+                } else if number(abi, name) == Some(call.number) && alternative.iter().all(|arg| holds(arg, call, abi))
+                {
                     matching.push((alternative.iter().all(|arg| always(arg, abi)), answer));
                 }
             }
@@ -204,7 +214,7 @@ fn entry(dice: &mut Dice, few: &[&str], mix: Mix, action: (LinuxSeccompAction, O
     let names: Vec<String> = (0..names).map(|_| dice.one_of(few).to_owned()).collect();
     let args: Vec<LinuxSeccompArg> = (0..dice.below(4)).map(|_| arg(dice)).collect();
     // Rules for parts of socketcall and ipc have a condition there.
-    let free = args.is_empty() && names.iter().all(|name| Abi::X86.multiplexed(name).is_none());
+    let free = args.is_empty() && names.iter().all(|name| multiplexed(Abi::X86, name).is_none());
     let (action, errno) = if mix == Mix::Any || free { dice.one_of(ACTIONS) } else { action };
     let mut entry = LinuxSyscallBuilder::default().names(names).action(action).args(args);
     if let Some(errno) = errno {
@@ -219,7 +229,7 @@ pub(super) fn calls(dice: &mut Dice, profile: &LinuxSeccomp) -> Vec<Call> {
     let mut numbers = vec![0, 1, 102, 117, 0x3fff_ffff, 0x4000_0000, 0x4000_0001, 0xf_0005, u32::MAX - 1, u32::MAX];
     for name in entries.iter().flat_map(|entry| entry.names()) {
         for arch in ARCHES {
-            let number = Abi::of(*arch).unwrap().number(name);
+            let number = number(Abi::of(*arch).unwrap(), name);
             numbers.extend(number.into_iter().flat_map(|number| [number.saturating_sub(1), number, number + 1]));
         }
     }

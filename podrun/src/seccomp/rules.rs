@@ -4,6 +4,7 @@
 
 use super::abi;
 use super::abi::Abi;
+use super::abi::Row;
 use crate::error::Error;
 use crate::error::Kind;
 use crate::error::Result;
@@ -19,23 +20,23 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
-pub(super) struct Profile {
+pub(super) struct Profile<'a> {
     /// SECCOMP_RET_ with its data.
     pub(super) default: u32,
     pub(super) abis: Vec<Abi>,
     pub(super) flags: u32,
     pub(super) notify: bool,
     pub(super) warnings: Vec<String>,
-    rules: Vec<Rule>,
-    /// Every name of the profile, with or without effect: what its author knew.
-    known: BTreeSet<String>,
+    rules: Vec<Rule<'a>>,
+    /// Every call that the profile names, with or without effect: what its author knew.
+    known: Vec<&'static Row>,
 }
 
 #[derive(Debug)]
-struct Rule {
-    name: String,
+struct Rule<'a> {
+    call: &'static Row,
     action: u32,
-    when: Vec<LinuxSeccompArg>,
+    when: &'a [LinuxSeccompArg],
 }
 
 /// What one argument must be.
@@ -77,7 +78,7 @@ fn wrong(path: &str, cause: impl std::fmt::Display) -> Error {
     Error::new(Kind::Invalid, format!("read {AT}.{path}"), cause)
 }
 
-pub(super) fn read(profile: &LinuxSeccomp, host: Arch) -> Result<Profile> {
+pub(super) fn read(profile: &LinuxSeccomp, host: Arch) -> Result<Profile<'_>> {
     let entries = profile.syscalls().as_deref().unwrap_or_default();
     let default = action("defaultErrnoRet", profile.default_action(), profile.default_errno_ret())?;
     if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
@@ -91,14 +92,24 @@ pub(super) fn read(profile: &LinuxSeccomp, host: Arch) -> Result<Profile> {
         return Err(wrong("listenerPath", "missing, and a rule has SCMP_ACT_NOTIFY"));
     }
     let flags = flags(profile.flags().as_deref(), notify, &mut warnings);
-    let mut rules = Vec::new();
+    let (mut rules, mut known, mut unknown) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, entry) in entries.iter().enumerate() {
-        rules.extend(rules_of(&format!("syscalls[{index}]"), entry, default)?);
+        let terms = terms(&format!("syscalls[{index}]"), entry)?;
+        for name in entry.names() {
+            let Some(call) = abi::call(name) else {
+                unknown.insert(name.as_str());
+                continue;
+            };
+            known.push(call);
+            // A rule that repeats the default changes nothing, so it does not outrank others either.
+            if terms.action != default {
+                rules.extend(terms.alternatives.iter().map(|when| Rule { call, action: terms.action, when }));
+            }
+        }
     }
-    let known: BTreeSet<String> = entries.iter().flat_map(|entry| entry.names()).cloned().collect();
-    let unknown: Vec<&str> = known.iter().map(String::as_str).filter(|name| !abi::is_known(name)).collect();
     if !unknown.is_empty() {
-        warnings.push(format!("{AT}.syscalls: unknown here, so without effect: {}", unknown.join(", ")));
+        let names = unknown.into_iter().collect::<Vec<_>>().join(", ");
+        warnings.push(format!("{AT}.syscalls: unknown here, so without effect: {names}"));
     }
     Ok(Profile { default, abis, flags, notify, warnings, rules, known })
 }
@@ -163,25 +174,23 @@ fn action(path: &str, action: LinuxSeccompAction, errno: Option<u32>) -> Result<
     })
 }
 
-/// A rule per name; more where an argument has several conditions, which then are alternatives (runc, since 2016).
-fn rules_of(path: &str, entry: &LinuxSyscall, default: u32) -> Result<Vec<Rule>> {
+/// What an entry says of each of its names.
+struct Terms<'a> {
+    action: u32,
+    /// More than one where an argument has several conditions, which then are alternatives (runc, since 2016).
+    alternatives: Vec<&'a [LinuxSeccompArg]>,
+}
+
+fn terms<'a>(path: &str, entry: &'a LinuxSyscall) -> Result<Terms<'a>> {
     let action = action(&format!("{path}.errnoRet"), entry.action(), entry.errno_ret())?;
     check_names(path, entry)?;
     let when = entry.args().as_deref().unwrap_or_default();
     if let Some(bad) = when.iter().position(|arg| index(arg).is_none()) {
         return Err(wrong(&format!("{path}.args[{bad}].index"), format!("{} is not 0 to 5", when[bad].index())));
     }
-    // Such a rule changes nothing, so it does not outrank others either.
-    if action == default {
-        return Ok(Vec::new());
-    }
     let arguments: BTreeSet<usize> = when.iter().map(LinuxSeccompArg::index).collect();
-    let alternatives: Vec<&[LinuxSeccompArg]> = match arguments.len() < when.len() {
-        true => when.chunks(1).collect(),
-        false => vec![when],
-    };
-    let rule = |name: &String, when: &[LinuxSeccompArg]| Rule { name: name.clone(), action, when: when.to_vec() };
-    Ok(entry.names().iter().flat_map(|name| alternatives.iter().map(move |when| rule(name, when))).collect())
+    let alternatives = if arguments.len() < when.len() { when.chunks(1).collect() } else { vec![when] };
+    Ok(Terms { action, alternatives })
 }
 
 fn check_names(path: &str, entry: &LinuxSyscall) -> Result<()> {
@@ -189,19 +198,19 @@ fn check_names(path: &str, entry: &LinuxSyscall) -> Result<()> {
         return Err(wrong(&format!("{path}.names"), "empty"));
     }
     for (index, name) in entry.names().iter().enumerate() {
-        let path = format!("{path}.names[{index}]");
+        let wrong = |cause| Err(wrong(&format!("{path}.names[{index}]"), cause));
         if name.is_empty() {
-            return Err(wrong(&path, "empty"));
+            return wrong("empty");
         }
         // init reports a failed execve with write(2), and would wait for the supervisor instead.
         if name == "write" && entry.action() == LinuxSeccompAction::ScmpActNotify {
-            return Err(wrong(&path, "SCMP_ACT_NOTIFY cannot be used for write"));
+            return wrong("SCMP_ACT_NOTIFY cannot be used for write");
         }
     }
     Ok(())
 }
 
-impl Profile {
+impl Profile<'_> {
     /// The numbers of this ABI that are newer than all that the profile names: they answer ENOSYS, not the default's
     /// EPERM, for which C libraries do not fall back (runc's rule; moby#42680). None where the default lets calls
     /// pass, or the profile names no call at all.
@@ -212,7 +221,7 @@ impl Profile {
         }
         // Arm has two stretches of numbers, each with its own newest call.
         let mut newest = BTreeMap::new();
-        for number in self.known.iter().filter_map(|name| abi.number(name)) {
+        for number in self.known.iter().filter_map(|call| abi.number(call)) {
             let newest = newest.entry(abi.end_of_stretch(number)).or_insert(number);
             *newest = number.max(*newest);
         }
@@ -220,31 +229,30 @@ impl Profile {
     }
 
     /// The calls that this ABI has, by number.
-    pub(super) fn calls(&self, abi: Abi) -> BTreeMap<u32, Outcome> {
-        let mut calls = BTreeMap::new();
-        for rule in &self.rules {
-            let when: Vec<Condition> = rule.when.iter().filter_map(|arg| condition(arg, abi)).collect();
-            if let Some((whole, part)) = abi.multiplexed(&rule.name) {
+    pub(super) fn calls(&self, abi: Abi) -> Vec<(u32, Outcome)> {
+        let mut rules: Vec<(u32, Alternative)> = Vec::with_capacity(self.rules.len());
+        for Rule { call, action, when } in &self.rules {
+            let when: Vec<Condition> = when.iter().filter_map(|arg| condition(arg, abi)).collect();
+            if let Some((whole, part)) = abi.multiplexed(call) {
                 // The first argument says which call it is; the others stand where they stood (libseccomp's choice).
-                let mut when: Vec<Condition> = when.iter().copied().filter(|condition| condition.arg != 0).collect();
-                when.insert(0, Condition { arg: 0, test: Test::Within(part, part) });
-                add(&mut calls, whole, when, rule.action);
+                let first = Condition { arg: 0, test: Test::Within(part, part) };
+                let others = when.iter().copied().filter(|condition| condition.arg != 0);
+                let when = std::iter::once(first).chain(others).collect();
+                rules.push((whole, Alternative { when, action: *action }));
             }
-            if let Some(number) = abi.number(&rule.name) {
-                add(&mut calls, number, when, rule.action);
-            }
+            rules.extend(abi.number(call).map(|number| (number, Alternative { when, action: *action })));
         }
-        calls
+        // Stable: the rules of one call keep their order.
+        rules.sort_by_key(|(number, _)| *number);
+        rules.chunk_by(|(one, _), (other, _)| one == other).map(|rules| (rules[0].0, outcome(rules))).collect()
     }
 }
 
 /// The first rule without conditions outranks all others.
-fn add(calls: &mut BTreeMap<u32, Outcome>, number: u32, when: Vec<Condition>, action: u32) {
-    let call = calls.entry(number).or_insert_with(|| Outcome::FirstOf(Vec::new()));
-    match call {
-        Outcome::Always(_) => {}
-        Outcome::FirstOf(_) if when.is_empty() => *call = Outcome::Always(action),
-        Outcome::FirstOf(alternatives) => alternatives.push(Alternative { when, action }),
+fn outcome(rules: &[(u32, Alternative)]) -> Outcome {
+    match rules.iter().find(|(_, alternative)| alternative.when.is_empty()) {
+        Some((_, always)) => Outcome::Always(always.action),
+        None => Outcome::FirstOf(rules.iter().map(|(_, alternative)| alternative.clone()).collect()),
     }
 }
 

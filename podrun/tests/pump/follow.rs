@@ -35,6 +35,23 @@ fn following() -> Options {
     Options { watch: Watch::Follow, ..Options::default() }
 }
 
+// Who does not follow is not kept by a container that writes without end.
+#[test]
+fn without_following_the_end_is_where_it_was_at_first() {
+    let dir = Dir::new("still");
+    write_log(&dir.log("a"), &[(1, "F a"), (2, "F b")]);
+    let mut logs = Logs::of_container("a", &dir.0.join("a"), Options::default()).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(dir.log("a")).unwrap();
+    let mut lines = 0;
+    logs::show_all(&mut logs, &mut |_| {
+        lines += 1;
+        file.write_all(b"1970-01-01T00:00:03Z stdout F more\n").unwrap();
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(lines, 2);
+}
+
 /// The bytes of both streams, as they were written.
 fn raw(out: &mut [Vec<u8>; 2], piece: &Piece<'_>) {
     let stream = &mut out[piece.stream.index()];
@@ -58,12 +75,12 @@ fn of(dir: &Path, options: Options) -> Vec<String> {
 }
 
 /// A follower in a thread of its own, and what it has seen so far.
-struct Follower {
-    thread: JoinHandle<()>,
-    seen: Arc<Mutex<[Vec<u8>; 2]>>,
+pub(crate) struct Follower {
+    pub(crate) thread: JoinHandle<()>,
+    pub(crate) seen: Arc<Mutex<[Vec<u8>; 2]>>,
 }
 
-fn follow(dir: PathBuf, over: &Arc<AtomicBool>) -> Follower {
+pub(crate) fn follow(dir: PathBuf, over: &Arc<AtomicBool>) -> Follower {
     let seen = Arc::new(Mutex::new([Vec::new(), Vec::new()]));
     let (over, into) = (over.clone(), seen.clone());
     let mut logs = Logs::of_container("a", &dir, following()).unwrap();

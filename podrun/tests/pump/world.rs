@@ -52,6 +52,8 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
+        // It may be a small disk that only this thread can see.
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
