@@ -1,0 +1,300 @@
+//! How each runtime is called: podrun, crun and runc, podman; and the floor.
+
+#![forbid(unsafe_code)]
+
+use crate::bundle::{self, From};
+use crate::measure::{Argv, Floor, output, time_all, time_in};
+use crate::program::{self, Act};
+use crate::world::View;
+use serde_json::Value;
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What all runtimes are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) dir: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) podrun: String,
+    pub(crate) floor: String,
+}
+
+impl Ground {
+    /// A rootfs with an empty program, one that sleeps, and this one, which can talk.
+    pub(crate) fn prepare(dir: &Path, podrun: &str) -> io::Result<Self> {
+        let rootfs = dir.join("rootfs");
+        for below in ["dev", "proc", "sys", "etc", "tmp"] {
+            std::fs::create_dir_all(rootfs.join(below))?;
+        }
+        program::write(&rootfs.join("empty"), Act::Exit)?;
+        program::write(&rootfs.join("sleep"), Act::Sleep)?;
+        let own = std::env::current_exe()?;
+        std::fs::copy(&own, rootfs.join("say"))?;
+        let floor = own.with_file_name("floor").to_string_lossy().into_owned();
+        if !Path::new(&floor).exists() {
+            return Err(io::Error::other(format!("{floor} is not there: build it beside the bench")));
+        }
+        // What is measured lies on the tmpfs, whatever disk it was built on.
+        let (floor_here, podrun_here) = (dir.join("floor"), dir.join("podrun"));
+        std::fs::copy(floor, &floor_here)?;
+        std::fs::copy(podrun, &podrun_here)?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok(Self { dir: dir.to_owned(), rootfs, podrun: text(podrun_here), floor: text(floor_here) })
+    }
+
+    pub(crate) fn empty(&self) -> String {
+        self.in_rootfs("empty")
+    }
+
+    pub(crate) fn in_rootfs(&self, name: &str) -> String {
+        self.rootfs.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Said once for each: who cleans up finds cgroups by name.
+    pub(crate) fn note_cgroup(&self, name: &str) -> io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("cgroups"))?;
+        writeln!(file, "{name}")
+    }
+
+    pub(crate) fn floor(&self, view: &View, words: &[&str]) -> io::Result<Floor> {
+        let argv = std::iter::once(self.floor.as_str()).chain(words.iter().copied()).map(str::to_owned).collect();
+        Floor::start(view, argv)
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split_whitespace().map(str::to_owned)
+}
+
+/// podrun with a run-root of its own.
+#[derive(Debug)]
+pub(crate) struct Podrun<'a> {
+    pub(crate) view: &'a View,
+    ground: &'a Ground,
+    root: PathBuf,
+    bundle: String,
+    born: Cell<u32>,
+}
+
+impl<'a> Podrun<'a> {
+    pub(crate) fn new(view: &'a View, ground: &'a Ground, name: &str) -> io::Result<Self> {
+        let root = ground.dir.join(name);
+        let bundle = bundle::write(&root.join("bundle"), &ground.rootfs, &["/empty"], From::New, None)?;
+        let bundle = bundle.to_string_lossy().into_owned();
+        let podrun = Self { view, ground, root, bundle, born: Cell::new(0) };
+        podrun.ok("create pod first --network none")?;
+        let inspected = podrun.inspect("first")?;
+        let cgroup = inspected["cgroup"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+        ground.note_cgroup(cgroup.split('/').next().unwrap_or_default())?;
+        podrun.ok("delete pod first --force")?;
+        Ok(podrun)
+    }
+
+    pub(crate) fn argv(&self, line: &str) -> Argv {
+        let root = |below: &str| self.root.join(below).to_string_lossy().into_owned();
+        [self.ground.podrun.clone(), "--root".into(), root("root"), "--run-root".into(), root("run")]
+            .into_iter()
+            .chain(words(line))
+            .collect()
+    }
+
+    pub(crate) fn ok(&self, line: &str) -> io::Result<String> {
+        output(self.view, self.argv(line))
+    }
+
+    pub(crate) fn inspect(&self, pod: &str) -> io::Result<Value> {
+        serde_json::from_str(&self.ok(&format!("inspect {pod}"))?).map_err(io::Error::other)
+    }
+
+    pub(crate) fn pid(&self, pod: &str, of: &str) -> io::Result<i32> {
+        let pid = self.inspect(pod)?[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}")))
+    }
+
+    pub(crate) fn container_pid(&self, pod: &str, name: &str) -> io::Result<i32> {
+        let inspected: Value = self.inspect(&format!("{pod}/{name}"))?;
+        let pid = inspected["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.ok_or_else(|| io::Error::other(format!("{pod}/{name} has no process")))
+    }
+
+    fn fresh(&self) -> u32 {
+        self.born.set(self.born.get() + 1);
+        self.born.get()
+    }
+
+    pub(crate) fn run_line(&self, pod: &str) -> Argv {
+        self.argv(&format!("run {pod}/r{} --bundle {} --rm", self.fresh(), self.bundle))
+    }
+
+    /// A container of the empty program, made, waited for and removed.
+    pub(crate) fn run(&self, pod: &str) -> io::Result<Duration> {
+        time_in(self.view, vec![self.run_line(pod)], &self.ground.dir)
+    }
+
+    pub(crate) fn exec(&self, container: &str) -> io::Result<Duration> {
+        time_in(self.view, vec![self.argv(&format!("exec {container} -- /empty"))], &self.ground.dir)
+    }
+
+    /// A container that sleeps.
+    pub(crate) fn start(&self, container: &str) -> io::Result<()> {
+        self.ok(&format!("run {container} -d --rootfs {} -- /sleep", self.ground.rootfs.display())).map(drop)
+    }
+
+    /// The commands of a pod's whole life.
+    pub(crate) fn life(&self, containers: usize) -> Vec<Argv> {
+        let pod = format!("p{}", self.fresh());
+        let runs = (0..containers).map(|n| self.argv(&format!("run {pod}/c{n} --bundle {}", self.bundle)));
+        let mut all = vec![self.argv(&format!("create pod {pod}"))];
+        all.extend(runs);
+        all.push(self.argv(&format!("delete pod {pod} --force")));
+        all
+    }
+
+    pub(crate) fn live(&self, containers: usize) -> io::Result<Duration> {
+        time_in(self.view, self.life(containers), &self.ground.dir)
+    }
+
+    /// All lives at once; how long until the last is over, and each one's own time.
+    pub(crate) fn crowd(&self, lives: Vec<Vec<Argv>>) -> io::Result<(Duration, Vec<Duration>)> {
+        crowd(self.view, lives, &self.ground.dir)
+    }
+
+    pub(crate) fn close(&self) -> io::Result<()> {
+        self.ok("delete pod --all --force")?;
+        self.ok("prune --force").map(drop)
+    }
+}
+
+/// Chains of commands, all started at once.
+pub(crate) fn crowd(view: &View, lives: Vec<Vec<Argv>>, dir: &Path) -> io::Result<(Duration, Vec<Duration>)> {
+    let dir = dir.to_owned();
+    view.run(move || {
+        let start = std::time::Instant::now();
+        let threads: Vec<_> = lives
+            .into_iter()
+            .enumerate()
+            .map(|(index, life)| {
+                let stderr = dir.join(format!("stderr-{index}"));
+                std::thread::spawn(move || time_all(&life, &stderr))
+            })
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panic"))));
+        let each = joined.collect::<io::Result<Vec<_>>>()?;
+        Ok((start.elapsed(), each))
+    })
+}
+
+/// crun or runc.
+#[derive(Debug)]
+pub(crate) struct Oci<'a> {
+    pub(crate) name: &'static str,
+    view: &'a View,
+    ground: &'a Ground,
+    root: PathBuf,
+    cgroups: String,
+    born: Cell<u32>,
+}
+
+impl<'a> Oci<'a> {
+    pub(crate) fn new(name: &'static str, view: &'a View, ground: &'a Ground, where_at: &str) -> io::Result<Self> {
+        let cgroups = format!("podrun-bench-{}-{where_at}-{name}", std::process::id());
+        ground.note_cgroup(&cgroups)?;
+        let root = ground.dir.join(format!("{where_at}-{name}"));
+        Ok(Self { name, view, ground, root, cgroups, born: Cell::new(0) })
+    }
+
+    fn argv(&self, line: &str) -> Argv {
+        let root = self.root.join("state").to_string_lossy().into_owned();
+        [self.name.to_owned(), "--root".into(), root].into_iter().chain(words(line)).collect()
+    }
+
+    fn fresh(&self) -> String {
+        self.born.set(self.born.get() + 1);
+        format!("b{}", self.born.get())
+    }
+
+    /// A bundle with a cgroup of its own.
+    pub(crate) fn bundle(&self, name: &str, program: &str, from: From) -> io::Result<PathBuf> {
+        let cgroup = format!("/{}/{name}", self.cgroups);
+        bundle::write(&self.root.join(name), &self.ground.rootfs, &[program], from, Some(&cgroup))
+    }
+
+    pub(crate) fn run_line(&self, bundle: &Path) -> Argv {
+        self.argv(&format!("run --bundle {} {}", bundle.display(), self.fresh()))
+    }
+
+    pub(crate) fn run(&self, bundle: &Path) -> io::Result<Duration> {
+        time_in(self.view, vec![self.run_line(bundle)], &self.ground.dir)
+    }
+
+    pub(crate) fn runs(&self, bundle: &Path, number: usize) -> io::Result<Duration> {
+        let lines = (0..number).map(|_| self.run_line(bundle)).collect();
+        time_in(self.view, lines, &self.ground.dir)
+    }
+
+    /// Starts one that stays, its output thrown away.
+    pub(crate) fn start(&self, bundle: &Path, name: &str) -> io::Result<()> {
+        time_in(
+            self.view,
+            vec![self.argv(&format!("run --detach --bundle {} {name}", bundle.display()))],
+            &self.ground.dir,
+        )
+        .map(drop)
+    }
+
+    pub(crate) fn exec(&self, name: &str) -> io::Result<Duration> {
+        time_in(self.view, vec![self.argv(&format!("exec {name} /empty"))], &self.ground.dir)
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> io::Result<()> {
+        output(self.view, self.argv(&format!("delete --force {name}"))).map(drop)
+    }
+
+    /// Whether it can run a container here at all; why not, if not.
+    pub(crate) fn try_it(&self) -> io::Result<()> {
+        let bundle = self.bundle("try", "/empty", From::New)?;
+        self.run(&bundle).map(drop)
+    }
+}
+
+/// podman with a storage of its own.
+#[derive(Debug)]
+pub(crate) struct Podman<'a> {
+    view: &'a View,
+    ground: &'a Ground,
+    born: Cell<u32>,
+}
+
+impl<'a> Podman<'a> {
+    pub(crate) fn new(view: &'a View, ground: &'a Ground) -> Self {
+        Self { view, ground, born: Cell::new(0) }
+    }
+
+    fn argv(&self, line: &str) -> Argv {
+        let dir = self.ground.dir.join("podman");
+        let at = |below: &str| dir.join(below).to_string_lossy().into_owned();
+        let flags = format!(
+            "podman --root {} --runroot {} --tmpdir {} --network-config-dir {} --cgroup-manager cgroupfs --runtime crun \
+             --storage-driver vfs --events-backend none",
+            at("root"),
+            at("run"),
+            at("tmp"),
+            at("net")
+        );
+        words(&flags).chain(words(line)).collect()
+    }
+
+    pub(crate) fn live(&self, containers: usize) -> io::Result<Duration> {
+        self.born.set(self.born.get() + 1);
+        let pod = format!("m{}", self.born.get());
+        let run = format!("run --pod {pod} --log-driver k8s-file --security-opt seccomp=unconfined");
+        let runs =
+            (0..containers).map(|_| self.argv(&format!("{run} --rootfs {} /empty", self.ground.rootfs.display())));
+        let mut all = vec![self.argv(&format!("pod create --name {pod}"))];
+        all.extend(runs);
+        all.push(self.argv(&format!("pod rm --force --time 0 {pod}")));
+        time_in(self.view, all, &self.ground.dir)
+    }
+}

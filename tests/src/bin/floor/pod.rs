@@ -1,0 +1,79 @@
+//! The bare system calls of a whole bridged pod: a program that holds the namespaces, a veth with its peer born in the pod's
+//! network namespace, address, route, containers one after the other, and the removal: the link taken off the bridge and
+//! down, then left to the end of its namespace.
+
+#![forbid(unsafe_code)]
+
+use crate::container::{self, Pod};
+use crate::link::Links;
+use crate::sys;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe};
+use std::ffi::CStr;
+use std::io::{self, Read, Write};
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+
+const NEW: i32 = libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+const GATEWAY: [u8; 4] = [10, 99, 0, 1];
+
+#[derive(Debug)]
+pub(crate) struct Maker {
+    links: Links,
+    host: UdpSocket,
+    bridge: i32,
+    born: u32,
+}
+
+impl Maker {
+    /// With a bridge of its own, in the network namespace that it is started in.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut links = Links::open()?;
+        let host = UdpSocket::bind("0.0.0.0:0")?;
+        links.add_bridge(c"floor0")?;
+        sys::set_address(host.as_fd(), c"floor0", GATEWAY, [255, 255, 0, 0])?;
+        sys::set_up(host.as_fd(), c"floor0", true)?;
+        let bridge = sys::index(host.as_fd(), c"floor0")?;
+        Ok(Self { links, host, bridge, born: 0 })
+    }
+
+    /// Up, `containers` runs, gone.
+    pub(crate) fn once(
+        &mut self,
+        holder: &CStr,
+        rootfs: &CStr,
+        containers: u32,
+        cgroup: Option<&OwnedFd>,
+    ) -> io::Result<()> {
+        self.born += 1;
+        let [.., high, low] = (self.born % 60_000 + 2).to_be_bytes();
+        let (gate, opener) = pipe()?;
+        let pause = sys::clone3(NEW, cgroup.map(AsFd::as_fd), || hold(gate, holder, [10, 99, high, low]))?;
+        let link = container::text(&format!("floor-{}", self.born))?;
+        self.links.add_veth(&link, pause, self.bridge)?;
+        sys::set_up(self.host.as_fd(), &link, true)?;
+        std::fs::File::from(opener).write_all(b"g")?;
+        let pod = Pod::of(pause)?;
+        for _ in 0..containers {
+            container::run(&pod, rootfs, cgroup)?;
+        }
+        self.links.set_master(&link, 0)?;
+        sys::set_up(self.host.as_fd(), &link, false)?;
+        drop(pod);
+        kill(Pid::from_raw(pause), Signal::SIGKILL)?;
+        waitpid(Pid::from_raw(pause), None)?;
+        Ok(())
+    }
+}
+
+fn hold(gate: OwnedFd, holder: &CStr, address: [u8; 4]) -> io::Result<()> {
+    nix::unistd::sethostname("floor")?;
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    sys::set_up(socket.as_fd(), c"lo", true)?;
+    std::fs::File::from(gate).read_exact(&mut [0])?;
+    sys::set_address(socket.as_fd(), c"eth0", address, [255, 255, 0, 0])?;
+    sys::set_up(socket.as_fd(), c"eth0", true)?;
+    sys::default_route(socket.as_fd(), GATEWAY)?;
+    Err(sys::execve(holder))
+}
