@@ -66,11 +66,16 @@ const MOST_INSTRUCTIONS: usize = 4096;
 pub fn compile(profile: &LinuxSeccomp, host: Arch) -> Result<Program> {
     let profile = rules::read(profile, host)?;
     let filter = assemble(&profile);
-    if filter.len() > MOST_INSTRUCTIONS {
-        let cause = format!("it takes {} instructions, and the kernel takes {MOST_INSTRUCTIONS}", filter.len());
-        return Err(Error::new(Kind::Invalid, "compile linux.seccomp", cause).hint("use fewer rules with args"));
-    }
+    check_length(filter.len())?;
     Ok(Program { filter, flags: profile.flags, notify: profile.notify, warnings: profile.warnings })
+}
+
+fn check_length(instructions: usize) -> Result<()> {
+    if instructions <= MOST_INSTRUCTIONS {
+        return Ok(());
+    }
+    let cause = format!("it takes {instructions} instructions, and the kernel takes {MOST_INSTRUCTIONS}");
+    Err(Error::new(Kind::Invalid, "compile linux.seccomp", cause).hint("use fewer rules with args"))
 }
 
 const OFFSET_OF_NR: u32 = 0;
@@ -323,6 +328,7 @@ mod tests {
         let why = refused(&profile(520));
         assert!(why.starts_with("compile linux.seccomp: it takes 4"), "{why}");
         assert!(why.contains("the kernel takes 4096"), "{why}");
+        assert!(check_length(4096).is_ok() && check_length(4097).is_err());
     }
 
     #[test]

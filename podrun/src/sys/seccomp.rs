@@ -107,6 +107,13 @@ mod tests {
         assert!(!flags_known(1 << 31));
     }
 
+    /// linux/seccomp.h
+    #[test]
+    fn the_flags_are_the_kernels() {
+        let flags = [FILTER_FLAG_LOG, FILTER_FLAG_SPEC_ALLOW, FILTER_FLAG_NEW_LISTENER, FILTER_FLAG_WAIT_KILLABLE_RECV];
+        assert_eq!(flags, [2, 4, 8, 32]);
+    }
+
     #[test]
     fn a_program_that_the_kernel_refuses_is_an_error() {
         assert_eq!(set_mode_filter(0, &[]).unwrap_err(), Errno::EINVAL);
