@@ -77,6 +77,7 @@ fn every_process_of_a_container_is_in_its_cgroup_in_each_hierarchy() {
 fn podruns_own_processes_are_in_a_cgroup_of_the_pod_and_in_no_containers() {
     let host = Host::new();
     host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
     let pod = host.inspect("web");
     for part in ["pause", "monitor", "pump"] {
         let cgroups = host.read(format!("/proc/{}/cgroup", pod[part]["pid"]));

@@ -244,7 +244,7 @@ fn following_survives_rotation_and_sees_each_line_once() {
 #[test]
 fn previous_shows_the_run_before_the_restart() {
     let host = pod();
-    host.start("web/a", "", "sh -c 'echo run $$ $(date +%N); exec sleep 60'");
+    host.start("web/a", "", "sh -c 'echo run $(cat /proc/uptime); exec sleep 60'");
     eventually("the first line", Duration::from_secs(5), || {
         (!host.podrun("logs web/a").stdout.is_empty()).then_some(())
     });

@@ -130,15 +130,16 @@ fn may_be_unsafe(file: &Path) -> bool {
 // Invariant 2: "`unsafe` only in `sys` and in `pause`."
 #[test]
 fn unsafe_stays_in_sys_and_in_pause() {
+    // Put together here, so that this file has none of them.
+    let words = ["{", "fn", "impl", "extern"].map(|next| format!("unsafe {next}"));
     let keyword = |line: &str| {
         let line = line.split("//").next().unwrap_or_default();
-        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe("].iter().any(|word| line.contains(word))
-            || line.ends_with("unsafe")
+        words.iter().any(|word| line.contains(word)) || line.contains(&["unsafe", "("].concat())
     };
     let mut broken = Vec::new();
     for file in files(&workspace(), &[".rs"]).into_iter().filter(|file| !may_be_unsafe(file)) {
         let text = read(&file);
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.contains('"'));
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.contains("\"unsafe"));
         broken.extend(lines.filter(|(_, line)| keyword(line)).map(|(at, _)| format!("{}:{}", shown(&file), at + 1)));
     }
     nothing_in(&broken, "unsafe outside of sys and pause");
