@@ -55,7 +55,7 @@ const EXAMPLES: &str = "  podrun logs web
 
 pub(super) fn logs(words: &Words) -> Result<i32> {
     let asked: LogsVerb = words.parse(EXAMPLES)?;
-    let (pod, names) = split(&asked.target, asked.container.as_ref().map(std::slice::from_ref).unwrap_or_default())?;
+    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     let options = Options {
         tail: asked.tail.as_deref().map(tail).transpose()?.flatten(),

@@ -533,7 +533,7 @@ const EXEC_EXAMPLES: &str = "  podrun exec web/nginx -- nginx -t
 pub(super) fn exec(words: &Words) -> Result<i32> {
     let asked: Exec = words.parse(EXEC_EXAMPLES)?;
     refuse_flag(words, &asked.command)?;
-    let (pod, names) = split(&asked.target, asked.container.as_ref().map(std::slice::from_ref).unwrap_or_default())?;
+    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     let name = match &names[..] {
         [name] => name.clone(),

@@ -226,7 +226,7 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
     if asked.output != "json" {
         return Err(no_format(&asked.output, "json"));
     }
-    let (pod, names) = split(&asked.target, asked.container.as_ref().map(std::slice::from_ref).unwrap_or_default())?;
+    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     match &names[..] {
         [] => table::json(&view::inspect(&pod)),
@@ -259,7 +259,7 @@ struct Top {
 /// The processes of each container, by its cgroup, so that what was exec'd or has double-forked is there too.
 pub(super) fn top(words: &Words) -> Result<i32> {
     let asked: Top = words.parse("  podrun top web\n  podrun top web/nginx")?;
-    let (pod, names) = split(&asked.target, asked.container.as_ref().map(std::slice::from_ref).unwrap_or_default())?;
+    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     for name in &names {
         pod.container(name)?;

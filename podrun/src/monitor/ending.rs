@@ -226,7 +226,9 @@ impl Monitor {
     pub(super) fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
         let Some(container) = self.containers.get_mut(name) else { return };
         let reply = exited(container, ended);
-        if is_attended(container) && std::mem::replace(&mut container.record.policy.remove, Remove::ByHand) == Remove::AtExit {
+        if is_attended(container)
+            && std::mem::replace(&mut container.record.policy.remove, Remove::ByHand) == Remove::AtExit
+        {
             let _ = self.save(name);
         }
         self.tell_waiters(name, |_| true, &reply);

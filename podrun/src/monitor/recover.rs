@@ -177,8 +177,7 @@ impl Monitor {
 
     fn recover_pump(&mut self, entry: Entry) {
         let pid = entry.body.get("pid").and_then(serde_json::Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
-        if let (Some(pid), Ok([pidfd, control])) = (pid, <[OwnedFd; 2]>::try_from(entry.fds))
-        {
+        if let (Some(pid), Ok([pidfd, control])) = (pid, <[OwnedFd; 2]>::try_from(entry.fds)) {
             // If it cannot be watched there is none, and the next one takes its place.
             let _ = self.take_pump(pid, pidfd, control);
         }

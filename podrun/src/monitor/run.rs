@@ -83,44 +83,32 @@ impl Monitor {
         self.emptied.retain(|cgroup| *cgroup.place() != plan.cgroup.place);
         let cgroup = Cgroup::create(&plan.cgroup)?;
         fault::point("birth.cgroup");
-        let run = match self.clone_into(name, &plan, cgroup, gate) {
-            Ok(run) => run,
-            Err((cgroup, err)) => {
+        let (born, stdin, pipes, oom) = match self.try_clone(name, &plan, &cgroup) {
+            Ok(parts) => parts,
+            Err(err) => {
                 self.emptied.push(cgroup);
                 return Err(err);
             }
         };
+        let run = Run {
+            key: self.id(),
+            pid: born.child.pid,
+            pidfd: born.child.pidfd,
+            report: Some(born.report),
+            stdin,
+            pipes,
+            // What earlier runs in a kept directory have counted is not this one's.
+            oom_baseline: cgroup.oom_kills().ok().flatten().unwrap_or(0),
+            cgroup,
+            oom,
+            gate,
+            private_pid: plan.pid == PidNamespace::Private,
+            terminal: plan.process.stdio != Stdio::Pipes,
+            failure: None,
+            exit: None,
+            drained: None,
+        };
         self.adopt(name, run)
-    }
-
-    fn clone_into(
-        &mut self,
-        name: &ContainerName,
-        plan: &Plan,
-        cgroup: Cgroup,
-        gate: Gate,
-    ) -> Result<Run, (Cgroup, Error)> {
-        match self.try_clone(name, plan, &cgroup) {
-            Ok((born, stdin, pipes, oom)) => Ok(Run {
-                key: self.id(),
-                pid: born.child.pid,
-                pidfd: born.child.pidfd,
-                report: Some(born.report),
-                stdin,
-                pipes,
-                // What earlier runs in a kept directory have counted is not this one's.
-                oom_baseline: cgroup.oom_kills().ok().flatten().unwrap_or(0),
-                cgroup,
-                oom,
-                gate,
-                private_pid: plan.pid == PidNamespace::Private,
-                terminal: plan.process.stdio != Stdio::Pipes,
-                failure: None,
-                exit: None,
-                drained: None,
-            }),
-            Err(err) => Err((cgroup, err)),
-        }
     }
 
     fn try_clone(&self, name: &ContainerName, plan: &Plan, cgroup: &Cgroup) -> Result<Parts> {
