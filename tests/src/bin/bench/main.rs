@@ -7,13 +7,16 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a door")]
 
 mod bundle;
+mod logs;
 mod measure;
+mod memory;
 mod program;
 mod report;
 mod rows;
 mod runtime;
 mod world;
 
+use logs::Habit;
 use measure::Pace;
 use report::Row;
 use rows::{Place, Size};
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let first = words.first().cloned().unwrap_or_default();
     let done = match first.as_str() {
         world::INSIDE => world::inside(&words.split_off(1)),
+        logs::SAY => logs::say(&words.split_off(1)),
         world::AT_WORK => at_work(&words.split_off(1)),
         _ => outside(&words),
     };
@@ -188,5 +192,16 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
     }
     if asked.wants("at-once") {
         table.add("at once", two.at_once(size));
+    }
+    if asked.wants("memory") {
+        table.add("memory", two.memory(size));
+    }
+    for habit in [Habit::Blocks, Habit::Lines] {
+        if asked.wants("pump") {
+            table.add("log pump", two.pump(size, habit));
+        }
+    }
+    if asked.wants("births") {
+        table.add("births", two.births(size));
     }
 }
