@@ -110,8 +110,9 @@ impl<'a> Podrun<'a> {
     }
 
     pub(crate) fn pid(&self, pod: &str, of: &str) -> io::Result<i32> {
-        let pid = self.inspect(pod)?[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}")))
+        let inspected = self.inspect(pod)?;
+        let pid = inspected[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}: {inspected}")))
     }
 
     pub(crate) fn container_pid(&self, pod: &str, name: &str) -> io::Result<i32> {
