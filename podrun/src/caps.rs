@@ -16,14 +16,24 @@ pub struct CapabilitySets {
     pub ambient: u64,
 }
 
-
 /// Docker's default: what a container needs to behave like a small machine, and no more. NET_RAW is left out: ping works
 /// by ping_group_range, and a rogue router advertisement does not (CVE-2020-10749).
 pub const DEFAULT: [caps::Capability; 13] = {
     use caps::Capability::*;
     [
-        CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FSETID, CAP_FOWNER, CAP_MKNOD, CAP_SETGID, CAP_SETUID, CAP_SETFCAP, CAP_SETPCAP,
-        CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT, CAP_KILL, CAP_AUDIT_WRITE,
+        CAP_CHOWN,
+        CAP_DAC_OVERRIDE,
+        CAP_FSETID,
+        CAP_FOWNER,
+        CAP_MKNOD,
+        CAP_SETGID,
+        CAP_SETUID,
+        CAP_SETFCAP,
+        CAP_SETPCAP,
+        CAP_NET_BIND_SERVICE,
+        CAP_SYS_CHROOT,
+        CAP_KILL,
+        CAP_AUDIT_WRITE,
     ]
 };
 
@@ -116,9 +126,13 @@ mod tests {
 
     #[test]
     fn what_the_host_withholds_is_named() {
-        let asked: LinuxCapabilities = serde_json::from_str(r#"{"permitted": ["CAP_CHOWN", "CAP_SYS_RESOURCE"]}"#).unwrap();
+        let asked: LinuxCapabilities =
+            serde_json::from_str(r#"{"permitted": ["CAP_CHOWN", "CAP_SYS_RESOURCE"]}"#).unwrap();
         let err = from_oci(Some(&asked), 1).unwrap_err();
-        assert_eq!(err.to_string(), "read process.capabilities.permitted: CAP_SYS_RESOURCE is withheld from podrun on this host");
+        assert_eq!(
+            err.to_string(),
+            "read process.capabilities.permitted: CAP_SYS_RESOURCE is withheld from podrun on this host"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Containers: how one is planned, born, and entered again by exec.
 
+#![forbid(unsafe_code)]
+
 pub mod birth;
 pub mod init;
 pub mod plan;

@@ -1,5 +1,7 @@
 //! The `podrun` command; and, under another name, the monitor that pause starts.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

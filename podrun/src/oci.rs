@@ -162,7 +162,11 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
     };
     for (pointer, what) in NOT_HONOURED {
         if document.pointer(pointer).is_some_and(asked) {
-            return Err(Complaint::new(Kind::Unsupported, json_path(pointer), format!("{what}: podrun does not do this yet")));
+            return Err(Complaint::new(
+                Kind::Unsupported,
+                json_path(pointer),
+                format!("{what}: podrun does not do this yet"),
+            ));
         }
     }
     refuse_namespaces(document)?;
@@ -215,7 +219,11 @@ fn refuse_annotations(document: &Value) -> Result<(), Complaint> {
 
 fn find_rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
     let Some(root) = spec.root() else {
-        return Err(Error::new(Kind::Invalid, format!("read {}: root", bundle.join("config.json").display()), "missing"));
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("read {}: root", bundle.join("config.json").display()),
+            "missing",
+        ));
     };
     let rootfs = bundle.join(root.path());
     check_rootfs(&rootfs)?;
@@ -284,7 +292,8 @@ mod tests {
 
     #[test]
     fn a_wrong_type_has_its_json_path() {
-        let (place, cause) = complaint(&with("process", r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["a", 1]}"#));
+        let (place, cause) =
+            complaint(&with("process", r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["a", 1]}"#));
         assert_eq!(place, "process.args[1]");
         assert!(cause.contains("expected a string"), "{cause}");
     }
@@ -315,7 +324,8 @@ mod tests {
             assert_eq!(place, json_path(pointer));
             assert!(cause.starts_with(what), "{cause}");
         }
-        let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "pid"}, {"type": "network", "path": "/x"}]}"#));
+        let (place, _) =
+            complaint(&with("linux", r#"{"namespaces": [{"type": "pid"}, {"type": "network", "path": "/x"}]}"#));
         assert_eq!(place, "linux.namespaces[1].path");
         let (place, _) = complaint(&with("linux", r#"{"namespaces": [{"type": "user"}]}"#));
         assert_eq!(place, "linux.namespaces[0].type");
@@ -324,7 +334,8 @@ mod tests {
     #[test]
     fn an_annotation_of_podruns_own_must_be_known() {
         assert!(parse(&with("annotations", r#"{"io.podrun.seccomp": "default", "a.b": "c"}"#)).is_ok());
-        for bad in [r#"{"io.podrun.seccomp": "off"}"#, r#"{"io.podrun.seccompx": "default"}"#, r#"{"io.podrun.": ""}"#] {
+        for bad in [r#"{"io.podrun.seccomp": "off"}"#, r#"{"io.podrun.seccompx": "default"}"#, r#"{"io.podrun.": ""}"#]
+        {
             assert!(complaint(&with("annotations", bad)).0.starts_with("annotations["), "{bad}");
         }
     }

@@ -13,6 +13,6 @@ pub mod launch;
 pub mod processes;
 pub mod prune;
 mod relay;
-pub mod upgrade;
 pub mod terminal;
+pub mod upgrade;
 pub mod view;

@@ -85,7 +85,6 @@ pub struct Link {
     pub target: Text,
 }
 
-
 impl Place {
     /// A path of the container, made absolute to its root. `..` is refused: nothing that podrun plans needs it.
     pub fn new(what: &str, path: &str, kind: PointKind) -> Result<Self> {

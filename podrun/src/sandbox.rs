@@ -207,7 +207,8 @@ pub fn pause_program(roots: &Roots) -> Result<OwnedFd> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let staged = roots.run.join(format!("pause.{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o500).open(&staged).doing(doing)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o500).open(&staged).doing(doing)?;
     file.write_all(pause::IMAGE).doing(doing)?;
     // An open writer would make execve fail with ETXTBSY.
     drop(file);

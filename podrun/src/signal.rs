@@ -53,7 +53,14 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         for (text, number) in [
-            ("TERM", 15), ("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+3", 37), ("SIGRTMIN", 34), ("SIGRTMAX-1", 63), ("64", 64),
+            ("TERM", 15),
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("RTMIN+3", 37),
+            ("SIGRTMIN", 34),
+            ("SIGRTMAX-1", 63),
+            ("64", 64),
         ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }

@@ -89,29 +89,32 @@ pub struct ProcessRecord {
 impl ProcessRecord {
     /// Of a process that is held by a pidfd or is this one.
     pub fn of(pid: i32) -> Self {
-        Self { pid, start_time: start_time(pid).unwrap_or(0) }
+        Self { pid, start_time: Stat::read(pid).map_or(0, |stat| stat.start_time) }
     }
 
     /// A pidfd of that very process, if it lives: opened first, compared then, so that the number cannot change hands.
     pub fn open(&self) -> Option<OwnedFd> {
         let pidfd = pidfd_open(self.pid).ok()?;
-        (start_time(self.pid)? == self.start_time && !is_zombie(self.pid)).then_some(pidfd)
+        let now = Stat::read(self.pid)?;
+        (now.start_time == self.start_time && !now.is_dead).then_some(pidfd)
     }
 }
 
-fn stat_fields(pid: i32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and parentheses; the last one ends it.
-    let (_, rest) = text.rsplit_once(") ")?;
-    Some(rest.split(' ').map(str::to_owned).collect())
+/// What of proc_pid_stat(5) tells one process from another.
+struct Stat {
+    is_dead: bool,
+    start_time: u64,
 }
 
-fn start_time(pid: i32) -> Option<u64> {
-    stat_fields(pid)?.get(19)?.parse().ok()
-}
-
-fn is_zombie(pid: i32) -> bool {
-    stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| matches!(state.as_str(), "Z" | "X")))
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold spaces and parentheses; the last one ends it.
+        let (_, rest) = text.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let is_dead = matches!(fields.next()?, "Z" | "X");
+        Some(Self { is_dead, start_time: fields.nth(18)?.parse().ok()? })
+    }
 }
 
 /// Who serves a pod.
@@ -182,7 +185,9 @@ pub enum State {
     /// Frozen by `pause`.
     Paused,
     /// It ended; its policy starts it again at this time (seconds and nanoseconds since the epoch).
-    Restarting { at: Duration },
+    Restarting {
+        at: Duration,
+    },
     Exited,
 }
 
@@ -261,7 +266,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let doing = || format!("read {}", path.display());
     let bytes = fs::read(path).doing(doing)?;
     serde_json::from_slice(&bytes).map_err(|err| {
-        Error::new(Kind::Invalid, doing(), err).hint("written by another podrun, or damaged; `podrun delete pod --force` removes the pod")
+        Error::new(Kind::Invalid, doing(), err)
+            .hint("written by another podrun, or damaged; `podrun delete pod --force` removes the pod")
     })
 }
 
@@ -330,23 +336,22 @@ pub struct Locked(#[allow(dead_code, reason = "the lock is the open file")] fs::
 
 pub fn lock(dir: &PodDir) -> Result<Locked> {
     let doing = || format!("lock {}", dir.0.display());
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;
     Ok(Locked(file))
 }
 
 /// Whether somebody is making or deleting the pod at this moment.
 pub fn is_locked(dir: &PodDir) -> bool {
-    fs::File::open(dir.lock())
-        .is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
+    fs::File::open(dir.lock()).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
 }
 
 /// All containers of a pod, by creation; a record that cannot be read is passed over (and shows in `doctor`).
 pub fn containers(dir: &PodDir) -> Vec<ContainerRecord> {
     let Ok(entries) = fs::read_dir(dir.containers()) else { return Vec::new() };
-    let is_record = |path: &PathBuf| {
-        path.to_str().is_some_and(|path| path.ends_with(".json") && !path.ends_with(".plan.json"))
-    };
+    let is_record =
+        |path: &PathBuf| path.to_str().is_some_and(|path| path.ends_with(".json") && !path.ends_with(".plan.json"));
     let mut records: Vec<ContainerRecord> =
         entries.flatten().map(|entry| entry.path()).filter(is_record).filter_map(|path| read(&path).ok()).collect();
     records.sort_by(|a, b| (&a.created_at, &a.name).cmp(&(&b.created_at, &b.name)));
@@ -366,7 +371,8 @@ pub fn pods(roots: &Roots) -> Vec<(PodId, PodDir, Result<PodRecord>)> {
         })
         .collect();
     found.sort_by(|(.., a), (.., b)| {
-        let key = |record: &Result<PodRecord>| record.as_ref().map(|record| record.created_at.clone()).unwrap_or_default();
+        let key =
+            |record: &Result<PodRecord>| record.as_ref().map(|record| record.created_at.clone()).unwrap_or_default();
         key(a).cmp(&key(b))
     });
     found

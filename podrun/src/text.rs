@@ -15,7 +15,8 @@ impl Text {
     /// `what` names it in the error that a NUL byte gets.
     pub fn new(what: &str, text: impl Into<String>) -> Result<Self> {
         let text = text.into();
-        Self::try_from(text.clone()).map_err(|_| Error::new(Kind::Invalid, format!("read {what} {text:?}"), "it holds a NUL byte"))
+        Self::try_from(text.clone())
+            .map_err(|_| Error::new(Kind::Invalid, format!("read {what} {text:?}"), "it holds a NUL byte"))
     }
 
     pub fn c(&self) -> &CStr {

@@ -82,7 +82,9 @@ impl Files {
     fn memberships(&self, user: &str, primary: u32) -> Vec<u32> {
         let mut groups: Vec<u32> = self
             .group_lines()
-            .filter(|(_, gid, members)| *gid != primary && !user.is_empty() && members.split(',').any(|one| one == user))
+            .filter(|(_, gid, members)| {
+                *gid != primary && !user.is_empty() && members.split(',').any(|one| one == user)
+            })
             .map(|(_, gid, _)| gid)
             .collect();
         groups.dedup();
@@ -121,7 +123,8 @@ impl<'a> Entry<'a> {
 /// `None`: not a number at all, so perhaps a name. Digits only, no sign, no leading zero, at most 2^32 - 2: the last id means
 /// "none" to the kernel (chown(2)).
 fn number(text: &str) -> Option<Result<u32, &'static str>> {
-    let starts_like_one = text.starts_with(|c: char| c.is_ascii_digit() || c == '+' || c == '-' || c == ' ') || text.is_empty();
+    let starts_like_one =
+        text.starts_with(|c: char| c.is_ascii_digit() || c == '+' || c == '-' || c == ' ') || text.is_empty();
     if !starts_like_one {
         return None;
     }
@@ -168,8 +171,23 @@ mod tests {
         assert_eq!(ids("2147483648"), Some((2_147_483_648, 0, vec![])));
         assert_eq!(ids("4294967294"), Some((4_294_967_294, 0, vec![])));
         for bad in [
-            "", "01", "1:", ":2", "+1", "-1", " 1", "1 ", "4294967295", "4294967296", "0x1", "1.0", "nobody", "web:nogroup",
-            "1:2:3", "1\n", "99999999999999999999",
+            "",
+            "01",
+            "1:",
+            ":2",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            "1.0",
+            "nobody",
+            "web:nogroup",
+            "1:2:3",
+            "1\n",
+            "99999999999999999999",
         ] {
             assert!(files().find(bad).is_err(), "{bad:?} was taken");
         }

@@ -1,1 +1,41 @@
+//! A fake host, and podrun driven on it as a stranger would drive it.
+//!
+//! [`Host`] is a machine of its own for one test: namespaces for network, mounts, processes, hostname and IPC, and its own
+//! `--root` and `--run-root`. When it is dropped it deletes all pods and then looks for anything that podrun left:
+//! a process, a mount, a link, a firewall table, a cgroup, a lease, a file. What it finds fails the test.
 
+#![deny(unsafe_code)]
+
+mod binaries;
+mod bundle;
+mod command;
+mod host;
+mod leftovers;
+mod logs;
+mod skip;
+#[allow(unsafe_code)]
+pub mod sys;
+mod terminal;
+mod wait;
+mod words;
+
+pub use binaries::{podrun_binary, probe_binary};
+pub use bundle::{Bundle, Rootfs};
+pub use command::{Command, Outcome, Running};
+pub use host::Host;
+pub use leftovers::Leftovers;
+pub use logs::{LogLine, cri_lines, joined};
+pub use serde_json::{Value, json};
+pub use skip::note_skip;
+pub use terminal::Terminal;
+pub use wait::eventually;
+pub use words::words;
+
+/// Ends the test here, said on stderr and counted in the closing line of the test program.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        $crate::note_skip(&format!($($why)*));
+        return;
+    }};
+}

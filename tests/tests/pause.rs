@@ -1,5 +1,6 @@
 //! What pause promises, kept by the image that podrun carries. Each pause of these tests lives in a PID namespace of its
-//! own, which the kernel empties when the test is over, however it ends.
+//! own, which the kernel empties when the test is over, however it ends; a test that is killed leaves only its
+//! directory in /tmp.
 
 #![forbid(unsafe_code)]
 
@@ -86,7 +87,9 @@ impl Pause {
         // As PID 1 it takes the shell's place; else the shell waits, and hands its exit code on.
         let (before, after) = if stands == As::Pid1 { ("exec", "") } else { ("", "; exit $?") };
         let shell = format!("cd {} && PATH=$PATH:. && {before} {through} pause {monitor}{after}", dir.0.display());
-        let unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
+        // prctl(2), PR_SET_PDEATHSIG: a test that is killed drops nothing, but takes this with it.
+        let unshare =
+            ["setpriv", "--pdeathsig=KILL", "--", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
         let (status, unshare) = spawn(&[&unshare[..], &[BUSYBOX, "sh", "-c", &shell, script.unwrap_or("")]].concat());
         let mut started = Self { unshare, pid: unshare, stands, dir, status, over: None };
         started.pid = within("pause is there", || find(unshare, "pause"));

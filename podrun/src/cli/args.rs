@@ -28,9 +28,10 @@ impl Words {
         while let Some(word) = rest.next_if(|word| is_global(word)) {
             let value = match word.contains('=') {
                 true => None,
-                false => Some(rest.next().ok_or_else(|| {
-                    Error::new(Kind::Usage, format!("read {word}"), "a value must follow it")
-                })?),
+                false => Some(
+                    rest.next()
+                        .ok_or_else(|| Error::new(Kind::Usage, format!("read {word}"), "a value must follow it"))?,
+                ),
             };
             before.push(word);
             before.extend(value);
@@ -82,7 +83,8 @@ fn usage(err: clap::Error) -> Error {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
     // "the following required arguments were not provided:" is followed by their names.
-    let more: Vec<&str> = lines.clone().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("tip:")).collect();
+    let more: Vec<&str> =
+        lines.clone().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("tip:")).collect();
     let cause = if more.is_empty() { first } else { format!("{first}: {}", more.join(", ")) };
     // "to pass '--x' as a value, use '-- --x'" is no help to whoever misspelt a flag.
     let hint = lines.find_map(|line| {
@@ -161,7 +163,8 @@ pub(super) fn one(target: &str, container: Option<&String>) -> Result<(String, C
     match <[ContainerName; 1]>::try_from(names) {
         Ok([name]) => Ok((pod, name)),
         Err(names) if names.is_empty() => {
-            Err(Error::new(Kind::Usage, format!("find the container of {pod}"), "which one?").hint(format!("{pod}/NAME, or {pod} -c NAME")))
+            Err(Error::new(Kind::Usage, format!("find the container of {pod}"), "which one?")
+                .hint(format!("{pod}/NAME, or {pod} -c NAME")))
         }
         Err(_) => Err(Error::new(Kind::Usage, format!("read {target:?}"), "the container is named twice")),
     }
@@ -177,7 +180,9 @@ pub(super) fn pair(what: &str, text: &str) -> Result<(String, String)> {
 
 /// Seconds as people write them: `10`, `1.5`, `500ms`, `10s`, `5m`.
 pub(super) fn duration(text: &str) -> Result<std::time::Duration> {
-    let fail = || Error::new(Kind::Usage, format!("read the time {text:?}"), "not a time").hint("10, 1.5, 500ms, 10s, 5m or 1h");
+    let fail = || {
+        Error::new(Kind::Usage, format!("read the time {text:?}"), "not a time").hint("10, 1.5, 500ms, 10s, 5m or 1h")
+    };
     let digits = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
@@ -193,7 +198,9 @@ pub(super) fn duration(text: &str) -> Result<std::time::Duration> {
 
 /// `10k`, `16Mi`, `1g`: powers of 1024, as docker has them.
 pub(super) fn bytes(text: &str) -> Result<u64> {
-    let fail = || Error::new(Kind::Usage, format!("read the size {text:?}"), "not a size").hint("a number with k, m or g: 10m");
+    let fail = || {
+        Error::new(Kind::Usage, format!("read the size {text:?}"), "not a size").hint("a number with k, m or g: 10m")
+    };
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {

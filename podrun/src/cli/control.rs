@@ -52,7 +52,8 @@ pub(super) fn start(words: &Words) -> Result<i32> {
         let all = names.is_empty();
         for name in or_all(pod, names) {
             let request = Request::Start { name: name.clone(), until: Until::Started };
-            let started = client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
+            let started =
+                client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
             match started {
                 // "All" means those that do not run yet.
                 Err(err) if all && err.kind == Kind::NotNow => continue,
@@ -201,7 +202,9 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
         }
     }
     if names.is_empty() && !asked.all {
-        return Err(Error::new(Kind::Usage, "read the command line", "which pod?").hint("podrun delete pod NAME…, or --all"));
+        return Err(
+            Error::new(Kind::Usage, "read the command line", "which pod?").hint("podrun delete pod NAME…, or --all")
+        );
     }
     let mut failed = None;
     for name in names {
@@ -209,10 +212,12 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
             Ok(()) => table::line(&format!("pod/{name} deleted")),
             Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
             // The others go on; the last failure is the answer.
-            Err(err) => failed = Some(failed.map_or(err.clone(), |earlier: Error| {
-                super::warn(&earlier.to_string());
-                err
-            })),
+            Err(err) => {
+                failed = Some(failed.map_or(err.clone(), |earlier: Error| {
+                    super::warn(&earlier.to_string());
+                    err
+                }))
+            }
         }
     }
     failed.map_or(Ok(0), Err)

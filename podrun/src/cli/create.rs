@@ -104,8 +104,10 @@ impl Format {
             None => Ok(Self::Plain),
             Some("name") => Ok(Self::Name),
             Some("json") => Ok(Self::Json),
-            Some(other) => Err(Error::new(Kind::Usage, format!("read the output format {other:?}"), "there is none of this name")
-                .hint("name or json")),
+            Some(other) => {
+                Err(Error::new(Kind::Usage, format!("read the output format {other:?}"), "there is none of this name")
+                    .hint("name or json"))
+            }
         }
     }
 }
@@ -117,8 +119,12 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         [] => SharePid::No,
         ["pid"] => SharePid::Pod,
         ref other => {
-            return Err(Error::new(Kind::Usage, format!("read --share {}", other.join(",")), "only pid can be shared besides")
-                .hint("network, hostname and IPC are shared always"));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("read --share {}", other.join(",")),
+                "only pid can be shared besides",
+            )
+            .hint("network, hostname and IPC are shared always"));
         }
     };
     let owner = |host: bool| if host { Owner::Host } else { Owner::Pod };
@@ -127,7 +133,11 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
     });
     let hostname = match (&asked.hostname, asked.host_uts) {
         (Some(_), true) => {
-            return Err(Error::new(Kind::Usage, "read --hostname", "a pod with the host's hostname has none of its own"));
+            return Err(Error::new(
+                Kind::Usage,
+                "read --hostname",
+                "a pod with the host's hostname has none of its own",
+            ));
         }
         (Some(hostname), false) => hostname.clone(),
         (None, true) => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),

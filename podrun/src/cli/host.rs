@@ -166,7 +166,9 @@ pub(super) fn version(words: &Words) -> Result<i32> {
     }
     let asked: Version = words.parse("  podrun version\n  podrun version -o json")?;
     match asked.output.as_deref() {
-        Some("json") => table::json(&json!({"version": env!("CARGO_PKG_VERSION"), "records": store::VERSION, "ociVersion": "1.3.0"})),
+        Some("json") => table::json(
+            &json!({"version": env!("CARGO_PKG_VERSION"), "records": store::VERSION, "ociVersion": "1.3.0"}),
+        ),
         _ => table::line(concat!("podrun ", env!("CARGO_PKG_VERSION"))),
     }
     Ok(0)

@@ -69,7 +69,11 @@ pub(super) fn logs(words: &Words) -> Result<i32> {
         [name] => {
             let known = pod.container(name)?;
             if asked.previous && known.restarts == 0 {
-                return Err(Error::new(Kind::NotFound, format!("show the previous log of {name}"), "it has run only once"));
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("show the previous log of {name}"),
+                    "it has run only once",
+                ));
             }
             let dir = pod.roots.container_logs(&record.namespace, &record.name, &record.id, name);
             (Logs::of_container(name.as_str(), &dir, options)?, Some(name.clone()))
@@ -138,7 +142,10 @@ impl Screen {
 fn tail(text: &str) -> Result<Option<u64>> {
     match text {
         "-1" | "all" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| Error::new(Kind::Usage, format!("read --tail {text:?}"), "not a number of lines")),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::new(Kind::Usage, format!("read --tail {text:?}"), "not a number of lines")),
     }
 }
 
@@ -153,7 +160,8 @@ fn moment(text: &str) -> Result<Stamp> {
         return Ok(Stamp { secs: seconds, nanos: 0 });
     }
     let ago = duration(text).map_err(|_| {
-        Error::new(Kind::Usage, format!("read the time {text:?}"), "not a time").hint("2026-11-21T10:00:00Z, or how long ago: 10m")
+        Error::new(Kind::Usage, format!("read the time {text:?}"), "not a time")
+            .hint("2026-11-21T10:00:00Z, or how long ago: 10m")
     })?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let then = now.saturating_sub(ago);
@@ -165,14 +173,19 @@ fn follow(pod: &Pod, container: Option<&ContainerName>, source: &mut Logs, scree
     match container {
         Some(name) => {
             let mut waiting = Waiting::new(pod, name)?;
-            let wake = waiting.client.fd().try_clone_to_owned().map_err(|err| Error::new(Kind::Kernel, "follow the log", err))?;
+            let wake = waiting
+                .client
+                .fd()
+                .try_clone_to_owned()
+                .map_err(|err| Error::new(Kind::Kernel, "follow the log", err))?;
             use std::os::fd::AsFd;
             logs::follow(source, Some(wake.as_fd()), &mut || waiting.over(pod, name), &mut |piece| screen.show(piece))
         }
         None => {
             let name_gone = || !pod.dir.record().exists();
             while !name_gone() && !screen.broken {
-                let over = pod.containers().iter().all(|record| record.state == State::Exited) && !pod.containers().is_empty();
+                let over =
+                    pod.containers().iter().all(|record| record.state == State::Exited) && !pod.containers().is_empty();
                 logs::show_all(source, &mut |piece| screen.show(piece))?;
                 if over {
                     // What they wrote last came before their records.
@@ -202,8 +215,7 @@ impl Waiting {
     }
 
     fn over(&mut self, pod: &Pod, name: &ContainerName) -> Result<bool> {
-        let doing = |err| Error::new(Kind::Kernel, "follow the log", err);
-        while !self.over && poll_one(self.client.fd(), libc::POLLIN, 0).map_err(doing)? {
+        while !self.over && self.client.is_ready()? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { .. } | Reply::Done, _) => self.over = true,
                 Heard::Reply(Reply::Failed(_), _) => self.over = true,

@@ -221,12 +221,19 @@ fn tell_end(name: &ContainerName, ended: &Ended) -> i32 {
     match ended.reason {
         Reason::OOMKilled => super::warn(&format!("{name} was killed: out of memory")),
         Reason::ContainerStatusUnknown | Reason::PodInitDied | Reason::StartError => {
-            super::warn(&format!("{name}: {:?}: {}", ended.reason, ended.message.as_deref().unwrap_or("nobody knows how it ended")));
+            super::warn(&format!(
+                "{name}: {:?}: {}",
+                ended.reason,
+                ended.message.as_deref().unwrap_or("nobody knows how it ended")
+            ));
         }
         _ => {}
     }
     if ended.lost_log_bytes > 0 {
-        super::warn(&format!("{name}: {} bytes of its output are lost, since the log could not be written", ended.lost_log_bytes));
+        super::warn(&format!(
+            "{name}: {} bytes of its output are lost, since the log could not be written",
+            ended.lost_log_bytes
+        ));
     }
     ended.exit_code
 }
@@ -235,7 +242,8 @@ fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
     let (pod, name) = one(&asked.target, asked.container.as_ref())?;
     let (document, bundle, rootfs) = document(asked)?;
     let pod = asked.global.pod(&pod)?;
-    let mut spec = ContainerSpec { name, oci: document, bundle, rootfs, policy: policy(asked)?, user: asked.user.clone() };
+    let mut spec =
+        ContainerSpec { name, oci: document, bundle, rootfs, policy: policy(asked)?, user: asked.user.clone() };
     adjust(&mut spec.oci, asked, &pod)?;
     Ok((pod, spec))
 }
@@ -258,7 +266,9 @@ fn document(asked: &Container) -> Result<(Spec, PathBuf, PathBuf)> {
             oci::check_rootfs(rootfs)?;
             Ok((defaults::document(&asked.command)?, absolute(Path::new("."))?, absolute(rootfs)?))
         }
-        (None, None) => Err(Error::new(Kind::Usage, "read the command line", "neither --bundle nor --rootfs was given")),
+        (None, None) => {
+            Err(Error::new(Kind::Usage, "read the command line", "neither --bundle nor --rootfs was given"))
+        }
     }
 }
 
@@ -272,8 +282,12 @@ fn policy(asked: &Container) -> Result<Policy> {
         "on-failure" => Restart::OnFailure,
         "always" | "unless-stopped" => Restart::Always,
         other => {
-            return Err(Error::new(Kind::Usage, format!("read the restart policy {other:?}"), "there is none of this name")
-                .hint("never, on-failure or always"));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("read the restart policy {other:?}"),
+                "there is none of this name",
+            )
+            .hint("never, on-failure or always"));
         }
     };
     if asked.log_max_files == 0 {
@@ -350,7 +364,8 @@ fn from_own_environment(variable: &str) -> String {
 
 /// `SRC:DST[:ro|rw]`; a source without a slash is a volume of the pod.
 fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
-    let fail = |cause: &str| Error::new(Kind::Usage, format!("read the volume {text:?}"), cause).hint("SRC:DST or SRC:DST:ro");
+    let fail =
+        |cause: &str| Error::new(Kind::Usage, format!("read the volume {text:?}"), cause).hint("SRC:DST or SRC:DST:ro");
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, access) = match parts[..] {
         [source, destination] => (source, destination, "rw"),
@@ -369,9 +384,15 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
         false => {
             let volume = VolumeName::parse(source)?;
             if !pod.record.volumes.iter().any(|known| known == volume.as_str()) {
-                let err = Error::new(Kind::NotFound, format!("find the volume {source}"), format!("the pod {} has none of this name", pod.record.name));
+                let err = Error::new(
+                    Kind::NotFound,
+                    format!("find the volume {source}"),
+                    format!("the pod {} has none of this name", pod.record.name),
+                );
                 return Err(match pod.record.volumes.is_empty() {
-                    true => err.hint("`create pod --volume NAME` makes one; a directory of the host has a slash: ./DIR"),
+                    true => {
+                        err.hint("`create pod --volume NAME` makes one; a directory of the host has a slash: ./DIR")
+                    }
                     false => err.hint(format!("it has {}", pod.record.volumes.join(", "))),
                 });
             }
@@ -381,7 +402,11 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
     let mut mount = Mount::default();
     mount.set_destination(destination.into());
     mount.set_source(Some(source));
-    mount.set_options(Some(vec!["rbind".into(), "rprivate".into(), if access == "ro" { "rro".into() } else { "rw".into() }]));
+    mount.set_options(Some(vec![
+        "rbind".into(),
+        "rprivate".into(),
+        if access == "ro" { "rro".into() } else { "rw".into() },
+    ]));
     Ok(mount)
 }
 
@@ -399,8 +424,12 @@ fn adjust_security(document: &mut Spec, asked: &Container, available: u64) -> Re
                 document.set_annotations(Some(annotations));
             }
             other => {
-                return Err(Error::new(Kind::Usage, format!("read --security-opt {other:?}"), "podrun knows no such word")
-                    .hint("no-new-privileges, seccomp=default or seccomp=unconfined"));
+                return Err(Error::new(
+                    Kind::Usage,
+                    format!("read --security-opt {other:?}"),
+                    "podrun knows no such word",
+                )
+                .hint("no-new-privileges, seccomp=default or seccomp=unconfined"));
             }
         }
     }
@@ -440,7 +469,9 @@ fn adjust_resources(document: &mut Spec, asked: &Container) -> Result<()> {
         resources.set_memory(Some(memory));
     }
     if let Some(cpus) = asked.cpus {
-        let quota = std::time::Duration::try_from_secs_f64(cpus * 0.1).ok().and_then(|time| i64::try_from(time.as_micros()).ok());
+        let quota = std::time::Duration::try_from_secs_f64(cpus * 0.1)
+            .ok()
+            .and_then(|time| i64::try_from(time.as_micros()).ok());
         let Some(quota) = quota.filter(|quota| *quota >= 1000) else {
             return Err(Error::new(Kind::Usage, "read --cpus", "not a number of CPUs").hint("0.01 and more"));
         };
@@ -542,7 +573,10 @@ fn first_container(pod: &Pod) -> Result<ContainerName> {
 }
 
 fn size(text: &str) -> Result<crate::sys::tty::Size> {
-    let fail = || Error::new(Kind::Usage, format!("read the size {text:?}"), "not ROWSxCOLUMNS").hint("each from 1 to 65535: 24x80");
+    let fail = || {
+        Error::new(Kind::Usage, format!("read the size {text:?}"), "not ROWSxCOLUMNS")
+            .hint("each from 1 to 65535: 24x80")
+    };
     let (rows, columns) = text.split_once('x').ok_or_else(fail)?;
     let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).ok_or_else(fail);
     Ok(crate::sys::tty::Size { rows: number(rows)?, columns: number(columns)? })

@@ -57,14 +57,19 @@ pub(super) fn ps(words: &Words) -> Result<i32> {
     let mut found: Vec<(String, ContainerRecord)> = Vec::new();
     for pod in &pods {
         let shown = |record: &ContainerRecord| asked.all || record.state != State::Exited;
-        found.extend(view::containers(pod).into_iter().filter(shown).map(|record| (pod.record.name.to_string(), record)));
+        found.extend(
+            view::containers(pod).into_iter().filter(shown).map(|record| (pod.record.name.to_string(), record)),
+        );
     }
     match asked.output.as_deref() {
         Some("json") => table::json(&Value::Array(found.iter().map(|(pod, record)| with_pod(pod, record)).collect())),
         Some("name") => found.iter().for_each(|(pod, record)| table::line(&format!("{pod}/{}", record.name))),
         None => table::table(&["CONTAINER", "STATE", "RESTARTS", "AGE", "COMMAND"], &rows(&found, false)),
         Some("wide") => {
-            table::table(&["CONTAINER", "STATE", "RESTARTS", "AGE", "COMMAND", "PID", "ID", "LOG"], &rows(&found, true));
+            table::table(
+                &["CONTAINER", "STATE", "RESTARTS", "AGE", "COMMAND", "PID", "ID", "LOG"],
+                &rows(&found, true),
+            );
         }
         Some(other) => return Err(no_format(other, "wide, json or name")),
     }
@@ -131,9 +136,7 @@ struct GetPods {
 pub(super) fn get_pods(words: &Words) -> Result<i32> {
     let asked: GetPods = words.parse("  podrun get pods\n  podrun get pods -o wide")?;
     let pods = pods(&asked.global)?;
-    let list = || {
-        json!({"apiVersion": "v1", "kind": "PodList", "items": pods.iter().map(view::kubernetes).collect::<Vec<_>>()})
-    };
+    let list = || json!({"apiVersion": "v1", "kind": "PodList", "items": pods.iter().map(view::kubernetes).collect::<Vec<_>>()});
     match asked.output.as_deref() {
         Some("json") => table::json(&list()),
         Some("yaml") => table::print(&view::yaml(&list())),
@@ -168,7 +171,13 @@ fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
             table::table(&["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP"], &rows);
         }
         Some("wide") => {
-            let rows: Vec<_> = pods.iter().map(|pod| { let (a, b) = row(pod); [a, b].concat() }).collect();
+            let rows: Vec<_> = pods
+                .iter()
+                .map(|pod| {
+                    let (a, b) = row(pod);
+                    [a, b].concat()
+                })
+                .collect();
             table::table(&["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP", "ID", "HOSTNAME", "WHY"], &rows);
         }
         Some("name") => pods.iter().for_each(|pod| table::line(&format!("pod/{}", pod.record.name))),

@@ -57,6 +57,9 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_they_must() {
         let rows = [vec!["web".to_owned(), "Ready".to_owned()], vec!["a-long-name".to_owned(), "Lost".to_owned()]];
-        assert_eq!(lay_out(&["NAME", "STATE"], &rows), "NAME          STATE\nweb           Ready\na-long-name   Lost\n");
+        assert_eq!(
+            lay_out(&["NAME", "STATE"], &rows),
+            "NAME          STATE\nweb           Ready\na-long-name   Lost\n"
+        );
     }
 }

@@ -39,7 +39,12 @@ pub struct Numbering<'a> {
 }
 
 /// clone3 of a container's first process.
-pub fn container(plan: &Plan, pod: &PodNamespaces<'_>, shared: Option<&Numbering<'_>>, cradle: &Cradle<'_>) -> Result<Born> {
+pub fn container(
+    plan: &Plan,
+    pod: &PodNamespaces<'_>,
+    shared: Option<&Numbering<'_>>,
+    cradle: &Cradle<'_>,
+) -> Result<Born> {
     let private = if plan.pid == PidNamespace::Private { libc::CLONE_NEWPID } else { 0 };
     let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
     bear(&plan.process, libc::CLONE_NEWNS | private, shared, cradle, |ground| init::be_born(plan, pod, ground))
@@ -61,8 +66,7 @@ fn bear(
     let strings = |texts: &[Text]| Pointers::new(texts.iter().map(|text| CString::from(text.c())).collect());
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
-    let ground =
-        Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
+    let ground = Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
     let request = Clone { namespaces, cgroup: cradle.cgroup };
     let child = numbered(numbering, || clone3(&request, || live(&ground))).map_err(explain_clone)?;
     Ok(Born { child, report: ours })
@@ -216,7 +220,9 @@ fn finish(doing: String, failure: Failure) -> Error {
         (Step::Rlimit, libc::EPERM) => err.hint("above the host's hard limit; podrun lacks CAP_SYS_RESOURCE"),
         (Step::OomScoreAdj, libc::EACCES | libc::EPERM) => err.hint("lowering it needs CAP_SYS_RESOURCE"),
         (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
-        (Step::Mount | Step::Device, libc::ELOOP) => err.hint("the image has a symbolic link there, which is not followed"),
+        (Step::Mount | Step::Device, libc::ELOOP) => {
+            err.hint("the image has a symbolic link there, which is not followed")
+        }
         (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
         (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
         (Step::Capabilities, libc::EPERM) => err.hint("this host withholds one of them"),

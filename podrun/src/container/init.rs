@@ -69,9 +69,34 @@ impl Step {
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Step::*;
         const ALL: [Step; 28] = [
-            JoinCgroup, JoinNamespaces, NewCgroupNamespace, OomScoreAdj, Sysctl, HostPropagation, OpenRootfs, Mount, Device,
-            Link, Terminal, WorkingDirectory, MaskedPath, ReadOnlyPath, ReadOnlyRootfs, PivotRoot, Gate, Rlimit, Session,
-            Stdio, BoundingSet, Groups, User, Capabilities, NoNewPrivileges, Seccomp, CloseFds, Exec,
+            JoinCgroup,
+            JoinNamespaces,
+            NewCgroupNamespace,
+            OomScoreAdj,
+            Sysctl,
+            HostPropagation,
+            OpenRootfs,
+            Mount,
+            Device,
+            Link,
+            Terminal,
+            WorkingDirectory,
+            MaskedPath,
+            ReadOnlyPath,
+            ReadOnlyRootfs,
+            PivotRoot,
+            Gate,
+            Rlimit,
+            Session,
+            Stdio,
+            BoundingSet,
+            Groups,
+            User,
+            Capabilities,
+            NoNewPrivileges,
+            Seccomp,
+            CloseFds,
+            Exec,
         ];
         ALL.into_iter().find(|step| *step as u8 == byte)
     }
@@ -272,11 +297,7 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> io::Result<()> {
     attach(
         detached.as_fd(),
         target.as_fd(),
-        &[
-            (own, false),
-            (below, true),
-            (propagation, one.propagation & libc::MS_REC != 0),
-        ],
+        &[(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)],
     )
 }
 
@@ -297,7 +318,8 @@ fn attach(detached: BorrowedFd<'_>, target: BorrowedFd<'_>, changes: &[(Attribut
             Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
                 // Before Linux 5.12: the old calls, once the mount is attached.
                 mount::move_mount(detached, target)?;
-                return wanted().try_for_each(|(change, recursive)| mount::set_attributes_by_path(detached, *change, *recursive));
+                return wanted()
+                    .try_for_each(|(change, recursive)| mount::set_attributes_by_path(detached, *change, *recursive));
             }
             other => other?,
         }
@@ -316,8 +338,14 @@ fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
         Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {}
         other => return other,
     }
-    for (index, component) in place.way.iter().enumerate() {
-        let parent = fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)?;
+    // Mostly the last component alone is missing, so the search for what is there begins at the end.
+    let open_parent =
+        |component: &Component| fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve);
+    let is_missing =
+        |component: &Component| matches!(open_parent(component), Err(err) if err.raw_os_error() == Some(libc::ENOENT));
+    let first = place.way.iter().rposition(|component| !is_missing(component)).unwrap_or(0);
+    for (index, component) in place.way.iter().enumerate().skip(first) {
+        let parent = open_parent(component)?;
         let last = index + 1 == place.way.len();
         let made = match place.kind {
             PointKind::File if last => {
@@ -456,7 +484,9 @@ fn make_read_only(root: BorrowedFd<'_>, path: &Text) -> io::Result<()> {
 
 fn change(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
     match mount::mount_setattr(mount, attributes, recursive) {
-        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => mount::set_attributes_by_path(mount, attributes, recursive),
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
+            mount::set_attributes_by_path(mount, attributes, recursive)
+        }
         other => other,
     }
 }
@@ -543,9 +573,9 @@ fn drop_bounding_set(sets: CapabilitySets) -> io::Result<()> {
 }
 
 fn raise_ambient(ambient: u64) -> io::Result<()> {
-    (0..64).filter(|capability| ambient & (1 << capability) != 0).try_for_each(|capability| {
-        cred::ambient(libc::PR_CAP_AMBIENT_RAISE, capability)
-    })
+    (0..64)
+        .filter(|capability| ambient & (1 << capability) != 0)
+        .try_for_each(|capability| cred::ambient(libc::PR_CAP_AMBIENT_RAISE, capability))
 }
 
 /// execve(2) of the first candidate that is there; one that is there and may not be run is the better answer than none.

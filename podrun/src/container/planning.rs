@@ -115,7 +115,9 @@ fn propagation(word: Option<&str>) -> Result<(u64, u64)> {
         Some("rshared") => Ok((slave, libc::MS_SHARED | libc::MS_REC)),
         Some("unbindable") => Ok((slave, libc::MS_UNBINDABLE)),
         Some("runbindable") => Ok((slave, libc::MS_UNBINDABLE | libc::MS_REC)),
-        Some(other) => Err(Error::new(Kind::Invalid, "read linux.rootfsPropagation", format!("{other:?} is no propagation"))),
+        Some(other) => {
+            Err(Error::new(Kind::Invalid, "read linux.rootfsPropagation", format!("{other:?} is no propagation")))
+        }
     }
 }
 
@@ -154,12 +156,24 @@ fn sysctls(linux: &runtime::Linux, owners: Owners) -> Result<Vec<(Text, Text)>> 
 /// value one line, so that it sets nothing besides (CVE-2022-0811).
 pub fn sysctl(what: &str, key: &str, value: &str, owners: Owners) -> Result<(Text, Text)> {
     const ALLOWED: [&str; 9] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
-        "kernel.shm_rmid_forced", "kernel.domainname",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.domainname",
     ];
     let fail = |cause: &str| Error::new(Kind::Invalid, format!("read {what} {key:?}"), cause);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-    if key.is_empty() || !key.chars().all(plain) || key.contains("..") || key.contains("//") || key.starts_with(['.', '/']) {
+    if key.is_empty()
+        || !key.chars().all(plain)
+        || key.contains("..")
+        || key.contains("//")
+        || key.starts_with(['.', '/'])
+    {
         return Err(fail("not the name of a sysctl"));
     }
     if value.chars().any(char::is_control) || value.contains('+') {
@@ -168,7 +182,14 @@ pub fn sysctl(what: &str, key: &str, value: &str, owners: Owners) -> Result<(Tex
     // Both spellings of sysctl(8): the first separator tells which one is meant.
     let path = match key.find(['.', '/']).map(|at| &key[at..=at]) {
         Some("/") => key.to_owned(),
-        _ => key.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect(),
+        _ => key
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
     };
     let dotted = path.replace('/', ".");
     if !ALLOWED.contains(&dotted.as_str()) && !path.starts_with("net/") && !path.starts_with("fs/mqueue/") {
@@ -314,7 +335,9 @@ fn oom_score_adj(asked: Option<i32>, host: &Host) -> Result<Text> {
     let score = asked.unwrap_or(host.oom_score_adj.max(0));
     match (-1000..=1000).contains(&score) {
         true => Text::new("process.oomScoreAdj", score.to_string()),
-        false => Err(Error::new(Kind::Invalid, "read process.oomScoreAdj", format!("{score} is not within -1000 and 1000"))),
+        false => {
+            Err(Error::new(Kind::Invalid, "read process.oomScoreAdj", format!("{score} is not within -1000 and 1000")))
+        }
     }
 }
 
@@ -325,7 +348,8 @@ fn filter(document: &Spec, capabilities: u64) -> Result<Option<seccomp::Program>
     match annotation(document, SECCOMP_ANNOTATION) {
         Some("default") => {
             let host = seccomp::native()?;
-            let profile = seccomp::default_profile(caps::names(capabilities).into_iter().filter_map(caps::to_oci), host);
+            let profile =
+                seccomp::default_profile(caps::names(capabilities).into_iter().filter_map(caps::to_oci), host);
             seccomp::compile(&profile, host).map(Some)
         }
         _ => Ok(None),
@@ -426,11 +450,26 @@ mod tests {
         let file =
             |key: &str| sysctl("sysctl", key, "1", Owners::default()).map(|(file, _)| file.lossy().into_owned()).ok();
         assert_eq!(file("net.ipv4.ip_forward").as_deref(), Some("/proc/sys/net/ipv4/ip_forward"));
-        assert_eq!(file("net/ipv4/conf/eth0.1/forwarding").as_deref(), Some("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(
+            file("net/ipv4/conf/eth0.1/forwarding").as_deref(),
+            Some("/proc/sys/net/ipv4/conf/eth0.1/forwarding")
+        );
         assert_eq!(file("kernel.shmmax").as_deref(), Some("/proc/sys/kernel/shmmax"));
         for bad in [
-            "", "kernel.core_pattern", "net.ipv4/../../kernel/x", "net.ipv4.../kernel", "/net/ipv4", ".net.x", "net.a b", "net.a\n",
-            "vm.swappiness", "kernel.shm", "kernel.shmmaxx", "network.x", "fs.file-max", "net//x",
+            "",
+            "kernel.core_pattern",
+            "net.ipv4/../../kernel/x",
+            "net.ipv4.../kernel",
+            "/net/ipv4",
+            ".net.x",
+            "net.a b",
+            "net.a\n",
+            "vm.swappiness",
+            "kernel.shm",
+            "kernel.shmmaxx",
+            "network.x",
+            "fs.file-max",
+            "net//x",
         ] {
             assert_eq!(file(bad), None, "{bad:?}");
         }

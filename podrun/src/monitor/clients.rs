@@ -82,7 +82,8 @@ impl Monitor {
     }
 
     pub(super) fn done_if_last(&mut self, client: u64) {
-        let waits = self.containers.values().any(|container| container.waiters.iter().any(|waiter| waiter.client == client));
+        let waits =
+            self.containers.values().any(|container| container.waiters.iter().any(|waiter| waiter.client == client));
         if !waits {
             self.reply(client, &Reply::Done, &[]);
         }

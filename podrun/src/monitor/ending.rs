@@ -211,7 +211,8 @@ impl Monitor {
     /// reads the log first, then asks for the deletion.
     pub(super) fn tell_the_end(&mut self, name: &ContainerName, ended: &Ended) {
         let Some(container) = self.containers.get_mut(name) else { return };
-        let attended = container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
+        let attended =
+            container.waiters.iter().any(|waiter| waiter.until == Until::Exited && waiter.count == Count::One);
         if attended && !container.delete_after_stop {
             container.record.policy.remove = Remove::ByHand;
         }

@@ -86,7 +86,9 @@ impl Monitor {
                 return Err(Error::new(Kind::NotNow, doing(), "it is paused").hint("`podrun resume` thaws it"));
             }
             State::Created => {
-                return Err(Error::new(Kind::NotNow, doing(), "it is created, not started").hint("`podrun start` starts it"));
+                return Err(
+                    Error::new(Kind::NotNow, doing(), "it is created, not started").hint("`podrun start` starts it")
+                );
             }
             _ => {}
         }

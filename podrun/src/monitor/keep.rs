@@ -136,7 +136,9 @@ impl Store {
         let newest = std::mem::take(&mut self.newest);
         let mut put_back = BTreeSet::new();
         let entries = self.round(|header| {
-            matches!(header.content, Content::Holds(_)) && newest.get(&header.key) == Some(&header.n) && put_back.insert(header.n)
+            matches!(header.content, Content::Holds(_))
+                && newest.get(&header.key) == Some(&header.n)
+                && put_back.insert(header.n)
         })?;
         self.newest = newest.into_iter().filter(|(key, _)| entries.contains_key(key)).collect();
         Ok(entries)

@@ -44,7 +44,9 @@ impl Outlet {
     fn say(&mut self, command: Command, fds: &[BorrowedFd<'_>]) {
         let Some(control) = &self.control else { return };
         let full = match self.unsaid.is_empty() {
-            true => matches!(pump::send(control.as_fd(), &command, fds), Err(err) if err.kind() == ErrorKind::WouldBlock),
+            true => {
+                matches!(pump::send(control.as_fd(), &command, fds), Err(err) if err.kind() == ErrorKind::WouldBlock)
+            }
             false => true,
         };
         if full {
@@ -106,11 +108,8 @@ impl Monitor {
         self.watch(&control, Token::Pump, EpollFlags::EPOLLIN)?;
         // A pump that hangs on a stalled disk delays no birth, stop or kill.
         crate::sys::pipe::set_nonblocking(control.as_fd()).doing(|| "take the pump".into())?;
-        self.outlet = Outlet {
-            process: Some((ProcessRecord::of(pid), pidfd)),
-            control: Some(control),
-            unsaid: VecDeque::new(),
-        };
+        self.outlet =
+            Outlet { process: Some((ProcessRecord::of(pid), pidfd)), control: Some(control), unsaid: VecDeque::new() };
         Ok(())
     }
 

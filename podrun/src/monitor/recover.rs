@@ -60,7 +60,8 @@ fn assemble(
 ) -> Result<Monitor> {
     let missing = || Error::new(Kind::Invalid, "read the fd store", "it holds no pod");
     let pod = entries.remove(key::POD).ok_or_else(missing)?;
-    let facts: PodFacts = serde_json::from_value(pod.body).map_err(std::io::Error::from).doing(|| "read the pod's facts".into())?;
+    let facts: PodFacts =
+        serde_json::from_value(pod.body).map_err(std::io::Error::from).doing(|| "read the pod's facts".into())?;
     let [host_net, host_uts, host_ipc, net, uts, ipc] = <[OwnedFd; 6]>::try_from(pod.fds).map_err(|_| missing())?;
     // pause is in the pod's namespaces, and we came from there; the monitor is the host's.
     let home = || "return to the host's namespaces".to_owned();
@@ -144,7 +145,9 @@ impl Monitor {
             match key.split_once('/') {
                 Some(("x", id)) => self.recover_exec(id, entry.body, entry.fds),
                 // A birth that was never recorded: its init left at the closed gate.
-                _ => drop(self.store.remove(&key)),
+                Some(("c", _)) => drop(self.store.remove(&key)),
+                // The program of an upgrade, which the next monitor needs, too; and what a newer build may keep here.
+                _ => {}
             }
         }
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));

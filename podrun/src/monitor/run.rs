@@ -89,7 +89,13 @@ impl Monitor {
         self.adopt(name, run)
     }
 
-    fn clone_into(&mut self, name: &ContainerName, plan: &Plan, cgroup: Cgroup, gate: Gate) -> Result<Run, (Cgroup, Error)> {
+    fn clone_into(
+        &mut self,
+        name: &ContainerName,
+        plan: &Plan,
+        cgroup: Cgroup,
+        gate: Gate,
+    ) -> Result<Run, (Cgroup, Error)> {
         match self.try_clone(name, plan, &cgroup) {
             Ok((born, stdin, pipes, oom)) => Ok(Run {
                 key: self.id(),
@@ -143,10 +149,11 @@ impl Monitor {
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
         };
-        let numbering = self.namespaces.init.as_ref().map(|(_, namespace)| Numbering {
-            target: namespace.as_fd(),
-            own: self.namespaces.own_pid.as_fd(),
-        });
+        let numbering = self
+            .namespaces
+            .init
+            .as_ref()
+            .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
         let pod = PodNamespaces {
             net: self.namespaces.net.as_fd(),
             uts: self.namespaces.uts.as_fd(),
@@ -382,12 +389,16 @@ impl Monitor {
 
     pub(super) fn run(&self, key: u64) -> Result<&Run> {
         let runs = self.containers.values().filter_map(|container| container.run.as_ref());
-        runs.into_iter().find(|run| run.key == key).ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
+        runs.into_iter()
+            .find(|run| run.key == key)
+            .ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
     }
 
     pub(super) fn run_mut(&mut self, key: u64) -> Result<&mut Run> {
         let runs = self.containers.values_mut().filter_map(|container| container.run.as_mut());
-        runs.into_iter().find(|run| run.key == key).ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
+        runs.into_iter()
+            .find(|run| run.key == key)
+            .ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
     }
 
     pub(super) fn save(&self, name: &ContainerName) -> Result<()> {

@@ -15,9 +15,9 @@
 use crate::container::plan::Process;
 use crate::error::{Error, Kind};
 use crate::id::ContainerName;
+use crate::spec::Policy;
 use crate::store::{Ended, Reason};
 use crate::sys::socket;
-use crate::spec::Policy;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -53,26 +53,64 @@ pub enum Until {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    Create { container: Box<NewContainer>, until: Until },
-    Start { name: ContainerName, until: Until },
+    Create {
+        container: Box<NewContainer>,
+        until: Until,
+    },
+    Start {
+        name: ContainerName,
+        until: Until,
+    },
     /// Empty: all of them.
-    Stop { names: Vec<ContainerName>, grace_ms: u64, signal: Option<i32> },
-    Kill { names: Vec<ContainerName>, signal: i32 },
-    Restart { names: Vec<ContainerName>, grace_ms: u64 },
-    Pause { names: Vec<ContainerName> },
-    Resume { names: Vec<ContainerName> },
+    Stop {
+        names: Vec<ContainerName>,
+        grace_ms: u64,
+        signal: Option<i32>,
+    },
+    Kill {
+        names: Vec<ContainerName>,
+        signal: i32,
+    },
+    Restart {
+        names: Vec<ContainerName>,
+        grace_ms: u64,
+    },
+    Pause {
+        names: Vec<ContainerName>,
+    },
+    Resume {
+        names: Vec<ContainerName>,
+    },
     /// `id` is the client's own, so that it may ask again. With stdin, stdout, stderr, unless there is a terminal.
-    Exec { id: String, container: ContainerName, process: Box<Process> },
+    Exec {
+        id: String,
+        container: ContainerName,
+        process: Box<Process>,
+    },
     /// The end of an exec whose monitor died meanwhile.
-    WaitExec { id: String },
+    WaitExec {
+        id: String,
+    },
     /// The end of the run that goes on now, or of the last one.
-    Wait { name: ContainerName },
+    Wait {
+        name: ContainerName,
+    },
     /// The container's stdin: a pipe's write end, or the pty's master.
-    Attach { name: ContainerName },
+    Attach {
+        name: ContainerName,
+    },
     /// The client's stdin has ended: close the container's (docker's StdinOnce).
-    CloseStdin { name: ContainerName },
-    ReopenLogs { name: ContainerName },
-    Delete { name: ContainerName, force: bool, grace_ms: u64 },
+    CloseStdin {
+        name: ContainerName,
+    },
+    ReopenLogs {
+        name: ContainerName,
+    },
+    Delete {
+        name: ContainerName,
+        force: bool,
+        grace_ms: u64,
+    },
     /// The pod is over: the containers are dead, leave and let pause leave. The last reply comes before.
     Leave,
     /// With the new program.
@@ -84,13 +122,22 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Done,
-    Created { pid: i32 },
-    Started { pid: i32 },
+    Created {
+        pid: i32,
+    },
+    Started {
+        pid: i32,
+    },
     /// With the pty's master.
     Terminal,
     /// With the descriptor, if stdin is open.
-    Stdin { terminal: bool },
-    Exited { ended: Ended, log: Option<PathBuf> },
+    Stdin {
+        terminal: bool,
+    },
+    Exited {
+        ended: Ended,
+        log: Option<PathBuf>,
+    },
     Failed(Failure),
 }
 
@@ -184,6 +231,12 @@ pub enum Arrival<T> {
 }
 
 impl Inbox {
+    /// Whether a message is here already, read together with an earlier one: the socket will not say so.
+    pub fn has_message(&self) -> bool {
+        let length = self.bytes.first_chunk::<4>().and_then(|head| usize::try_from(u32::from_le_bytes(*head)).ok());
+        length.is_some_and(|length| self.bytes.len() >= 4 + length)
+    }
+
     /// Reads once (blocking or not, as the socket is) and takes out a message if one is whole.
     pub fn receive<T: DeserializeOwned>(&mut self, socket: BorrowedFd<'_>) -> io::Result<Arrival<T>> {
         if let Some(message) = self.take()? {
@@ -201,12 +254,6 @@ impl Inbox {
         self.bytes.extend_from_slice(&buffer[..count]);
         self.fds.extend(fds);
         Ok(self.take()?.unwrap_or(Arrival::Incomplete))
-    }
-
-    /// Whether a whole message is here already, of which poll(2) on the socket says nothing.
-    pub fn has_message(&self) -> bool {
-        let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return false };
-        usize::try_from(u32::from_le_bytes(*head)).is_ok_and(|length| rest.len() >= length)
     }
 
     fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<Arrival<T>>> {
@@ -241,7 +288,7 @@ mod tests {
         socket::send(a.as_fd(), &both[3..], &[], 0).unwrap();
         let Arrival::Message(Request::Ping, fds) = inbox.receive(b.as_fd()).unwrap() else { panic!("no ping") };
         assert_eq!(fds.len(), 1);
-        assert!(inbox.has_message(), "the second one has left the socket with the first");
+        assert!(inbox.has_message(), "the second message was forgotten");
         assert!(matches!(inbox.receive::<Request>(b.as_fd()).unwrap(), Arrival::Message(Request::Leave, _)));
         assert!(!inbox.has_message());
         drop((a, fds));

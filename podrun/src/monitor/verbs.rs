@@ -32,9 +32,9 @@ impl Monitor {
         match request {
             Request::Create { container, until } => self.create(client, *container, until),
             Request::Start { name, until } => self.start(client, &name, until),
-            Request::Stop { names, grace_ms, signal } => self.each(client, names, |monitor, name| {
-                monitor.stop(name, Duration::from_millis(grace_ms), signal)
-            }),
+            Request::Stop { names, grace_ms, signal } => {
+                self.each(client, names, |monitor, name| monitor.stop(name, Duration::from_millis(grace_ms), signal))
+            }
             Request::Kill { names, signal } => self.kill(client, names, signal),
             Request::Restart { names, grace_ms } => self.restart(client, names, Duration::from_millis(grace_ms)),
             Request::Pause { names } => self.at_once(client, names, Self::freeze),
@@ -97,8 +97,13 @@ impl Monitor {
             backoff,
             warnings: new.warnings,
         };
-        let container =
-            Container { record, run: None, waiters: vec![waiter(client, until)], restart_after_stop: false, delete_after_stop: false };
+        let container = Container {
+            record,
+            run: None,
+            waiters: vec![waiter(client, until)],
+            restart_after_stop: false,
+            delete_after_stop: false,
+        };
         self.containers.insert(name.clone(), container);
         let gate = if until == Until::Created { Gate::Closed } else { Gate::OpensSoon };
         if let Err(err) = self.bear(&name, plan, gate) {

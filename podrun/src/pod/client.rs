@@ -61,12 +61,13 @@ impl Client {
         }
     }
 
-    /// Whether `hear` has an answer without waiting: the socket's, or one that came together with the one before.
-    pub fn has_reply(&self) -> std::io::Result<bool> {
-        Ok(self.inbox.has_message() || poll_one(self.socket.as_fd(), libc::POLLIN, 0)?)
+    /// Whether [`Client::hear`] has something to say at once.
+    pub fn is_ready(&self) -> Result<bool> {
+        let doing = || "hear the monitor".to_owned();
+        Ok(self.inbox.has_message() || poll_one(self.socket.as_fd(), libc::POLLIN, 0).doing(doing)?)
     }
 
-    /// For a poll loop of the caller's, who asks `has_reply` before each wait.
+    /// For a poll loop of the caller's, which asks [`Client::is_ready`] before it waits.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

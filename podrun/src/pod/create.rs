@@ -238,7 +238,8 @@ fn start_pause(
     let program = sandbox::pause_program(roots)?;
     let own = sandbox::own_program()?;
     let (a, b) = keep::pair().doing(doing)?;
-    let (status, status_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
+    let (status, status_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
     let door = client::door(&dir.0).doing(|| format!("make {}", dir.socket().display()))?;
     let joined_net = neighbour.map(network_namespace).transpose()?;
     let tasks = home.tasks()?;
@@ -326,11 +327,12 @@ fn write_files(dir: &PodDir, spec: &PodSpec, attachment: Option<&Attachment>) ->
     let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback)?;
     let write = |name: &str, text: String| {
         let path = dir.0.join(name);
-        std::fs::write(&path, text).and_then(|()| {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
-        })
-        .doing(|| format!("write {}", path.display()))
+        std::fs::write(&path, text)
+            .and_then(|()| {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            })
+            .doing(|| format!("write {}", path.display()))
     };
     write("hosts", files::hosts(&addresses, &spec.hostname, &extra?)?)?;
     write("hostname", files::hostname(&spec.hostname)?)?;

@@ -36,7 +36,8 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Durat
         Some(record) => (record.namespace.clone(), record.name.clone()),
         None => (namespace.clone(), PodName::parse(text).unwrap_or_else(|_| nameless())),
     };
-    remove_from_host(roots, &id, Some((&name.0, &name.1)), &layout).map_err(|err| err.within(format!("delete the pod {text}")))
+    remove_from_host(roots, &id, Some((&name.0, &name.1)), &layout)
+        .map_err(|err| err.within(format!("delete the pod {text}")))
 }
 
 /// Never the name of a link: labels have no such form, so nothing is removed by it.

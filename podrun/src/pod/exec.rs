@@ -166,22 +166,23 @@ impl Session<'_> {
         }
     }
 
-    /// All that the monitor has to say at this moment; the end, if it is among it.
+    /// What the monitor has to say, if anything.
     fn hear(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Option<Ended>> {
-        while self.client.has_reply().doing(|| "hear the monitor".into())? {
-            match self.client.hear()? {
-                Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
-                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
-                Heard::Reply(Reply::Terminal, fds) => {
-                    if let Some(master) = fds.into_iter().next() {
-                        self.take_terminal(master, wires, wish)?;
-                    }
-                }
-                Heard::Reply(..) => {}
-                Heard::Gone => self.look_for_successor()?,
-            }
+        if !self.client.is_ready()? {
+            return Ok(None);
         }
-        Ok(None)
+        match self.client.hear()? {
+            Heard::Reply(Reply::Exited { ended, .. }, _) => Ok(Some(ended)),
+            Heard::Reply(Reply::Failed(failure), _) => Err(failure.into()),
+            Heard::Reply(Reply::Terminal, fds) => {
+                if let Some(master) = fds.into_iter().next() {
+                    self.take_terminal(master, wires, wish)?;
+                }
+                self.hear(wires, wish)
+            }
+            Heard::Reply(..) => self.hear(wires, wish),
+            Heard::Gone => self.look_for_successor().map(|()| None),
+        }
     }
 
     /// The program lives on; the next monitor will know how it ended.
@@ -203,7 +204,8 @@ impl Session<'_> {
             let mut mask = SigSet::empty();
             mask.add(Signal::SIGWINCH);
             mask.thread_block().doing(doing)?;
-            self.resized = Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
+            self.resized =
+                Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(doing);
         if wish.stdin == Stdin::Passed {

@@ -22,8 +22,12 @@ pub fn pod(roots: &Roots, namespace: &NamespaceName, text: &str) -> Result<Pod> 
         Kind::NotFound if store::is_locked(&dir) => {
             Error::new(Kind::NotNow, format!("find the pod {text}"), "it is being made or deleted at this moment")
         }
-        Kind::NotFound => Error::new(Kind::NotNow, format!("find the pod {text}"), format!("its making was cut short ({})", id.short()))
-            .hint(format!("`podrun delete pod {text}` removes what is there")),
+        Kind::NotFound => Error::new(
+            Kind::NotNow,
+            format!("find the pod {text}"),
+            format!("its making was cut short ({})", id.short()),
+        )
+        .hint(format!("`podrun delete pod {text}` removes what is there")),
         _ => err,
     })?;
     Ok(Pod { roots: roots.clone(), dir, record })

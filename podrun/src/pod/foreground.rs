@@ -99,7 +99,14 @@ pub struct Foreground<'a> {
 
 impl<'a> Foreground<'a> {
     /// `first` makes, starts or only waits for the container; what it writes from `since` on is shown.
-    pub fn new(pod: &'a Pod, name: &ContainerName, log_dir: &Path, first: Request, input: Input, since: Option<Stamp>) -> Result<Self> {
+    pub fn new(
+        pod: &'a Pod,
+        name: &ContainerName,
+        log_dir: &Path,
+        first: Request,
+        input: Input,
+        since: Option<Stamp>,
+    ) -> Result<Self> {
         let doing = || "catch signals".to_owned();
         let mut mask: SigSet = PROXIED.into_iter().collect();
         mask.add(Signal::SIGWINCH);
@@ -179,7 +186,7 @@ impl<'a> Foreground<'a> {
 
     /// All that the monitor has to say at this moment; the end, if it is among it.
     fn hear(&mut self) -> Result<Option<Ended>> {
-        while self.client.has_reply().doing(|| "hear the monitor".into())? {
+        while self.client.is_ready()? {
             match self.client.hear()? {
                 Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
                 Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),

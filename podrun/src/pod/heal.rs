@@ -60,8 +60,12 @@ pub fn ensure_served(pod: &Pod) -> Result<()> {
         }
         Served::Lost => {
             bury(pod);
-            Err(Error::new(Kind::NotNow, format!("reach the pod {}", pod.record.title()), "it is lost: pause and monitor died together")
-                .hint(format!("`podrun delete pod {}` removes what is left", pod.record.name)))
+            Err(Error::new(
+                Kind::NotNow,
+                format!("reach the pod {}", pod.record.title()),
+                "it is lost: pause and monitor died together",
+            )
+            .hint(format!("`podrun delete pod {}` removes what is left", pod.record.name)))
         }
     }
 }

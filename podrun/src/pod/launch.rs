@@ -49,7 +49,8 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
 
 fn read_users(rootfs: &Path) -> Result<Files> {
     let path = std::ffi::CString::new(rootfs.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    let root = fd::open(&path, libc::O_PATH | libc::O_DIRECTORY).doing(|| format!("open the rootfs {}", rootfs.display()))?;
+    let root =
+        fd::open(&path, libc::O_PATH | libc::O_DIRECTORY).doing(|| format!("open the rootfs {}", rootfs.display()))?;
     Ok(Files::read(root.as_fd()))
 }
 

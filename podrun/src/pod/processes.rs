@@ -41,7 +41,8 @@ fn read(container: &str, pid: i32) -> Option<Process> {
     let status = String::from_utf8_lossy(&file("status")?).into_owned();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let stat = String::from_utf8_lossy(&file("stat")?).into_owned();
-    let times: Vec<f64> = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
+    let times: Vec<f64> =
+        stat.rsplit_once(") ")?.1.split(' ').skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
     let words = file("cmdline")?;
     let command = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
     Some(Process {

@@ -189,7 +189,8 @@ fn look_at_host() -> Vec<Finding> {
         }
         Err(err) => findings.push(finding("privileges", "wrong", err.cause(), Some("run podrun as root"))),
     }
-    let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release =
+        nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut numbers = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
     let old = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (5, 10);
     findings.push(match old {

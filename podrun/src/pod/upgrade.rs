@@ -47,7 +47,8 @@ pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
 /// The network namespace of the pod, for a program of the host's.
 pub fn enter_network(pod: &Pod) -> Result<()> {
     let net = super::create::network_namespace(pod)?;
-    crate::sys::ns::setns(net.as_fd(), libc::CLONE_NEWNET).doing(|| format!("enter the network of {}", pod.record.title()))
+    crate::sys::ns::setns(net.as_fd(), libc::CLONE_NEWNET)
+        .doing(|| format!("enter the network of {}", pod.record.title()))
 }
 
 /// Becomes a program of the host.

@@ -284,7 +284,10 @@ fn scalar(value: &Value) -> String {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
             let safe = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
                 && word.chars().all(plain)
-                && !matches!(word.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n");
+                && !matches!(
+                    word.to_ascii_lowercase().as_str(),
+                    "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+                );
             if safe { word.clone() } else { value.to_string() }
         }
         other => other.to_string(),

@@ -13,8 +13,12 @@ const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// /dev/fd and its kin; the specification asks for them after mounts are made.
-const LINKS: [(&str, &str); 4] =
-    [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
 
 /// The default devices, and after them what the bundle lists; one that it lists under a default's path replaces it.
 pub fn plan(asked: &[LinuxDevice]) -> Result<Vec<Device>> {
@@ -46,7 +50,8 @@ pub fn links(has_devpts: bool) -> Result<Vec<Link>> {
 
 fn from_oci(index: usize, one: &LinuxDevice) -> Result<Device> {
     let path = one.path().to_string_lossy();
-    let fail = |field: &str, cause: &str| Error::new(Kind::Invalid, format!("read linux.devices[{index}].{field}"), cause);
+    let fail =
+        |field: &str, cause: &str| Error::new(Kind::Invalid, format!("read linux.devices[{index}].{field}"), cause);
     let kind = match one.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
         LinuxDeviceType::B => libc::S_IFBLK,
@@ -81,7 +86,9 @@ mod tests {
 
     #[test]
     fn the_defaults_are_there_and_a_bundle_may_replace_one() {
-        let devices = plan(&asked(r#"[{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 384, "uid": 7}]"#)).unwrap();
+        let devices =
+            plan(&asked(r#"[{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 384, "uid": 7}]"#))
+                .unwrap();
         assert_eq!(devices.len(), 6);
         let null = devices.iter().find(|device| device.name.name.lossy() == "null").unwrap();
         assert_eq!((null.mode, null.device, null.uid), (libc::S_IFCHR | 0o600, libc::makedev(1, 3), 7));

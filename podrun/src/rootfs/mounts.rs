@@ -13,11 +13,19 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
     /// Set these `MOUNT_ATTR_*`, having cleared those.
-    Attribute { set: u64, clear: u64 },
+    Attribute {
+        set: u64,
+        clear: u64,
+    },
     /// The same on everything below, too.
-    AttributeBelow { set: u64, clear: u64 },
+    AttributeBelow {
+        set: u64,
+        clear: u64,
+    },
     Propagation(u64),
-    Bind { recursive: bool },
+    Bind {
+        recursive: bool,
+    },
     /// A flag of the filesystem itself, not of the mount.
     Filesystem(&'static str),
     /// The default said aloud.
@@ -192,7 +200,11 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
         bind(mount, options, facts, path)?
     } else {
         let Some(kind) = kind else {
-            return Err(Error::new(Kind::Invalid, format!("read {path}.type"), "missing, and the options name no bind"));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("read {path}.type"),
+                "missing, and the options name no bind",
+            ));
         };
         (new_filesystem(kind, mount, options)?, PointKind::Directory)
     };
@@ -239,17 +251,15 @@ fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<S
 }
 
 fn setting(key: &str, value: Option<&str>) -> Result<(Text, Option<Text>)> {
-    Ok((
-        Text::new("a mount option", key)?,
-        value.map(|value| Text::new("a mount option", value)).transpose()?,
-    ))
+    Ok((Text::new("a mount option", key)?, value.map(|value| Text::new("a mount option", value)).transpose()?))
 }
 
 /// `cgroup`: what the host has. v2 alone is one filesystem; v1 and hybrid are a tmpfs with one directory a tree.
 /// Without a cgroup namespace the container's own directories are bound, read-only (CVE-2023-25809).
 fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec<Mount>> {
     let fixed = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    let read_only = if facts.own_cgroup_namespace { options.set & libc::MOUNT_ATTR_RDONLY } else { libc::MOUNT_ATTR_RDONLY };
+    let read_only =
+        if facts.own_cgroup_namespace { options.set & libc::MOUNT_ATTR_RDONLY } else { libc::MOUNT_ATTR_RDONLY };
     let mount = |at: String, source: Source, set: u64| -> Result<Mount> {
         Ok(Mount {
             source,
@@ -287,7 +297,11 @@ fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec
         planned.push(mount(at, tree(&one.controllers, &one.mount, "cgroup")?, fixed | read_only)?);
     }
     if let Some(unified) = &facts.cgroups.v2 {
-        planned.push(mount(format!("{destination}/unified"), tree(&[], &unified.mount, "cgroup2")?, fixed | read_only)?);
+        planned.push(mount(
+            format!("{destination}/unified"),
+            tree(&[], &unified.mount, "cgroup2")?,
+            fixed | read_only,
+        )?);
     }
     Ok(planned)
 }
@@ -333,8 +347,12 @@ mod tests {
         assert_eq!(mount.clear & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(mount.propagation, libc::MS_SLAVE | libc::MS_REC);
         let Source::New { settings, .. } = &mount.source else { panic!("{mount:?}") };
-        let words: Vec<_> = settings.iter().map(|(key, value)| (key.lossy(), value.as_ref().map(Text::lossy))).collect();
-        assert_eq!(words, [("source".into(), Some("shm".into())), ("mode".into(), Some("1777".into())), ("huge".into(), None)]);
+        let words: Vec<_> =
+            settings.iter().map(|(key, value)| (key.lossy(), value.as_ref().map(Text::lossy))).collect();
+        assert_eq!(
+            words,
+            [("source".into(), Some("shm".into())), ("mode".into(), Some("1777".into())), ("huge".into(), None)]
+        );
     }
 
     #[test]
@@ -351,9 +369,15 @@ mod tests {
     fn a_wrong_mount_has_its_json_path() {
         for (json, words) in [
             (r#"[{"destination": "/a", "options": ["bind"]}]"#, "mounts[0].source: missing"),
-            (r#"[{"destination": "/a", "source": "/none", "options": ["bind"]}]"#, "mounts[0].source /none: No such file"),
+            (
+                r#"[{"destination": "/a", "source": "/none", "options": ["bind"]}]"#,
+                "mounts[0].source /none: No such file",
+            ),
             (r#"[{"destination": "/a"}]"#, "mounts[0].type: missing"),
-            (r#"[{"destination": "/a", "type": "tmpfs", "options": ["ro", "idmap"]}]"#, "mounts[0].options[1]: \"idmap\""),
+            (
+                r#"[{"destination": "/a", "type": "tmpfs", "options": ["ro", "idmap"]}]"#,
+                "mounts[0].options[1]: \"idmap\"",
+            ),
             (r#"[{"destination": "/a", "source": "/x", "options": ["bind", "size=1"]}]"#, "\"size\" is no option"),
             (r#"[{"destination": "/a/../b", "type": "tmpfs"}]"#, "'..'"),
         ] {
@@ -376,14 +400,17 @@ mod tests {
                          31 1 0:2 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let layout = Layout::parse(mountinfo, "4:memory:/\n0::/\n");
         let mounts: Vec<oci::Mount> =
-            serde_json::from_str(r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]"#).unwrap();
+            serde_json::from_str(r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]"#)
+                .unwrap();
         let places = |facts: &Facts<'_>| -> Vec<String> {
             plan(&mounts, facts).unwrap().iter().map(|mount| mount.at.path.lossy().into_owned()).collect()
         };
         assert_eq!(places(&facts(&layout)), ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]);
         let shared = Facts { own_cgroup_namespace: false, ..facts(&layout) };
         let bound = plan(&mounts, &shared).unwrap();
-        assert!(matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a"));
+        assert!(
+            matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a")
+        );
         assert_eq!(bound[1].set & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY, "CVE-2023-25809");
     }
 }

@@ -306,7 +306,7 @@ fn the_other_controllers_on_v2() {
         ],
     );
     let io = container(&layout_v2(), &place(), Some(&resources(r#"{"blockIO":{"weight":1000}}"#)), None).unwrap();
-    let otherwise = super::super::limit::Absent::Otherwise { file: "io.weight".into(), value: "default 10000".into() };
+    let otherwise = crate::cgroup::Absent::Otherwise { file: "io.weight".into(), value: "default 10000".into() };
     assert_eq!(io.leaves[0].writes[0].absent, otherwise);
 }
 

@@ -1,0 +1,93 @@
+//! TCP, UDP and ICMP, one question and one answer.
+
+#![forbid(unsafe_code)]
+
+use crate::{Act, say};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, socket};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(crate) fn act(words: &[&str]) -> Act {
+    match words {
+        ["listen", at, text] => listen(at, text)?,
+        ["ask", whom] => ask(whom)?,
+        ["udp-listen", at, text] => udp_listen(at, text)?,
+        ["udp-ask", whom] => udp_ask(whom)?,
+        ["ping", whom] => say(ping(whom.parse()?)?)?,
+        ["abstract-sockets"] => abstract_sockets()?,
+        _ => return Err("the probe has no such act".into()),
+    }
+    Ok(0)
+}
+
+/// Answers every connection with a text and the caller's address, for ever.
+fn listen(at: &str, text: &str) -> std::io::Result<()> {
+    let listener = TcpListener::bind(at)?;
+    say("listening")?;
+    for caller in listener.incoming() {
+        let mut caller = caller?;
+        let from = caller.peer_addr()?.ip();
+        // A caller that is gone is no reason to stop.
+        let _ = writeln!(caller, "{text} to {from}");
+    }
+    Ok(())
+}
+
+fn ask(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    say(answer.trim_end())?;
+    Ok(())
+}
+
+fn udp_listen(at: &str, text: &str) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(at)?;
+    say("listening")?;
+    loop {
+        let (_, from) = socket.recv_from(&mut [0; 512])?;
+        socket.send_to(format!("{text} to {}", from.ip()).as_bytes(), from)?;
+    }
+}
+
+fn udp_ask(whom: &str) -> std::io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(b"?", whom)?;
+    let mut buffer = [0; 512];
+    let n = socket.recv(&mut buffer)?;
+    say(String::from_utf8_lossy(&buffer[..n]))
+}
+
+/// icmp(7), the datagram kind, which ping_group_range allows without any privilege.
+fn ping(whom: IpAddr) -> nix::Result<&'static str> {
+    let whom = match whom {
+        IpAddr::V4(whom) => whom,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let icmp = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+    setsockopt(&icmp, sockopt::ReceiveTimeout, &TimeVal::seconds(3))?;
+    // Type 8, code 0; the kernel fills in checksum and identifier.
+    let echo = [8, 0, 0, 0, 0, 0, 0, 1, b'p', b'o', b'd', b's'];
+    let [a, b, c, d] = whom.octets();
+    sendto(icmp.as_raw_fd(), &echo, &SockaddrIn::new(a, b, c, d, 0), MsgFlags::empty())?;
+    recv(icmp.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?;
+    Ok("pong")
+}
+
+/// unix(7) names that anybody in this network namespace can connect to.
+fn abstract_sockets() -> std::io::Result<()> {
+    for line in std::fs::read_to_string("/proc/self/net/unix")?.lines() {
+        if let Some(at) = line.find('@') {
+            say(&line[at..])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The system calls that neither std nor nix gives safely: the only `unsafe` of the tests.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// TIOCGWINSZ, ioctl_tty(2): rows and columns.
+pub fn window_size(fd: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one struct winsize through the pointer, which is valid for the whole call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// TIOCSWINSZ, ioctl_tty(2).
+pub fn set_window_size(fd: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads one struct winsize through the pointer, which is valid for the whole call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
+}
+
+/// TIOCSCTTY, ioctl_tty(2): makes a terminal the controlling one of this session.
+pub fn take_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the argument is an integer; the kernel touches no memory of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) })
+}
+
+/// signal(2) with SIG_IGN.
+pub fn ignore(signal: libc::c_int) {
+    // SAFETY: SIG_IGN is not a function, so no code of ours runs in signal context.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// signal(2) with SIG_DFL.
+pub fn default(signal: libc::c_int) {
+    // SAFETY: SIG_DFL is not a function, so no code of ours runs in signal context.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// raise(3) with any number, real-time signals too, which nix's enum has no word for.
+pub fn raise(signal: libc::c_int) {
+    // SAFETY: raise takes an integer; an unknown signal is an error, not undefined.
+    unsafe { libc::raise(signal) };
+}
+
+/// kill(2) with any number.
+pub fn kill(pid: i32, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: two integers; the kernel touches no memory of ours.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+/// syscall(2) with six zeros or small integers: only good for seeing whether the call is let through.
+pub fn raw(number: libc::c_long, args: [libc::c_long; 6]) -> io::Result<libc::c_long> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the probe passes null pointers and integers only, so the kernel has no memory of ours to write to.
+    match unsafe { libc::syscall(number, a, b, c, d, e, f) } {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
+    }
+}
+
+/// SIOCSIFFLAGS on `lo`, netdevice(7): a new network namespace is born with its loopback down.
+pub fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: ifreq is plain data, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
+    // SAFETY: the kernel reads one struct ifreq through the pointer, which is valid for the whole call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// atexit(3).
+pub fn at_exit(last: extern "C" fn()) {
+    // SAFETY: `last` is a plain function that lives as long as the program and does not unwind out of C.
+    unsafe { libc::atexit(last) };
+}
+
+/// A fault that even a PID 1 dies of: the kernel forces the signal.
+pub fn fault() -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: ud2 raises SIGILL and does not return, as the options say.
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: udf raises SIGILL and does not return, as the options say.
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn))
+    }
+}

@@ -1,0 +1,454 @@
+//! What other runtimes got wrong, as attacks on this one. Each test names its CVE.
+
+use podrun_tests::{Host, Outcome, Rootfs, Value, json};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+fn pod() -> Host {
+    let host = Host::new();
+    host.pod("web");
+    host
+}
+
+/// A directory of the host that nobody may write, with one file in it.
+fn sentinel(host: &Host) -> PathBuf {
+    let dir = host.fresh("sentinel");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("file"), "untouched").unwrap();
+    dir
+}
+
+#[track_caller]
+fn untouched(dir: &Path, after: &Outcome) {
+    let names: Vec<_> = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["file"], "{}: the host was written: {after:?}", dir.display());
+    assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "untouched", "{after:?}");
+    let meta = std::fs::metadata(dir).unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o7777), (0, 0o755), "{after:?}");
+}
+
+fn open_fds(facts: &Value) -> Vec<String> {
+    facts["fds"].as_object().unwrap().keys().cloned().collect()
+}
+
+// CVE-2024-21626 (runc): descriptors of the caller and of the runtime were open inside.
+#[test]
+fn a_program_has_no_descriptor_but_its_three() {
+    let host = pod();
+    let run = host.running("web/a", "", "/probe").with("fds 100").run().facts();
+    assert_eq!(open_fds(&run), ["0", "1", "2"], "{}", run["fds"]);
+    host.start("web/b", "", "/probe sleep 60");
+    let exec = host.command("exec web/b -- /probe").with("fds 100").run().facts();
+    assert_eq!(open_fds(&exec), ["0", "1", "2"], "{}", exec["fds"]);
+    let bundle = host.bundle(|_| ());
+    let bundled = host.command(format!("run web/c --bundle {bundle}")).with("fds 100").run().facts();
+    assert_eq!(open_fds(&bundled), ["0", "1", "2"], "{}", bundled["fds"]);
+}
+
+// The same, with a pod that a caller with 100 open descriptors made: its monitor is the parent of what comes later.
+#[test]
+fn a_monitor_keeps_no_descriptor_of_its_maker() {
+    let host = Host::new();
+    host.command("create pod web").with("fds 100 nice 7 umask 077 ignore 10 block 12").run().ok();
+    let facts = host.run("web/a", "", "/probe").facts();
+    assert_eq!(open_fds(&facts), ["0", "1", "2"], "{}", facts["fds"]);
+    // design.md, processes 2: "nice, affinity, rlimits, umask, seccomp, keyring are reset when the monitor starts".
+    assert_eq!(json!([facts["nice"], facts["umask"]]), json!([0, "0022"]));
+    assert_eq!(json!([facts["signals"]["ignored"], facts["signals"]["blocked"]]), json!([[], []]));
+    for part in ["pause", "monitor", "pump"] {
+        let pid = host.inspect("web")[part]["pid"].to_string();
+        let dir = host.outside(format!("/proc/{pid}/fd"));
+        let of_etc = std::fs::read_dir(dir)
+            .unwrap()
+            .flatten()
+            .filter(|fd| fd.path().read_link().is_ok_and(|to| to == Path::new("/etc")));
+        assert_eq!(of_etc.count(), 0, "{part}");
+    }
+}
+
+#[test]
+fn nothing_of_the_callers_habits_comes_in() {
+    let host = pod();
+    let untidy = "umask 077 nice 7 ignore 10 block 12 core 0 oom 500 cpu 0";
+    let clean = host.run("web/clean", "", "/probe").facts();
+    let run = host.running("web/a", "", "/probe").with(untidy).run().facts();
+    host.start("web/b", "", "/probe sleep 60");
+    let exec = host.command("exec web/b -- /probe").with(untidy).run().facts();
+    for facts in [run, exec] {
+        let found = json!([
+            facts["umask"],
+            facts["nice"],
+            facts["signals"]["ignored"],
+            facts["signals"]["blocked"],
+            facts["oomScoreAdj"]
+        ]);
+        assert_eq!(found, json!(["0022", 0, [], [], 0]));
+        assert_eq!(facts["rlimits"], clean["rlimits"]);
+        let all = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+        assert_eq!(facts["cpus"], all.trim());
+    }
+}
+
+// A Rust program ignores SIGPIPE, and what is ignored stays so over execve(2): a pipeline inside would never end.
+#[test]
+fn no_signal_is_ignored_inside() {
+    let host = pod();
+    let mask = "grep SigIgn /proc/self/status";
+    host.run("web/a", "", mask).ok().prints("SigIgn:\t0000000000000000");
+    host.start("web/b", "", "/probe sleep 60");
+    host.podrun(format!("exec web/b -- {mask}")).ok().prints("SigIgn:\t0000000000000000");
+    host.podrun("exec web/b -- sh -c 'yes | head -n 1'").ok().prints("y").within(std::time::Duration::from_secs(3));
+}
+
+// CVE-2024-21626: the working directory was a descriptor of the host.
+#[test]
+fn a_working_directory_on_a_descriptor_does_not_lead_out() {
+    let host = pod();
+    host.start("web/sleeper", "", "/probe sleep 60");
+    for n in 3..24 {
+        let run = host.running("web/a", &format!("--rm -w /proc/self/fd/{n}"), "/probe list /").with("fds 30").run();
+        run.fails(125).with_one_line();
+        let exec = host.command(format!("exec web/sleeper -w /proc/self/fd/{n} -- /probe")).with("fds 30").run();
+        exec.fails(125).with_one_line();
+    }
+    let bundle = host.bundle(|config| config["process"]["cwd"] = json!("/proc/self/fd/7"));
+    host.command(format!("run web/b --bundle {bundle}")).with("fds 30").run().fails(125).with_one_line();
+}
+
+// A link in the image is the same attack with one step more.
+#[test]
+fn a_working_directory_behind_a_link_does_not_lead_out() {
+    let host = pod();
+    for n in [3, 5, 7, 8, 9, 10] {
+        let rootfs = host.rootfs().link("work", format!("/proc/self/fd/{n}"));
+        let line = format!("run web/a{n} --rootfs {rootfs} -w /work -- /bin/ls -a ..");
+        let out = host.command(line).with("fds 30").run();
+        assert!(!out.text().contains("shadow"), "{out:?}");
+        assert_ne!(out.code(), 0, "{out:?}");
+    }
+}
+
+// CVE-2019-5736: the container overwrote the runtime through /proc/self/exe.
+#[test]
+fn the_runtime_cannot_be_overwritten_from_inside() {
+    let host = pod();
+    let digest = |path: &Path| std::fs::read(path).unwrap();
+    let before = digest(host.podrun_path());
+    let rootfs = host.rootfs().executable("entry", "#!/proc/self/exe\n");
+    host.podrun(format!("run web/a --rootfs {rootfs} -- /entry"));
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do for p in /proc/[0-9]*; do /probe try write $p/exe; done; done";
+    host.start("web/b", "", "/probe sleep 60");
+    let racing = host.command(format!("exec web/b -- sh -c '{script}'")).start();
+    for _ in 0..5 {
+        host.podrun("exec web/b -- /probe exit 0").ok();
+    }
+    racing.wait();
+    assert!(digest(host.podrun_path()) == before, "podrun's own file changed");
+    host.podrun("version").ok();
+}
+
+// design.md, processes 2: podrun's processes run from a read-only detached clone of its own file.
+#[test]
+fn the_monitor_and_the_pump_run_from_a_file_that_cannot_be_written() {
+    let host = pod();
+    for part in ["pause", "monitor", "pump"] {
+        let pid = host.inspect("web")[part]["pid"].to_string();
+        let tried = host.program(format!("{} try write /proc/{pid}/exe", host.probe().display())).run();
+        assert!(["EROFS", "ETXTBSY"].contains(&tried.ok().text().trim()), "{part}: {tried:?}");
+    }
+}
+
+// With --share pid a member of the pod sees podrun's init: its fds, memory and exe are out of reach.
+#[test]
+fn a_member_of_a_shared_pid_pod_cannot_reach_podruns_processes() {
+    let host = Host::new();
+    host.podrun("create pod web --share pid").ok();
+    host.start("web/a", "", "/probe sleep 60");
+    let out = host
+        .podrun("exec web/a -- /probe try-all list,/proc/1/fd read,/proc/1/mem write,/proc/1/exe list,/proc/1/root");
+    assert!(!out.ok().text().contains(": ok"), "{}", out.text());
+}
+
+// CVE-2019-19921, CVE-2023-27561, CVE-2023-28642: /proc or /sys of the image is a link.
+#[test]
+fn a_root_whose_proc_or_sys_is_a_link_is_refused() {
+    let host = pod();
+    let outside = sentinel(&host);
+    let cases: [(&str, &dyn Fn(Rootfs) -> Rootfs); 4] = [
+        ("proc-out", &|rootfs| rootfs.link("proc", &outside)),
+        ("proc-in", &|rootfs| {
+            rootfs.dir("evil");
+            rootfs.link("proc", "/evil")
+        }),
+        ("sys-out", &|rootfs| rootfs.link("sys", &outside)),
+        ("sys-up", &|rootfs| rootfs.link("sys", "../../../../../../tmp")),
+    ];
+    for (name, change) in cases {
+        let rootfs = change(host.rootfs());
+        let out = host.podrun(format!("run web/{name} --rootfs {rootfs} -- /probe say hi"));
+        out.fails(125).with_one_line().says(if name.starts_with("proc") { "/proc" } else { "/sys" });
+        untouched(&outside, &out);
+    }
+}
+
+// CVE-2026-41579, CVE-2026-47766: /dev, /dev/pts, /dev/shm, /dev/mqueue, /dev/fd of the image are links.
+#[test]
+fn a_root_whose_dev_is_a_link_writes_nothing_on_the_host() {
+    let host = pod();
+    let outside = sentinel(&host);
+    let up = format!("../../../../../../../../../..{}", outside.display());
+    for name in
+        ["dev", "dev/pts", "dev/shm", "dev/mqueue", "dev/fd", "dev/null", "dev/console", "dev/ptmx", "dev/stdin"]
+    {
+        for (n, target) in
+            [outside.display().to_string(), up.clone(), outside.join("new").display().to_string()].iter().enumerate()
+        {
+            let rootfs = host.rootfs().link(name, target);
+            let container = format!("{}-{n}", name.replace('/', "-"));
+            let out = host.podrun(format!("run web/{container} --rootfs {rootfs} -- /probe say hi"));
+            untouched(&outside, &out);
+            assert!([0, 125].contains(&out.code()), "{name} → {target}: {out:?}");
+        }
+    }
+}
+
+// CVE-2026-88264: a config without a mount on /dev, and links where the devices go.
+#[test]
+fn a_config_without_a_dev_mount_and_hostile_links_writes_nothing_on_the_host() {
+    let host = pod();
+    let outside = sentinel(&host);
+    for name in ["null", "zero", "console", "ptmx", "pts", "shm", "fd", "stdout", "tty"] {
+        let bundle = host.bundle(|config| {
+            config["mounts"] = json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]);
+            config["root"]["readonly"] = json!(false);
+            config["process"]["args"] = json!(["/probe", "say", "hi"]);
+        });
+        let _ = bundle.rootfs.clone().link(&format!("dev/{name}"), outside.join("file"));
+        let out = host.podrun(format!("run web/c-{name} --bundle {bundle}"));
+        untouched(&outside, &out);
+    }
+}
+
+// CVE-2025-31133: /dev/null of the image is a link, and masking bind-mounts what it leads to.
+#[test]
+fn masked_paths_stay_masked_when_dev_null_is_a_link() {
+    let host = pod();
+    // Harmless where the guard is missing: domainname belongs to the pod's own UTS namespace.
+    for target in ["/proc/sys/kernel/domainname", "/proc/self/comm", "/etc/passwd"] {
+        let bundle = host.bundle(|config| {
+            config["mounts"] = json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]);
+            config["root"]["readonly"] = json!(false);
+            config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/keys", "/etc/group"]);
+            config["process"]["args"] =
+                json!(["/probe", "try-all", "empty,/proc/kcore", "empty,/proc/keys", "empty,/etc/group"]);
+        });
+        let _ = bundle.rootfs.clone().link("dev/null", target);
+        let name = target.rsplit('/').next().unwrap();
+        let out = host.podrun(format!("run web/{name} --bundle {bundle}"));
+        if out.code() == 0 {
+            out.prints("empty,/proc/kcore: 0\nempty,/proc/keys: 0\nempty,/etc/group: 0");
+        } else {
+            out.fails(125).with_one_line();
+        }
+    }
+}
+
+// CVE-2025-52565: the console of a terminal goes to a link's target.
+#[test]
+fn a_terminal_with_a_hostile_dev_writes_nothing_on_the_host() {
+    let host = pod();
+    let outside = sentinel(&host);
+    let bundle = host.bundle(|config| {
+        config["mounts"] = json!([
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] },
+        ]);
+        config["root"]["readonly"] = json!(false);
+        config["process"]["terminal"] = json!(true);
+        config["process"]["args"] = json!(["/probe", "say", "hi"]);
+    });
+    let _ = bundle.rootfs.clone().link("dev/console", outside.join("file"));
+    let (code, screen) = host.command(format!("run web/a -it --bundle {bundle}")).at_a_terminal(24, 80).ends();
+    assert!([0, 125].contains(&code), "{screen}");
+    assert_eq!(std::fs::read_to_string(outside.join("file")).unwrap(), "untouched");
+    assert!(!host.read("/proc/1/mountinfo").contains(outside.to_str().unwrap()));
+}
+
+// CVE-2025-24965 and CVE-2024-5154: every file that podrun makes in a root, with a link in its place.
+#[test]
+fn dangling_links_at_every_name_that_podrun_may_create_lead_nowhere() {
+    let host = pod();
+    let outside = sentinel(&host);
+    let names = ["etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", "run", "tmp", "etc", "root"];
+    for name in names {
+        let rootfs = host.rootfs().link(name, outside.join("created"));
+        let out = host.podrun(format!("run web/{} --rootfs {rootfs} -- /probe say hi", name.replace(['/', '.'], "-")));
+        untouched(&outside, &out);
+        assert!([0, 125].contains(&out.code()), "{name}: {out:?}");
+    }
+    let rootfs = host.rootfs().link("etc", format!("../../../../../../../..{}", outside.display()));
+    let out = host.podrun(format!("run web/up --rootfs {rootfs} -- /probe say hi"));
+    untouched(&outside, &out);
+}
+
+// pitfalls.md, more: "a read-only or symlinked /etc/hosts, /etc/resolv.conf in the image breaks start, or escapes the root".
+#[test]
+fn a_root_whose_hosts_file_is_a_link_starts_and_has_podruns() {
+    let host = pod();
+    let rootfs = host.rootfs().link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+    host.podrun(format!("run web/a --rootfs {rootfs} -- /probe say hi")).ok().prints("hi");
+    let rootfs = host.rootfs().link("etc/hosts", "/var/hosts");
+    host.podrun(format!("run web/b --rootfs {rootfs} -- /probe say hi")).ok().prints("hi");
+}
+
+// CVE-2025-4437, CVE-2024-9676: /etc/passwd of the image is huge, a FIFO, or a device.
+#[test]
+fn a_hostile_passwd_neither_hangs_nor_fills_memory() {
+    let host = pod();
+    let huge = host.rootfs();
+    std::fs::File::create(huge.path().join("etc/passwd")).unwrap().set_len(1 << 30).unwrap();
+    let device = host.rootfs().link("etc/passwd", "/dev/zero");
+    let pipe = host.rootfs().without("etc/passwd");
+    nix::unistd::mkfifo(&pipe.path().join("etc/passwd"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    let outside = host.fresh("passwd");
+    std::fs::write(&outside, "alice:x:0:0::/:/bin/sh\n").unwrap();
+    let link = host.rootfs().link("etc/passwd", &outside);
+    for (name, rootfs) in [("huge", huge), ("device", device), ("pipe", pipe), ("link", link)] {
+        let out = host
+            .command(format!("run web/{name} --rootfs {rootfs} -u alice -- /probe"))
+            .limit(std::time::Duration::from_secs(10))
+            .run();
+        out.fails(125).with_one_line();
+    }
+}
+
+// CVE-2022-4318, CVE-2026-15809: a line break in a value that goes into a file of the container. Real bytes.
+#[test]
+fn a_value_with_a_line_break_is_refused() {
+    let host = Host::new();
+    for wrong in ["a\nroot2:x:0:0::/:/bin/sh", "a\rb", "a:b", "a b", "-a", ""] {
+        let said = host.command("create pod web").args(["--hostname", wrong]).run();
+        assert!([1, 2].contains(&said.code()), "{wrong:?}: {said:?}");
+        said.with_one_line();
+    }
+    assert!(host.podrun("inspect web").code() == 1);
+}
+
+// CVE-2022-0811 (cr8escape): a sysctl whose value smuggles another one in. The values are those that the host has already,
+// so that a missing guard does no harm.
+#[test]
+fn a_sysctl_that_is_not_the_pods_own_is_refused_before_anything_is_made() {
+    let host = Host::new();
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let pattern = pattern.trim();
+    let wrong = [
+        format!("kernel.core_pattern={pattern}"),
+        format!("kernel.shm_rmid_forced=0+kernel.core_pattern={pattern}"),
+        format!("kernel.shm_rmid_forced=0\nkernel.core_pattern={pattern}"),
+        format!("net.ipv4/../../kernel/core_pattern={pattern}"),
+        format!("net/../kernel/core_pattern={pattern}"),
+        format!("../kernel/core_pattern={pattern}"),
+        "vm.overcommit_ratio=50".to_owned(),
+        "kernel.hostname=x".to_owned(),
+        "net.ipv4.ip_default_ttl".to_owned(),
+        "=1".to_owned(),
+        "net..x=1".to_owned(),
+        "net.ipv4.nosuch=1".to_owned(),
+    ];
+    for sysctl in wrong {
+        let said = host.command("create pod web").args(["--sysctl", &sysctl]).run();
+        assert!([1, 2].contains(&said.code()), "{sysctl:?}: {said:?}");
+        said.with_one_line();
+        host.podrun("inspect web").fails(1);
+    }
+    let said = host.podrun("create pod web --network host --sysctl net.core.somaxconn=4096");
+    assert!([1, 2].contains(&said.code()), "{said:?}");
+    said.says("net.core.somaxconn");
+}
+
+// CVE-2020-15257: an abstract socket is reachable by whoever shares the network namespace.
+#[test]
+fn podrun_has_no_abstract_socket() {
+    let host = Host::new();
+    host.podrun("create pod web --network host").ok();
+    host.start("web/a", "", "/probe sleep 60");
+    host.podrun("exec web/a -- /probe abstract-sockets").ok().prints("");
+    let probe = host.probe().display().to_string();
+    host.program(format!("{probe} abstract-sockets")).run().ok().prints("");
+}
+
+#[test]
+fn the_monitors_socket_is_for_root_alone() {
+    let host = pod();
+    let id = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    let meta = std::fs::metadata(host.run_root().join("pods").join(id).join("monitor.sock")).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o077, 0);
+}
+
+// CVE-2026-88265: stdio that is a regular file of another user keeps its owner.
+#[test]
+fn a_file_given_as_stdio_keeps_its_owner() {
+    let host = pod();
+    let path = host.fresh("output");
+    let file = std::fs::File::create(&path).unwrap();
+    std::os::unix::fs::chown(&path, Some(4242), Some(4242)).unwrap();
+    let null = || std::fs::File::open("/dev/null").unwrap();
+    let again = file.try_clone().unwrap();
+    host.running("web/a", "-u 1000", "/probe say hi").stdio(null(), file, again).run().ok();
+    let meta = std::fs::metadata(&path).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (4242, 4242));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "hi\n");
+}
+
+// design.md, processes 2: "a read-only file of the host was overwritten so in a trial".
+#[test]
+fn a_read_only_file_given_as_stdin_cannot_be_reopened_for_writing() {
+    let host = pod();
+    let path = host.fresh("input");
+    std::fs::write(&path, "precious").unwrap();
+    let null = || std::fs::File::create("/dev/null").unwrap();
+    let file = || std::fs::File::open(&path).unwrap();
+    let overwrite = "sh -c 'echo gone > /proc/self/fd/0; echo gone > /dev/stdin'";
+    host.running("web/a", "-i", overwrite).stdio(file(), null(), null()).run();
+    host.start("web/b", "", "/probe sleep 60");
+    host.command(format!("exec web/b -i -- {overwrite}")).stdio(file(), null(), null()).run();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+// GHSA-7ww5-4wqc-m92c, CVE-2023-25809, and moby's list: what the default profile hides.
+#[test]
+fn no_write_reaches_the_kernel_by_default() {
+    let host = pod();
+    let out = host.run("web/a", "", "/probe try-all write,/proc/sys/kernel/core_pattern write,/proc/sysrq-trigger \
+        write,/proc/self/attr/exec mkdir,/sys/fs/cgroup/x write,/sys/kernel/uevent_helper write,/proc/irq/default_smp_affinity \
+        mount,/mnt mknod,/dev/sda,8,0 read,/dev/mem read,/proc/kcore");
+    let text = out.ok().text();
+    for line in
+        text.lines().filter(|line| !line.starts_with("mknod") && !line.contains("attr/exec") && !line.contains("kcore"))
+    {
+        assert!(!line.ends_with(": ok"), "{line}");
+    }
+    host.run("web/b", "", "sh -c 'mknod /tmp/disk b 254 0; /probe try read /tmp/disk'").prints("EPERM");
+}
+
+// A set-user-ID program in a container gains nothing with no_new_privs, and podrun never leaves one on the host.
+#[test]
+fn no_file_on_the_host_is_set_user_id() {
+    let host = pod();
+    host.start("web/a", "", "/probe sleep 60");
+    host.program(format!("find {}/run {}/root -perm /6000", host.dir().display(), host.dir().display()))
+        .run()
+        .ok()
+        .prints("");
+}
+
+// pitfalls.md, more: "rlimits above the host's hard limit make start fail": told with the numbers.
+#[test]
+fn a_limit_above_the_hosts_is_told_with_the_numbers() {
+    let host = pod();
+    let bundle = host.bundle(|config| {
+        config["process"]["rlimits"] =
+            json!([{ "type": "RLIMIT_NOFILE", "soft": 99_999_999_999_u64, "hard": 99_999_999_999_u64 }]);
+    });
+    host.podrun(format!("run web/a --bundle {bundle}")).fails(125).with_one_line().says("99999999999");
+}

@@ -1,0 +1,266 @@
+//! cgroups(7): what a container may use, and what is said when it used too much.
+
+use podrun_tests::{Bundle, Host, Value, json};
+use std::path::{Path, PathBuf};
+
+/// A container's directory in one hierarchy.
+fn cgroup(host: &Host, hierarchy: &str, container: &str) -> PathBuf {
+    let pod = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    Path::new("/sys/fs/cgroup").join(hierarchy).join(host.cgroup_name()).join(pod).join(container)
+}
+
+#[track_caller]
+fn value(dir: &Path, file: &str) -> String {
+    let path = dir.join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display())).trim().to_owned()
+}
+
+fn sleeper(host: &Host, resources: &Value) -> Bundle {
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"] = resources.clone();
+        config["process"]["args"] = json!(["/probe", "sleep", "60"]);
+    });
+    host.pod("web");
+    bundle
+}
+
+fn version1() -> bool {
+    Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
+        || Path::new("/sys/fs/cgroup/memory/tasks").exists()
+}
+
+// config-linux.md, "Control groups": memory, cpu, pids, cpuset.
+#[test]
+fn limits_of_the_config_are_those_of_the_kernel() {
+    if !version1() {
+        podrun_tests::skip!("this host has no cgroup v1");
+    }
+    let host = Host::new();
+    let bundle = sleeper(
+        &host,
+        &json!({
+            "memory": { "limit": 33_554_432, "reservation": 16_777_216 },
+            "cpu": { "shares": 512, "quota": 20000, "period": 100_000, "cpus": "0", "mems": "0" },
+            "pids": { "limit": 17 },
+        }),
+    );
+    host.podrun(format!("run web/a -d --bundle {bundle}")).ok();
+    let found = |hierarchy: &str, file: &str| value(&cgroup(&host, hierarchy, "a"), file);
+    assert_eq!(found("memory", "memory.limit_in_bytes"), "33554432");
+    assert_eq!(found("memory", "memory.soft_limit_in_bytes"), "16777216");
+    assert_eq!(found("cpu", "cpu.shares"), "512");
+    assert_eq!(found("cpu", "cpu.cfs_quota_us"), "20000");
+    assert_eq!(found("cpuset", "cpuset.cpus"), "0");
+    assert_eq!(found("pids", "pids.max"), "17");
+}
+
+// Issue 3, 4: "The pod and each container have their own cgroup."
+#[test]
+fn every_process_of_a_container_is_in_its_cgroup_in_each_hierarchy() {
+    if !version1() {
+        podrun_tests::skip!("this host has no cgroup v1");
+    }
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
+    let pid = host.container("web", "a")["pid"].to_string();
+    let pod = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    let expected = format!("/{}/{pod}/a", host.cgroup_name());
+    let all = host.read(format!("/proc/{pid}/cgroup"));
+    for tree in [":memory:", ":pids:", ":cpu:", ":cpuset:", "0::"] {
+        let line = all.lines().find(|line| line.contains(tree)).unwrap_or_else(|| panic!("no {tree} in {all}"));
+        assert!(line.ends_with(&expected), "{line}");
+    }
+}
+
+#[test]
+fn podruns_own_processes_are_in_a_cgroup_of_the_pod_and_in_no_containers() {
+    let host = Host::new();
+    host.pod("web");
+    let pod = host.inspect("web");
+    for part in ["pause", "monitor", "pump"] {
+        let cgroups = host.read(format!("/proc/{}/cgroup", pod[part]["pid"]));
+        assert!(
+            cgroups.contains(&format!("{}/{}/_podrun", host.cgroup_name(), pod["id"].as_str().unwrap())),
+            "{part}: {cgroups}"
+        );
+    }
+}
+
+// pitfalls.md 13: OOM is read from the kernel's own counter.
+#[test]
+fn a_container_that_ate_too_much_is_oom_killed() {
+    if !version1() {
+        podrun_tests::skip!("memory on cgroup v2 waits for a machine that has it");
+    }
+    let host = Host::new();
+    host.pod("web");
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"] = json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } });
+        config["process"]["args"] = json!(["/probe", "eat", "200"]);
+    });
+    host.podrun(format!("run web/a --bundle {bundle}")).fails(137);
+    let ended = host.container("web", "a");
+    assert_eq!(json!([ended["reason"], ended["exitCode"]]), json!(["OOMKilled", 137]));
+}
+
+// pitfalls.md 13: "never infer from 137".
+#[test]
+fn a_container_killed_from_outside_is_not_oom_killed() {
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
+    host.kill(&host.container("web", "a")["pid"], libc::SIGKILL);
+    let ended = host.until("web", "a", "Exited");
+    assert_eq!(ended["exitCode"], 137);
+    assert_ne!(ended["reason"], "OOMKilled");
+}
+
+// kernel-costs.md: "a child's OOM kill that init survives must not colour a later SIGKILL".
+#[test]
+fn a_child_that_was_oom_killed_does_not_colour_a_later_kill() {
+    if !version1() {
+        podrun_tests::skip!("memory on cgroup v2 waits for a machine that has it");
+    }
+    let host = Host::new();
+    host.pod("web");
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"] = json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } });
+        config["process"]["args"] = json!(["/bin/sh", "-c", "/probe eat 200; echo child $?; exec /probe sleep 60"]);
+    });
+    host.podrun(format!("run web/a -d --bundle {bundle}")).ok();
+    podrun_tests::eventually("the child is killed", std::time::Duration::from_secs(10), || {
+        host.podrun("logs web -c a").text().contains("child 137").then_some(())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(host.container("web", "a")["state"], "Running");
+    host.podrun("kill web -c a").ok();
+    let ended = host.until("web", "a", "Exited");
+    assert_eq!(ended["exitCode"], 137);
+    assert_ne!(ended["reason"], "OOMKilled");
+}
+
+// config-linux.md, "pids".
+#[test]
+fn a_container_cannot_have_more_processes_than_it_may() {
+    if !version1() {
+        podrun_tests::skip!("pids on cgroup v2 waits for a machine that has it");
+    }
+    let host = Host::new();
+    host.pod("web");
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"] = json!({ "pids": { "limit": 5 } });
+        config["process"]["args"] = json!(["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; echo done"]);
+    });
+    let out = host.podrun(format!("run web/a --bundle {bundle}"));
+    assert!(out.errors().contains("fork"), "{out:?}");
+}
+
+// config-linux.md, "Allowed Device list".
+#[test]
+fn a_device_that_is_not_allowed_cannot_be_opened() {
+    let host = Host::new();
+    host.pod("web");
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"] = json!({ "devices": [
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" },
+        ] });
+        config["root"]["readonly"] = json!(false);
+        config["process"]["args"] =
+            json!(["/probe", "try-all", "read,/mem", "write,/kmsg", "read,/dev/zero", "write,/dev/null"]);
+    });
+    let node = |name: &str, minor: u64| {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let kind = nix::sys::stat::SFlag::S_IFCHR;
+        nix::sys::stat::mknod(&bundle.rootfs.path().join(name), kind, mode, nix::sys::stat::makedev(1, minor)).unwrap();
+    };
+    node("mem", 1);
+    node("kmsg", 11);
+    host.podrun(format!("run web/a --bundle {bundle}"))
+        .ok()
+        .prints("read,/mem: EPERM\nwrite,/kmsg: EPERM\nread,/dev/zero: ok\nwrite,/dev/null: ok");
+}
+
+// Issue 3: the system tests also run on the private cgroup2 view.
+#[test]
+fn a_pod_works_where_cgroup_v2_is_all_there_is() {
+    let host = Host::on_cgroup2();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
+    host.podrun("exec web/a -- /probe exit 3").fails(3);
+    let pid = host.container("web", "a")["pid"].to_string();
+    let pod = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    let unified = host.read(format!("/proc/{pid}/cgroup"));
+    let unified = unified.lines().find(|line| line.starts_with("0::")).unwrap();
+    assert!(unified.ends_with(&format!("/{}/{pod}/a", host.cgroup_name())), "{unified}");
+    host.podrun("stop web --time 0").ok();
+    assert_eq!(host.container("web", "a")["exitCode"], 137);
+}
+
+// pitfalls.md 39: "missing controller + requested limit -> error, not silence".
+#[test]
+fn a_limit_whose_controller_is_missing_is_an_error() {
+    if !version1() {
+        podrun_tests::skip!("every controller is on cgroup v2 here");
+    }
+    let host = Host::on_cgroup2();
+    let bundle = sleeper(&host, &json!({ "memory": { "limit": 33_554_432 } }));
+    host.podrun(format!("run web/a --bundle {bundle}")).fails(125).with_one_line().says("memory");
+}
+
+// pitfalls.md 17 and issue 3, bad input: "a frozen cgroup"; crun 1.26 hangs for ever.
+#[test]
+fn a_frozen_pod_cgroup_is_told_at_once() {
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
+    // On a hybrid host the unified tree freezes, where there is one.
+    let (file, frozen, thawed) = match Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        true => (cgroup(&host, "unified", "a"), "1", "0"),
+        false if version1() => (cgroup(&host, "freezer", "a"), "FROZEN", "THAWED"),
+        false => (cgroup(&host, "", "a"), "1", "0"),
+    };
+    let pod = file.parent().unwrap();
+    let file = if frozen == "1" { pod.join("cgroup.freeze") } else { pod.join("freezer.state") };
+    std::fs::write(&file, frozen).unwrap();
+    let said = host.running("web/b", "", "/probe say hi").limit(std::time::Duration::from_secs(10)).run();
+    std::fs::write(&file, thawed).unwrap();
+    said.fails(125).with_one_line().within(std::time::Duration::from_secs(2));
+}
+
+// Issue 3, bad input: "a full pid cgroup".
+#[test]
+fn a_full_pid_cgroup_is_told() {
+    if !version1() {
+        podrun_tests::skip!("pids on cgroup v2 waits for a machine that has it");
+    }
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 60");
+    let pod = cgroup(&host, "pids", "a").parent().unwrap().to_owned();
+    std::fs::write(pod.join("pids.max"), value(&pod, "pids.current")).unwrap();
+    host.run("web/b", "", "/probe say hi").fails(125).with_one_line();
+    host.podrun("exec web/a -- /probe").fails(125).with_one_line();
+    std::fs::write(pod.join("pids.max"), "max").unwrap();
+    host.run("web/c", "", "/probe say hi").ok().prints("hi");
+}
+
+// design.md, processes 7: "512 KiB for a pod of three containers at first".
+#[test]
+fn podruns_own_processes_have_less_than_512_kib_for_themselves() {
+    let host = Host::new();
+    if host.podrun_path().components().any(|part| part.as_os_str() == "debug") {
+        podrun_tests::skip!("a debug build has no memory budget");
+    }
+    host.pod("web");
+    ["a", "b", "c"].iter().for_each(|name| host.start(&format!("web/{name}"), "", "/probe sleep 60"));
+    let pod = host.inspect("web");
+    let private = |part: &str| {
+        let rollup = host.read(format!("/proc/{}/smaps_rollup", pod[part]["pid"]));
+        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum::<u32>()
+    };
+    let each = ["pause", "monitor", "pump"].map(private);
+    assert!(each.iter().sum::<u32>() <= 512, "pause, monitor, pump: {each:?} KiB");
+}

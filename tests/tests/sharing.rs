@@ -1,0 +1,142 @@
+//! What the containers of a pod share, and what they do not.
+
+use podrun_tests::{Host, Value, json};
+
+fn two(create: &str) -> (Host, Value, Value) {
+    let host = Host::new();
+    host.podrun(format!("create pod web {create}")).ok();
+    let facts = ["a", "b"].map(|name| host.run(&format!("web/{name}"), "", "/probe").facts());
+    let [a, b] = facts;
+    (host, a, b)
+}
+
+// Kubernetes, "Pods": containers in a Pod share the network namespace, hostname and IPC.
+#[test]
+fn containers_of_a_pod_share_network_hostname_and_ipc() {
+    let (_host, a, b) = two("");
+    for kind in ["net", "uts", "ipc"] {
+        assert_eq!(a["namespaces"][kind], b["namespaces"][kind], "{kind}");
+    }
+    assert_eq!(a["hostname"], "web");
+    assert_eq!(b["hostname"], "web");
+}
+
+#[test]
+fn the_pod_shares_neither_network_nor_hostname_nor_ipc_with_the_host() {
+    let (host, a, _) = two("");
+    let of_the_host = host.program(format!("{} facts", host.probe().display())).run().facts();
+    for kind in ["net", "uts", "ipc", "mnt", "pid"] {
+        assert_ne!(a["namespaces"][kind], of_the_host["namespaces"][kind], "{kind}");
+    }
+    assert_eq!(of_the_host["hostname"], "fakehost");
+}
+
+#[test]
+fn each_container_has_its_own_files_and_processes() {
+    let (_host, a, b) = two("");
+    for kind in ["mnt", "pid"] {
+        assert_ne!(a["namespaces"][kind], b["namespaces"][kind], "{kind}");
+    }
+    assert_eq!(a["pid"], 1);
+    assert_eq!(b["processes"], json!({ "1": "probe" }));
+}
+
+#[test]
+fn a_file_that_one_writes_is_not_seen_by_the_other() {
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "sh -c 'echo mine > /tmp/x; exec sleep 60'");
+    host.start("web/b", "", "/probe sleep 60");
+    host.podrun("exec web/a -- cat /tmp/x").ok().prints("mine");
+    host.podrun("exec web/b -- cat /tmp/x").fails(1);
+}
+
+// design.md, processes 5: "the PID 1 of the shared namespace is a second pause".
+#[test]
+fn with_share_pid_all_see_each_other_and_pause_is_pid_1() {
+    let host = Host::new();
+    host.podrun("create pod web --share pid").ok();
+    host.start("web/a", "", "/probe sleep 60");
+    let b = host.run("web/b", "", "/probe").facts();
+    assert_ne!(b["pid"], 1);
+    assert_eq!(b["processes"]["1"], "pause");
+    assert_eq!(b["processes"].as_object().unwrap().len(), 3, "{}", b["processes"]);
+    assert!(host.inspect("web")["namespaces"]["pid"].is_string());
+}
+
+// pitfalls.md 16: "members of a shared-PID pod are killed by cgroup.kill …"; the sibling is not touched.
+#[test]
+fn stopping_one_member_of_a_shared_pid_pod_ends_its_children_and_nobody_else() {
+    let host = Host::new();
+    host.podrun("create pod web --share pid").ok();
+    host.start("web/a", "", "sh -c 'sleep 600 & sleep 600 & exec /probe stubborn'");
+    host.start("web/b", "", "/probe sleep 600");
+    host.podrun("stop web -c a --time 0").ok();
+    let seen = host.podrun("exec web/b -- ps -o args").ok().text();
+    assert!(!seen.contains("sleep 600\nsleep"), "{seen}");
+    assert!(!seen.contains("stubborn"), "{seen}");
+    assert_eq!(host.container("web", "b")["state"], "Running");
+}
+
+// pitfalls.md 10: "In shared-pid pod: all members end, exit records 137".
+#[test]
+fn when_the_pid_1_of_a_shared_namespace_dies_podrun_says_so() {
+    let host = Host::new();
+    host.podrun("create pod web --share pid").ok();
+    host.start("web/a", "", "/probe sleep 60");
+    // From the host every process of the pod has a pid too: the second pause is the parent of none of them.
+    let path = host.inspect("web")["namespaces"]["pid"].as_str().unwrap().to_owned();
+    let inode = std::fs::read_link(host.outside(&path)).unwrap();
+    let member = std::fs::read_dir(host.outside("/proc")).unwrap().flatten().find_map(|entry| {
+        let dir = entry.path();
+        let comm = std::fs::read_to_string(dir.join("comm")).ok()?;
+        let its = std::fs::read_link(dir.join("ns/pid")).ok()?;
+        (comm.trim() == "pause" && its == inode).then(|| entry.file_name().to_string_lossy().parse::<i64>().unwrap())
+    });
+    host.kill(&json!(member.expect("a pause in the shared PID namespace")), libc::SIGKILL);
+    let a = host.until("web", "a", "Exited");
+    assert_eq!(a["exitCode"], 137);
+    let pod = host.inspect("web");
+    assert_ne!(pod["state"], "Ready", "{pod:#}");
+}
+
+// pitfalls.md 15: the orphans of a private PID namespace are reaped by its PID 1; in a shared one by pause.
+#[test]
+fn orphans_of_a_shared_pid_pod_leave_no_zombie() {
+    let host = Host::new();
+    host.podrun("create pod web --share pid").ok();
+    host.start("web/a", "", "/probe sleep 60");
+    for _ in 0..20 {
+        host.podrun("exec web/a -- sh -c '(/bin/true &) ; (/bin/true &) ; true'").ok();
+    }
+    podrun_tests::eventually("no zombie is left", std::time::Duration::from_secs(3), || {
+        let seen = host.podrun("exec web/a -- ps -o stat,comm").ok().text();
+        (!seen.lines().any(|line| line.trim_start().starts_with('Z'))).then_some(())
+    });
+}
+
+// Issue 3, 3: "net + uts + ipc of its own (host's on request)".
+#[test]
+fn a_pod_on_the_hosts_network_is_on_the_hosts_network() {
+    let host = Host::new();
+    host.podrun("create pod web --network host").ok();
+    let a = host.run("web/a", "", "/probe").facts();
+    let of_the_host = host.program(format!("{} facts", host.probe().display())).run().facts();
+    assert_eq!(a["namespaces"]["net"], of_the_host["namespaces"]["net"]);
+    assert_ne!(a["namespaces"]["ipc"], of_the_host["namespaces"]["ipc"]);
+}
+
+// mq_overview(7): message queues belong to the IPC namespace, and so to the pod.
+#[test]
+fn a_message_queue_of_one_container_is_seen_by_the_others() {
+    let host = Host::new();
+    host.pod("web");
+    host.run("web/a", "", "touch /dev/mqueue/jobs").ok();
+    host.run("web/b", "", "ls /dev/mqueue").ok().prints("jobs");
+}
+
+#[test]
+fn a_pod_has_the_hostname_it_was_asked_for() {
+    let (_host, a, _) = two("--hostname box-7");
+    assert_eq!(a["hostname"], "box-7");
+}

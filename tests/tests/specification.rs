@@ -1,0 +1,103 @@
+//! SPECIFICATION.md and the tests name each other: no promise without a test or `pending`, no test without a promise.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn specification() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../SPECIFICATION.md");
+    std::fs::read_to_string(&path).unwrap_or_else(|err| panic!("{}: {err}", path.display()))
+}
+
+/// A promise: its number, its words, and the tests that hold it; none when it is pending.
+#[derive(Debug)]
+struct Promise {
+    number: String,
+    words: String,
+    tests: Vec<String>,
+    pending: bool,
+}
+
+/// `- 3.14 Words. (source) → `file::test`, `file::test`` or `→ pending`.
+fn promises(text: &str) -> Vec<Promise> {
+    let promise = |line: &str| {
+        let (number, rest) = line.split_once(' ')?;
+        number.starts_with(|digit: char| digit.is_ascii_digit()).then_some(())?;
+        let (words, held) = rest.rsplit_once(" → ").unwrap_or((rest, ""));
+        let tests = held.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        Some(Promise { number: number.into(), words: words.into(), tests, pending: held.starts_with("pending") })
+    };
+    text.lines().filter_map(|line| line.strip_prefix("- ")).filter_map(promise).collect()
+}
+
+/// Every `file::test` of tests/tests.
+fn tests() -> BTreeSet<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
+        .flat_map(|path| tests_of(&path))
+        .collect()
+}
+
+fn tests_of(path: &PathBuf) -> Vec<String> {
+    let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+    test_names(&std::fs::read_to_string(path).unwrap()).into_iter().map(|name| format!("{stem}::{name}")).collect()
+}
+
+/// The functions below `#[test]`, whatever other attributes stand between.
+fn test_names(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for line in text.lines() {
+        is_test |= line == "#[test]";
+        if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
+            names.push(name.split('(').next().unwrap_or(name).to_owned());
+            is_test = false;
+        }
+    }
+    names
+}
+
+#[test]
+fn every_promise_names_tests_that_exist_or_is_pending() {
+    let tests = tests();
+    let broken: Vec<_> = promises(&specification())
+        .into_iter()
+        .filter(|promise| {
+            promise.tests.is_empty() != promise.pending || !promise.tests.iter().all(|test| tests.contains(test))
+        })
+        .map(|promise| format!("{} {} {:?}", promise.number, promise.words, promise.tests))
+        .collect();
+    assert!(broken.is_empty(), "promises without their test:\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn every_test_is_named_by_a_promise() {
+    let named: BTreeSet<_> = promises(&specification()).into_iter().flat_map(|promise| promise.tests).collect();
+    let missing: Vec<_> = tests().difference(&named).cloned().collect();
+    assert!(missing.is_empty(), "tests that no promise names:\n  {}", missing.join("\n  "));
+}
+
+#[test]
+fn every_promise_has_a_number_of_its_own() {
+    let mut count = BTreeMap::new();
+    for promise in promises(&specification()) {
+        assert_eq!(promise.number.split('.').count(), 2, "{}", promise.number);
+        *count.entry(promise.number).or_insert(0) += 1;
+    }
+    assert!(count.len() > 100, "only {} promises were read", count.len());
+    let twice: Vec<_> = count.into_iter().filter(|(_, n)| *n > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[test]
+fn the_specification_is_read_as_it_is_written() {
+    let text = "# x\n- 1.1 A pod. (CRI) → `a::b`, `a::c`\n- 1.2 More. → pending: 5.2\n- no number\n";
+    let found = promises(text);
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].tests.clone(), found[0].pending), (vec!["a::b".into(), "a::c".into()], false));
+    assert!(found[1].pending && found[1].tests.is_empty());
+    assert_eq!(test_names("#[test]\n#[ignore]\nfn one() {\n}\nfn two() {}\n"), ["one"]);
+}
