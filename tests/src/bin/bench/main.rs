@@ -211,9 +211,10 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
             table.add("start", two, two.start(size, pace));
         }
     }
+    let podmans = host.unwrap_or(two);
     for containers in [1, 3] {
         if asked.wants("podman") {
-            table.add("podman", two, two.podman(size, containers));
+            table.add("podman", podmans, podmans.podman(size, containers));
         }
     }
     if asked.wants("sustained") {

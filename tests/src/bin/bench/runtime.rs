@@ -281,24 +281,28 @@ impl<'a> Oci<'a> {
     }
 }
 
-/// podman with a storage of its own.
+/// podman with a storage of its own; with runc, since crun does not work on hybrid cgroups, and neither of them gives podman's
+/// containers their devices on the other view.
 #[derive(Debug)]
 pub(crate) struct Podman<'a> {
     view: &'a View,
     ground: &'a Ground,
+    cgroups: String,
     born: Cell<u32>,
 }
 
 impl<'a> Podman<'a> {
-    pub(crate) fn new(view: &'a View, ground: &'a Ground) -> Self {
-        Self { view, ground, born: Cell::new(0) }
+    pub(crate) fn new(view: &'a View, ground: &'a Ground) -> io::Result<Self> {
+        let cgroups = format!("{}-podman", ground.dir.file_name().unwrap_or_default().to_string_lossy());
+        ground.note_cgroup(&cgroups)?;
+        Ok(Self { view, ground, cgroups, born: Cell::new(0) })
     }
 
     fn argv(&self, line: &str) -> Argv {
         let dir = self.ground.dir.join("podman");
         let at = |below: &str| dir.join(below).to_string_lossy().into_owned();
         let flags = format!(
-            "podman --root {} --runroot {} --tmpdir {} --network-config-dir {} --cgroup-manager cgroupfs --runtime crun \
+            "podman --root {} --runroot {} --tmpdir {} --network-config-dir {} --cgroup-manager cgroupfs --runtime runc \
              --storage-driver vfs --events-backend none",
             at("root"),
             at("run"),
@@ -314,7 +318,7 @@ impl<'a> Podman<'a> {
         let run = format!("run --pod {pod} --log-driver k8s-file --security-opt seccomp=unconfined");
         let runs =
             (0..containers).map(|_| self.argv(&format!("{run} --rootfs {} /empty", self.ground.rootfs.display())));
-        let mut all = vec![self.argv(&format!("pod create --name {pod}"))];
+        let mut all = vec![self.argv(&format!("pod create --cgroup-parent /{} --name {pod}", self.cgroups))];
         all.extend(runs);
         all.push(self.argv(&format!("pod rm --force --time 0 {pod}")));
         time_in(self.view, all, &self.ground.dir)
