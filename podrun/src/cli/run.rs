@@ -411,7 +411,7 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
 }
 
 fn adjust_security(document: &mut Spec, asked: &Container, available: u64) -> Result<()> {
-    let mut process = document.process().clone().unwrap_or_default();
+    let Some(mut process) = document.process().clone() else { return Ok(()) };
     for word in &asked.security_opt {
         match word.as_str() {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
