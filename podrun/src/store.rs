@@ -414,4 +414,23 @@ mod tests {
         fs::remove_dir(&dir).unwrap();
         assert_eq!(mode, 0o711);
     }
+
+    /// What the first build wrote, and what a later one may: a field more is passed over, and no field may become a must.
+    #[test]
+    fn records_of_other_builds_are_read() {
+        const POD: &str = include_str!("../tests/fixtures/format-1/pod.json");
+        const KEEPERS: &str = include_str!("../tests/fixtures/format-1/monitor.json");
+        const CONTAINER: &str = include_str!("../tests/fixtures/format-1/container.json");
+        const PLAN: &str = include_str!("../tests/fixtures/format-1/container.plan.json");
+        fn both<T: DeserializeOwned>(text: &str) -> T {
+            let mut later: serde_json::Value = serde_json::from_str(text).unwrap();
+            later["ofALaterBuild"] = serde_json::json!({"more": [1, 2]});
+            serde_json::from_value::<T>(later).unwrap();
+            serde_json::from_str(text).unwrap()
+        }
+        assert_eq!(both::<PodRecord>(POD).hostname, "web");
+        assert!(both::<Keepers>(KEEPERS).pause_restarts);
+        assert_eq!(both::<ContainerRecord>(CONTAINER).state, State::Running);
+        assert_eq!(both::<crate::container::plan::Plan>(PLAN).process.uid, 0);
+    }
 }
