@@ -338,9 +338,17 @@ impl PodDir {
 pub struct Locked(#[allow(dead_code, reason = "the lock is the open file")] fs::File);
 
 pub fn lock(dir: &PodDir) -> Result<Locked> {
-    let doing = || format!("lock {}", dir.0.display());
-    let file =
-        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
+    lock_file(&dir.lock())
+}
+
+/// Held by whoever starts a monitor where pause starts none: another lock, since `delete` may have to, and holds the first.
+pub fn lock_healing(dir: &PodDir) -> Result<Locked> {
+    lock_file(&dir.0.join("healing"))
+}
+
+fn lock_file(path: &Path) -> Result<Locked> {
+    let doing = || format!("lock {}", path.display());
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;
     Ok(Locked(file))
 }
