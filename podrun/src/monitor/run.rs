@@ -40,6 +40,8 @@ pub(super) struct Run {
     /// OOM kills that init has survived.
     pub(super) oom_baseline: u64,
     pub(super) gate: Gate,
+    /// A predecessor of ours began it.
+    pub(super) inherited: bool,
     pub(super) private_pid: bool,
     pub(super) terminal: bool,
     /// Why it never became its program.
@@ -102,6 +104,7 @@ impl Monitor {
             cgroup,
             oom,
             gate,
+            inherited: false,
             private_pid: plan.pid == PidNamespace::Private,
             terminal: plan.process.stdio != Stdio::Pipes,
             failure: None,

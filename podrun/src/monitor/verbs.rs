@@ -154,6 +154,8 @@ impl Monitor {
                 fault::point("start.opened");
                 Ok(())
             }
+            // Perhaps asked twice, since the one who heard it first died before it could answer.
+            Some(run) if run.inherited => self.join(client, name, until),
             Some(_) => Err(Error::new(Kind::NotNow, doing(), "it is running already")),
             None => {
                 self.begin(name)?;

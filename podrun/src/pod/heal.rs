@@ -45,12 +45,17 @@ pub fn look(pod: &Pod) -> Served {
     }
 }
 
+/// Whether the next monitor, should this one die, has to be started by a command.
+pub fn is_fragile(pod: &Pod) -> bool {
+    store::read::<Keepers>(&pod.dir.keepers()).is_ok_and(|keepers| !keepers.pause_restarts)
+}
+
 /// Mends what can be mended, and says so where nothing can.
 pub fn ensure_served(pod: &Pod) -> Result<()> {
     match look(pod) {
         Served::Yes => Ok(()),
         Served::NoMonitor { pause } => {
-            let lock = store::lock(&pod.dir)?;
+            let lock = store::lock_healing(&pod.dir)?;
             fault::point("heal.locked");
             // Somebody else may have been faster.
             let mended = match look(pod) {
