@@ -129,7 +129,13 @@ impl Monitor {
                 self.reply(client, &reply, &[]);
             }
             (_, Until::Started) if ran => self.reply(client, &Reply::Started { pid }, &[]),
-            _ => container.waiters.push(waiter(client, until)),
+            _ => {
+                container.waiters.push(waiter(client, until));
+                // Whoever waits for the end shows it from here on, and passes input: attach, and a run that lost its monitor.
+                if ran {
+                    self.reply(client, &Reply::Started { pid }, &[]);
+                }
+            }
         }
         Ok(())
     }
