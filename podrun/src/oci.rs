@@ -167,7 +167,11 @@ const OBJECTS: [&str; 8] = [
 fn refuse(document: &Value) -> Result<(), Complaint> {
     for pointer in OBJECTS {
         if document.pointer(pointer).is_some_and(Value::is_array) {
-            return Err(Complaint::new(Kind::Invalid, json_path(pointer), "invalid type: sequence, expected an object"));
+            return Err(Complaint::new(
+                Kind::Invalid,
+                json_path(pointer),
+                "invalid type: sequence, expected an object",
+            ));
         }
     }
     let asked = |value: &Value| match value {
