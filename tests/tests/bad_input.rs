@@ -197,9 +197,7 @@ fn a_run_root_that_cannot_be_made_is_told() {
 #[test]
 fn errors_go_to_stderr_and_nothing_to_stdout() {
     let host = Host::new();
-    for line in
-        ["inspect nosuch", "logs nosuch", "exec nosuch -- x", "delete container nosuch/a", "top nosuch", "stop nosuch"]
-    {
+    for line in ["inspect nosuch", "logs nosuch", "exec nosuch -- x", "top nosuch", "stop nosuch"] {
         let out = host.podrun(line);
         assert_ne!(out.code(), 0, "{line}");
         out.prints("").with_one_line();
