@@ -43,7 +43,7 @@ mutants: ## which changes of the guards no test notices; needs cargo-mutants
 	$(CARGO) mutants --package podrun
 
 bench: build ## podrun beside crun, runc, conmon and podman, and beside bare system calls (root)
-	PODRUN_BIN=$(PODRUN) bench/run
+	@PODRUN_BIN=$(PODRUN) $(RELEASE)/bench
 
 install: ## into $(DESTDIR)$(PREFIX)/bin; as a user: make build, then sudo make install
 	@[ -x $(PODRUN) ] || { echo "there is no $(RELEASE)/podrun yet: make build"; exit 1; }

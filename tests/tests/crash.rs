@@ -4,6 +4,8 @@
 //! monitor or pump by a file. Each point is tried three times. Beside what is tried a container counts lines into its log
 //! and ends with a code of its own: both have to be right afterwards, and `delete` and `prune` leave nothing.
 
+#![allow(clippy::print_stdout, reason = "the points, the tries and the kills are counted on the test's own output")]
+
 use podrun::fault::POINTS;
 use podrun_tests::{Host, Outcome, Rootfs, Value, cri_lines, eventually, joined};
 use std::fs;

@@ -258,6 +258,6 @@ mod tests {
         let argv = ["podrun", "--root", "/x", "--run-root=/y", "run", "--root"].map(str::to_owned).to_vec();
         let words = Words::split(argv).unwrap();
         assert_eq!(words.rest, ["run", "--root"]);
-        assert!(Words::split(["podrun".to_owned(), "--root".to_owned()].to_vec()).is_err());
+        assert!(Words::split(vec!["podrun".to_owned(), "--root".to_owned()]).is_err());
     }
 }

@@ -39,8 +39,6 @@ pub struct Facts<'a> {
     pub share_pid: SharePid,
     pub owners: Owners,
     pub cgroup: CgroupPlan,
-    /// The container's place below each cgroup tree.
-    pub cgroup_place: &'a str,
     /// The pod's directory with `hosts`, `hostname` and `resolv.conf`.
     pub files: &'a Path,
     pub users: &'a Files,
@@ -57,12 +55,14 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         true => CgroupNamespace::New,
         false => CgroupNamespace::Host,
     };
+    let own_cgroups: Vec<_> =
+        facts.cgroup.leaves.iter().map(|leaf| (leaf.tree.mount.clone(), facts.cgroup.directory(leaf))).collect();
     let mount_facts = mounts::Facts {
         cgroups: &facts.host.cgroups,
         own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New,
         bundle: &spec.bundle,
         kind_of: facts.kind_of,
-        cgroup_place: facts.cgroup_place,
+        own_cgroups: &own_cgroups,
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;

@@ -248,10 +248,13 @@ impl Monitor {
         let child = &waiting.child;
         let namespace = ns::of(child.pid, "pid").doing(|| "open the pod's PID namespace".into())?;
         let fds = [child.pidfd.as_fd(), namespace.as_fd()];
+        let doing = || "keep the pod's PID 1".to_owned();
         // Before it runs: until then it dies with us, and a successor makes another.
-        self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(|| "keep the pod's PID 1".into())?;
+        self.store.put(key::INIT, &json!({"pid": child.pid, "waits": true}), &fds).doing(doing)?;
         fault::point("init.kept");
         let child = waiting.release(&[])?;
+        let fds = [child.pidfd.as_fd(), namespace.as_fd()];
+        self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(doing)?;
         self.take_init(child.pidfd, namespace)
     }
 

@@ -133,6 +133,11 @@ impl Monitor {
         }
         self.namespaces.init_died = self.dir.lost().exists();
         match entries.remove(key::INIT) {
+            // Our predecessor died before it let it go: whether it runs nobody knows, and nobody is in its namespace.
+            Some(entry) if entry.body.get("waits").is_some() => {
+                let _ = entry.fds.first().map(|pidfd| clone::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
+                self.make_init()?;
+            }
             Some(entry) => {
                 if let Ok([pidfd, namespace]) = <[OwnedFd; 2]>::try_from(entry.fds) {
                     self.take_init(pidfd, namespace)?;

@@ -297,6 +297,10 @@ impl Monitor {
     fn freeze(&mut self, name: &ContainerName) -> Result<()> {
         let doing = || format!("pause {name}");
         let container = self.container(name)?;
+        if container.record.state == State::Paused {
+            // Asked twice, since our predecessor died before it could answer.
+            return Ok(());
+        }
         let Some(run) = container.run.as_ref().filter(|_| container.record.state == State::Running) else {
             return Err(Error::new(Kind::NotNow, doing(), format!("it is {}", container.record.state.word())));
         };

@@ -38,7 +38,6 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
         share_pid: pod.record.share_pid,
         owners: pod.record.owners,
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,
-        cgroup_place: place.as_str(),
         files: &pod.dir.0,
         users: &users,
         kind_of: &kind_of,

@@ -7,7 +7,7 @@ use crate::cgroup::{Controller, Layout};
 use crate::error::{Error, Kind, Result};
 use crate::text::Text;
 use oci_spec::runtime as oci;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One word of a mount's options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +174,8 @@ pub struct Facts<'a> {
     pub bundle: &'a Path,
     /// The kind of a bind mount's source, looked at on the host.
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
-    /// The container's own directories, for a host whose cgroup namespace it shares.
-    pub cgroup_place: &'a str,
+    /// Tree and directory of the container's own cgroups, for one that shares the host's cgroup namespace.
+    pub own_cgroups: &'a [(PathBuf, PathBuf)],
 }
 
 /// All mounts of a config.json, in its order.
@@ -272,19 +272,22 @@ fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec
             follow: Follow::LinksInside,
         })
     };
-    let tree = |controllers: &[Controller], at: &Path, kind: &str| -> Result<Source> {
+    // `None`: a tree that the container shares with the host and has no directory in.
+    let tree = |controllers: &[Controller], top: &Path, kind: &str| -> Result<Option<Source>> {
         if !facts.own_cgroup_namespace {
-            let path = at.join(facts.cgroup_place);
-            return Ok(Source::Bind { path: Text::new("a cgroup", path.to_string_lossy())?, recursive: false });
+            let own = facts.own_cgroups.iter().find(|(tree, _)| tree == top);
+            let path = own.map(|(_, dir)| Text::new("a cgroup", dir.to_string_lossy())).transpose()?;
+            return Ok(path.map(|path| Source::Bind { path, recursive: false }));
         }
         let settings = match kind {
             "cgroup2" => vec![setting("source", Some("cgroup2"))?],
             _ => controllers.iter().map(cgroup_v1_setting).collect::<Result<Vec<_>>>()?.concat(),
         };
-        Ok(Source::New { kind: Text::new("a mount's type", kind)?, settings })
+        Ok(Some(Source::New { kind: Text::new("a mount's type", kind)?, settings }))
     };
     if let (true, Some(unified)) = (facts.cgroups.v1.is_empty(), &facts.cgroups.v2) {
-        return Ok(vec![mount(destination.to_owned(), tree(&[], &unified.mount, "cgroup2")?, fixed | read_only)?]);
+        let source = tree(&[], &unified.mount, "cgroup2")?;
+        return source.map(|source| mount(destination.to_owned(), source, fixed | read_only)).into_iter().collect();
     }
     let tmpfs = Source::New {
         kind: Text::new("a mount's type", "tmpfs")?,
@@ -292,16 +295,12 @@ fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec
     };
     let mut planned = vec![mount(destination.to_owned(), tmpfs, fixed)?];
     let named = |mount: &Path| mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    for one in &facts.cgroups.v1 {
-        let at = format!("{destination}/{}", named(&one.mount));
-        planned.push(mount(at, tree(&one.controllers, &one.mount, "cgroup")?, fixed | read_only)?);
-    }
-    if let Some(unified) = &facts.cgroups.v2 {
-        planned.push(mount(
-            format!("{destination}/unified"),
-            tree(&[], &unified.mount, "cgroup2")?,
-            fixed | read_only,
-        )?);
+    let v1 = facts.cgroups.v1.iter().map(|one| (one, named(&one.mount), "cgroup"));
+    let v2 = facts.cgroups.v2.iter().map(|one| (one, "unified".to_owned(), "cgroup2"));
+    for (one, name, kind) in v1.chain(v2) {
+        if let Some(source) = tree(&one.controllers, &one.mount, kind)? {
+            planned.push(mount(format!("{destination}/{name}"), source, fixed | read_only)?);
+        }
     }
     Ok(planned)
 }
@@ -329,7 +328,7 @@ mod tests {
                 Some("/file") => Ok(PointKind::File),
                 _ => Ok(PointKind::Directory),
             },
-            cgroup_place: "podrun/x/a",
+            own_cgroups: &[],
         }
     }
 
@@ -406,8 +405,10 @@ mod tests {
             plan(&mounts, facts).unwrap().iter().map(|mount| mount.at.path.lossy().into_owned()).collect()
         };
         assert_eq!(places(&facts(&layout)), ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]);
-        let shared = Facts { own_cgroup_namespace: false, ..facts(&layout) };
+        let own = [(PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup/memory/podrun/x/a"))];
+        let shared = Facts { own_cgroup_namespace: false, own_cgroups: &own, ..facts(&layout) };
         let bound = plan(&mounts, &shared).unwrap();
+        assert_eq!(bound.len(), 2, "a tree without a directory of the container's was bound");
         assert!(
             matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a")
         );

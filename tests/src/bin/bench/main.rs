@@ -7,13 +7,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a door")]
 
 mod bundle;
+mod logs;
 mod measure;
+mod memory;
+mod plot;
 mod program;
 mod report;
 mod rows;
 mod runtime;
 mod world;
 
+use logs::Habit;
 use measure::Pace;
 use report::Row;
 use rows::{Place, Size};
@@ -28,6 +32,7 @@ fn main() -> ExitCode {
     let first = words.first().cloned().unwrap_or_default();
     let done = match first.as_str() {
         world::INSIDE => world::inside(&words.split_off(1)),
+        logs::SAY => logs::say(&words.split_off(1)),
         world::AT_WORK => at_work(&words.split_off(1)),
         _ => outside(&words),
     };
@@ -116,7 +121,7 @@ struct Table {
 
 impl Table {
     /// A row that fails is left out and said; the others go on.
-    fn add(&mut self, what: &str, row: io::Result<Row>) {
+    fn add(&mut self, what: &str, place: &Place<'_>, row: io::Result<Row>) {
         match row {
             Ok(row) => {
                 println!("{}", row.table().trim_end());
@@ -125,6 +130,8 @@ impl Table {
             Err(err) => {
                 println!("\n{what}: left out: {err}");
                 self.left_out.push(format!("{what}: {err}"));
+                // What it left must not stand in the way of the next one.
+                let _ = place.podrun.ok("delete pod --all --force");
             }
         }
     }
@@ -148,9 +155,38 @@ fn at_work(words: &[String]) -> io::Result<i32> {
     for line in &table.left_out {
         println!("left out: {line}");
     }
-    std::fs::create_dir_all(&asked.out)?;
-    std::fs::write(asked.out.join("bench.json"), format!("{:#}\n", report::json(&table.rows, &[], &table.left_out)))?;
+    keep(&asked, &table)?;
     Ok(0)
+}
+
+/// Files for programs and for README.
+fn keep(asked: &Asked, table: &Table) -> io::Result<()> {
+    let facts = facts();
+    let caption = facts.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(", ");
+    std::fs::create_dir_all(&asked.out)?;
+    std::fs::write(
+        asked.out.join("bench.json"),
+        format!("{:#}\n", report::json(&table.rows, &facts, &table.left_out)),
+    )?;
+    std::fs::write(asked.out.join("bench.svg"), plot::svg(&table.rows, &caption))?;
+    println!("\nin {}: bench.json, bench.svg", asked.out.display());
+    Ok(())
+}
+
+/// What it was measured on, and against.
+fn facts() -> Vec<(String, String)> {
+    let said = |program: &str| {
+        let output = Command::new(program).arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned();
+        Some(text.replace("version ", ""))
+    };
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let mut facts =
+        vec![("kernel".to_owned(), format!("Linux {}", release.trim())), ("cpus".to_owned(), format!("{cpus} CPUs"))];
+    let others = ["crun", "runc", "conmon", "podman"].into_iter();
+    facts.extend(others.filter_map(|name| said(name).map(|version| (name.to_owned(), version))));
+    facts
 }
 
 fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: &mut Table) {
@@ -158,35 +194,47 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
     for place in [Some(two), host].into_iter().flatten() {
         for pace in [Pace::Hot, Pace::FromRest] {
             if asked.wants("run") {
-                table.add("run", place.run(size, pace));
+                table.add("run", place, place.run(size, pace));
             }
             if asked.wants("exec") {
-                table.add("exec", place.exec(size, pace));
+                table.add("exec", place, place.exec(size, pace));
             }
             for containers in [1, 3] {
                 if asked.wants("pod") {
-                    table.add("pod", place.pod(size, pace, containers));
+                    table.add("pod", place, place.pod(size, pace, containers));
                 }
             }
         }
     }
     for pace in [Pace::Hot, Pace::FromRest] {
         if asked.wants("start") {
-            table.add("start", two.start(size, pace));
+            table.add("start", two, two.start(size, pace));
         }
     }
+    let podmans = host.unwrap_or(two);
     for containers in [1, 3] {
         if asked.wants("podman") {
-            table.add("podman", two.podman(size, containers));
+            table.add("podman", podmans, podmans.podman(size, containers));
         }
     }
     if asked.wants("sustained") {
-        table.add("sustained", two.sustained(size));
+        table.add("sustained", two, two.sustained(size));
     }
     if asked.wants("many") {
-        table.add("many", two.many(size));
+        table.add("many", two, two.many(size));
     }
     if asked.wants("at-once") {
-        table.add("at once", two.at_once(size));
+        table.add("at once", two, two.at_once(size));
+    }
+    if asked.wants("memory") {
+        table.add("memory", two, two.memory(size));
+    }
+    for habit in [Habit::Blocks, Habit::Lines] {
+        if asked.wants("pump") {
+            table.add("log pump", two, two.pump(size, habit));
+        }
+    }
+    if asked.wants("births") {
+        table.add("births", two, two.births(size));
     }
 }

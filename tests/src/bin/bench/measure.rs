@@ -3,13 +3,55 @@
 #![forbid(unsafe_code)]
 
 use crate::world::{View, command};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) type Argv = Vec<String>;
+
+/// What runs now, and when its time is up. A command that hangs must not hang the bench.
+static WATCHED: Mutex<BTreeMap<u32, Instant>> = Mutex::new(BTreeMap::new());
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A command that is killed when it takes far too long.
+struct Watched(u32);
+
+impl Watched {
+    fn new(pid: u32) -> Self {
+        static DOG: Once = Once::new();
+        DOG.call_once(|| drop(std::thread::spawn(watch)));
+        watched().insert(pid, Instant::now() + PATIENCE);
+        Self(pid)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        watched().remove(&self.0);
+    }
+}
+
+fn watched() -> MutexGuard<'static, BTreeMap<u32, Instant>> {
+    WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch() {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = Instant::now();
+        for pid in watched().iter().filter(|(_, end)| **end < now).map(|(pid, _)| *pid) {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
 
 /// Runs commands one after the other; each must succeed. How long they took together.
 pub(crate) fn time_all(commands: &[Argv], stderr: &Path) -> io::Result<Duration> {
@@ -18,8 +60,11 @@ pub(crate) fn time_all(commands: &[Argv], stderr: &Path) -> io::Result<Duration>
         let mut command = command(argv);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(stderr)?);
         let start = Instant::now();
-        let status = command.spawn()?.wait()?;
+        let mut child = command.spawn()?;
+        let watched = Watched::new(child.id());
+        let status = child.wait()?;
         all += start.elapsed();
+        drop(watched);
         if !status.success() {
             let said = std::fs::read_to_string(stderr).unwrap_or_default();
             return Err(io::Error::other(format!("{}: {status}: {}", argv.join(" "), said.trim())));

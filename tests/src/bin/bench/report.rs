@@ -29,12 +29,9 @@ impl Goal {
         }
     }
 
-    fn sentence(&self) -> String {
-        let (sign, verdict) = match self.want {
-            Want::AtMost => ("≤", self.met()),
-            Want::AtLeast => ("≥", self.met()),
-        };
-        let verdict = if verdict { "met" } else { "MISSED" };
+    pub(crate) fn sentence(&self) -> String {
+        let sign = if self.want == Want::AtMost { "≤" } else { "≥" };
+        let verdict = if self.met() { "met" } else { "MISSED" };
         format!("{} {sign} {}: {}, {verdict}", self.words, short(self.limit), short(self.reached))
     }
 }

@@ -156,7 +156,7 @@ impl<'a> Place<'a> {
     }
 
     pub(crate) fn podman(&self, size: Size, containers: usize) -> io::Result<Row> {
-        let podman = Podman::new(self.view, self.ground);
+        let podman = Podman::new(self.view, self.ground)?;
         let mut contenders = vec![
             Contender::new("podrun", || self.podrun.live(containers)),
             Contender::new("podman", || podman.live(containers)),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::bundle::{self, From};
+use crate::logs::between;
 use crate::measure::{Argv, Floor, output, time_all, time_in};
 use crate::program::{self, Act};
 use crate::world::View;
@@ -109,8 +110,9 @@ impl<'a> Podrun<'a> {
     }
 
     pub(crate) fn pid(&self, pod: &str, of: &str) -> io::Result<i32> {
-        let pid = self.inspect(pod)?[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}")))
+        let inspected = self.inspect(pod)?;
+        let pid = inspected[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}: {inspected}")))
     }
 
     pub(crate) fn container_pid(&self, pod: &str, name: &str) -> io::Result<i32> {
@@ -131,6 +133,19 @@ impl<'a> Podrun<'a> {
     /// A container of the empty program, made, waited for and removed.
     pub(crate) fn run(&self, pod: &str) -> io::Result<Duration> {
         time_in(self.view, vec![self.run_line(pod)], &self.ground.dir)
+    }
+
+    /// A container started and not waited for: how long the command took, and, in milliseconds, the birth itself, from the
+    /// monitor's record of it to execve.
+    pub(crate) fn birth(&self, pod: &str) -> io::Result<(Duration, f64)> {
+        let name = format!("{pod}/r{}", self.fresh());
+        let line = self.argv(&format!("run {name} -d --bundle {}", self.bundle));
+        let took = time_in(self.view, vec![line], &self.ground.dir)?;
+        let record = self.inspect(&name)?;
+        let time = |key: &str| record[key].as_str().unwrap_or_default();
+        let birth = between(time("createdAt"), time("startedAt"));
+        self.ok(&format!("delete container {name} --force"))?;
+        birth.map(|birth| (took, birth)).ok_or_else(|| io::Error::other(format!("no times in {record}")))
     }
 
     pub(crate) fn exec(&self, container: &str) -> io::Result<Duration> {
@@ -199,15 +214,23 @@ pub(crate) struct Oci<'a> {
 
 impl<'a> Oci<'a> {
     pub(crate) fn new(name: &'static str, view: &'a View, ground: &'a Ground, where_at: &str) -> io::Result<Self> {
-        let cgroups = format!("podrun-bench-{}-{where_at}-{name}", std::process::id());
+        let cgroups = format!("{}-{where_at}-{name}", ground.dir.file_name().unwrap_or_default().to_string_lossy());
         ground.note_cgroup(&cgroups)?;
         let root = ground.dir.join(format!("{where_at}-{name}"));
         Ok(Self { name, view, ground, root, cgroups, born: Cell::new(0) })
     }
 
-    fn argv(&self, line: &str) -> Argv {
-        let root = self.root.join("state").to_string_lossy().into_owned();
-        [self.name.to_owned(), "--root".into(), root].into_iter().chain(words(line)).collect()
+    pub(crate) fn state(&self) -> String {
+        self.root.join("state").to_string_lossy().into_owned()
+    }
+
+    /// A cgroupsPath under this one's own directory.
+    pub(crate) fn cgroup(&self, name: &str) -> String {
+        format!("/{}/{name}", self.cgroups)
+    }
+
+    pub(crate) fn argv(&self, line: &str) -> Argv {
+        [self.name.to_owned(), "--root".into(), self.state()].into_iter().chain(words(line)).collect()
     }
 
     fn fresh(&self) -> String {
@@ -217,8 +240,7 @@ impl<'a> Oci<'a> {
 
     /// A bundle with a cgroup of its own.
     pub(crate) fn bundle(&self, name: &str, program: &str, from: From) -> io::Result<PathBuf> {
-        let cgroup = format!("/{}/{name}", self.cgroups);
-        bundle::write(&self.root.join(name), &self.ground.rootfs, &[program], from, Some(&cgroup))
+        bundle::write(&self.root.join(name), &self.ground.rootfs, &[program], from, Some(&self.cgroup(name)))
     }
 
     pub(crate) fn run_line(&self, bundle: &Path) -> Argv {
@@ -259,24 +281,28 @@ impl<'a> Oci<'a> {
     }
 }
 
-/// podman with a storage of its own.
+/// podman with a storage of its own; with runc, since crun does not work on hybrid cgroups, and neither of them gives podman's
+/// containers their devices on the other view.
 #[derive(Debug)]
 pub(crate) struct Podman<'a> {
     view: &'a View,
     ground: &'a Ground,
+    cgroups: String,
     born: Cell<u32>,
 }
 
 impl<'a> Podman<'a> {
-    pub(crate) fn new(view: &'a View, ground: &'a Ground) -> Self {
-        Self { view, ground, born: Cell::new(0) }
+    pub(crate) fn new(view: &'a View, ground: &'a Ground) -> io::Result<Self> {
+        let cgroups = format!("{}-podman", ground.dir.file_name().unwrap_or_default().to_string_lossy());
+        ground.note_cgroup(&cgroups)?;
+        Ok(Self { view, ground, cgroups, born: Cell::new(0) })
     }
 
     fn argv(&self, line: &str) -> Argv {
         let dir = self.ground.dir.join("podman");
         let at = |below: &str| dir.join(below).to_string_lossy().into_owned();
         let flags = format!(
-            "podman --root {} --runroot {} --tmpdir {} --network-config-dir {} --cgroup-manager cgroupfs --runtime crun \
+            "podman --root {} --runroot {} --tmpdir {} --network-config-dir {} --cgroup-manager cgroupfs --runtime runc \
              --storage-driver vfs --events-backend none",
             at("root"),
             at("run"),
@@ -292,7 +318,7 @@ impl<'a> Podman<'a> {
         let run = format!("run --pod {pod} --log-driver k8s-file --security-opt seccomp=unconfined");
         let runs =
             (0..containers).map(|_| self.argv(&format!("{run} --rootfs {} /empty", self.ground.rootfs.display())));
-        let mut all = vec![self.argv(&format!("pod create --name {pod}"))];
+        let mut all = vec![self.argv(&format!("pod create --cgroup-parent /{} --name {pod}", self.cgroups))];
         all.extend(runs);
         all.push(self.argv(&format!("pod rm --force --time 0 {pod}")));
         time_in(self.view, all, &self.ground.dir)

@@ -28,10 +28,15 @@ const PREFIX: &str = "podrun-bench-";
 pub(crate) const INSIDE: &str = "--inside";
 pub(crate) const AT_WORK: &str = "--at-work";
 
+/// Signals by which a user ends the bench.
+fn ending() -> SigSet {
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+}
+
 /// Runs the bench inside, waits for it, and takes away what no namespace takes with it: cgroups and a directory.
 pub(crate) fn outside(words: &[String]) -> io::Result<ExitStatus> {
     // A Ctrl-C ends the bench at work; this process stays to clean up.
-    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]).thread_block()?;
+    ending().thread_block()?;
     let dir = PathBuf::from(format!("{BASE}/{PREFIX}{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     unshare(CloneFlags::CLONE_NEWPID)?;
@@ -79,6 +84,7 @@ fn remove_cgroup(dir: &Path) {
 /// PID 1 of the bench's own PID namespace. When it ends, all of the namespace ends.
 pub(crate) fn inside(words: &[String]) -> io::Result<i32> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    ending().thread_unblock()?;
     let others =
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     unshare(others)?;

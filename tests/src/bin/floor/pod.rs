@@ -31,7 +31,11 @@ impl Maker {
     pub(crate) fn new() -> io::Result<Self> {
         let mut links = Links::open()?;
         let host = UdpSocket::bind("0.0.0.0:0")?;
-        links.add_bridge(c"floor0")?;
+        match links.add_bridge(c"floor0") {
+            // Another floor program's, in the same network.
+            Err(err) if err.raw_os_error() == Some(libc::EEXIST) => {}
+            other => other?,
+        }
         sys::set_address(host.as_fd(), c"floor0", GATEWAY, [255, 255, 0, 0])?;
         sys::set_up(host.as_fd(), c"floor0", true)?;
         let bridge = sys::index(host.as_fd(), c"floor0")?;
@@ -50,7 +54,7 @@ impl Maker {
         let [.., high, low] = (self.born % 60_000 + 2).to_be_bytes();
         let (gate, opener) = pipe()?;
         let pause = sys::clone3(NEW, cgroup.map(AsFd::as_fd), || hold(gate, holder, [10, 99, high, low]))?;
-        let link = container::text(&format!("floor-{}", self.born))?;
+        let link = container::text(&format!("fl{}-{}", std::process::id() % 100_000, self.born))?;
         self.links.add_veth(&link, pause, self.bridge)?;
         sys::set_up(self.host.as_fd(), &link, true)?;
         std::fs::File::from(opener).write_all(b"g")?;
