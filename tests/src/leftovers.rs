@@ -163,3 +163,22 @@ fn own(host: &Host) -> Vec<String> {
     let list = |dir: &&str| entries(&host.outside(dir)).map(|name| format!("{dir}/{name}")).collect::<Vec<_>>();
     OWN.iter().flat_map(list).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::leases;
+
+    #[test]
+    fn a_lease_is_named_by_its_address_or_its_pod() {
+        let dir = std::env::temp_dir().join(format!("podrun-leases-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("bridge")).unwrap();
+        for name in ["10.88.0.2", "pod-0123", ".last", "lock"] {
+            std::fs::write(dir.join("bridge").join(name), "").unwrap();
+        }
+        let mut found = leases(&dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        found.sort();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].ends_with("10.88.0.2") && found[1].ends_with("pod-0123"), "{found:?}");
+    }
+}

@@ -263,10 +263,15 @@ fn a_pid_that_is_somebody_elses_now_gets_no_signal_and_no_exec() {
     eventually("all are gone", Duration::from_secs(5), || {
         (!pids.iter().any(|pid| host.lives(&Value::from(*pid)))).then_some(())
     });
-    for pid in &pids {
+    // A number stays taken while it is somebody's session or group; so whichever can be had.
+    let stranger = |pid: &i64| {
         let line = format!("sh -c 'echo {} > {LAST}; sleep 100 & echo $!'", pid - 1);
-        host.program(line).pipes_may_stay_held().run().ok().prints(&pid.to_string());
-    }
+        host.program(line).pipes_may_stay_held().run().ok().text().trim().parse::<i64>().unwrap()
+    };
+    let strangers: Vec<_> = pids.iter().map(stranger).collect();
+    let list = strangers.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
+    let pids: Vec<_> = pids.into_iter().filter(|pid| strangers.contains(pid)).collect();
+    assert!(!pids.is_empty(), "no pid could be had again");
     for line in [
         "kill web -c a",
         "exec web/a -- /probe",
