@@ -91,6 +91,12 @@ pub fn main(argv: Vec<String>) -> i32 {
         table::print(&overview());
         return 0;
     }
+    if let [first, "--help" | "-h"] = rest[..]
+        && let Some(text) = help_of_group(first)
+    {
+        table::print(&text);
+        return 0;
+    }
     match find(&words.rest) {
         Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words, verb.about)) {
             Ok(code) => code,
@@ -142,6 +148,13 @@ fn unknown(words: &[&str]) -> Error {
         near if near.is_empty() => err("podrun has no such verb").hint("`podrun help` lists them"),
         near => err("podrun has no such verb").hint(format!("did you mean {}?", near.join(" or "))),
     }
+}
+
+/// `create --help`: the verbs that begin so.
+fn help_of_group(first: &str) -> Option<String> {
+    let group: Vec<&Verb> = VERBS.iter().filter(|verb| verb.words.len() > 1 && verb.words[0] == first).collect();
+    let lines = group.iter().map(|verb| format!("  podrun {:<18} {}\n", verb.words.join(" "), verb.about));
+    (!group.is_empty()).then(|| format!("{}\nEach has --help with examples.\n", lines.collect::<String>()))
 }
 
 fn overview() -> String {

@@ -10,6 +10,7 @@ use crate::monitor::socket::{Reply, Request, Until};
 use crate::pod::client;
 use crate::pod::delete;
 use crate::pod::find::Pod;
+use crate::pod::heal::{self, Served};
 use crate::signal;
 use clap::Args;
 use std::time::Duration;
@@ -85,7 +86,14 @@ pub(super) fn stop(words: &Words) -> Result<i32> {
     let asked: Stop = words.parse("  podrun stop web\n  podrun stop web -c nginx --time 3")?;
     let grace_ms = millis(duration(&asked.time)?);
     let signal = asked.signal.as_deref().map(signal::parse).transpose()?;
-    asked.chosen.each(|pod, names| client::command(pod, &Request::Stop { names, grace_ms, signal }))
+    asked.chosen.each(|pod, names| match client::command(pod, &Request::Stop { names, grace_ms, signal }) {
+        // Stopping what is dead is a success: the wish holds.
+        Err(err) if matches!(heal::look(pod), Served::Lost) => {
+            super::warn(&err.to_string());
+            Ok(())
+        }
+        other => other,
+    })
 }
 
 #[derive(Debug, Args)]

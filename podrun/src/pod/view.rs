@@ -34,6 +34,10 @@ impl PodState {
 }
 
 pub fn state(pod: &Pod) -> PodState {
+    // Whoever looks next mends what can be mended, and ends what nobody keeps any more.
+    if !matches!(heal::look(pod), Served::Yes) {
+        let _ = heal::ensure_served(pod);
+    }
     let told = std::fs::read_to_string(pod.dir.lost()).ok().map(|why| why.trim().to_owned());
     match (heal::look(pod), told) {
         (Served::Lost, why) => PodState::Lost(why.unwrap_or_else(|| "pause and monitor died together".into())),
@@ -72,8 +76,9 @@ fn keepers(pod: &Pod) -> Option<Keepers> {
 /// podrun's own view: `podrun inspect POD`.
 pub fn inspect(pod: &Pod) -> Value {
     let record = &pod.record;
-    let keepers = keepers(pod);
+    // The state first: looking may mend, and then others keep the pod.
     let state = state(pod);
+    let keepers = keepers(pod);
     let pid = |process: Option<i32>| process.map_or(Value::Null, |pid| json!({"pid": pid}));
     let pause = keepers.as_ref().map(|keepers| keepers.pause.pid);
     let namespace = |kind: &str| pause.map(|pid| format!("/proc/{pid}/ns/{kind}"));

@@ -189,6 +189,10 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
             let doing = format!("read {path}.destination {destination:?}");
             return Err(Error::new(Kind::Invalid, doing, "not an absolute path"));
         }
+        if destination.split('/').all(|part| matches!(part, "" | ".")) {
+            let doing = format!("read {path}.destination {destination:?}");
+            return Err(Error::new(Kind::Invalid, doing, "the root is the rootfs's own place"));
+        }
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") => planned.extend(cgroup(&destination, &options, facts)?),
             kind => planned.push(one(mount, kind, &options, facts, &path)?),
