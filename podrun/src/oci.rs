@@ -152,7 +152,28 @@ const NOT_HONOURED: [(&str, &str); 21] = [
     ("/hooks/poststop", "hooks"),
 ];
 
+/// What serde would also read from a list of its fields' values.
+const OBJECTS: [&str; 8] = [
+    "/process",
+    "/process/user",
+    "/process/capabilities",
+    "/root",
+    "/hooks",
+    "/linux",
+    "/linux/resources",
+    "/linux/seccomp",
+];
+
 fn refuse(document: &Value) -> Result<(), Complaint> {
+    for pointer in OBJECTS {
+        if document.pointer(pointer).is_some_and(Value::is_array) {
+            return Err(Complaint::new(
+                Kind::Invalid,
+                json_path(pointer),
+                "invalid type: sequence, expected an object",
+            ));
+        }
+    }
     let asked = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
@@ -225,6 +246,10 @@ fn find_rootfs(bundle: &Path, spec: &Spec) -> Result<PathBuf> {
             "missing",
         ));
     };
+    if root.path().as_os_str().is_empty() {
+        let doing = format!("read {}: root.path", bundle.join("config.json").display());
+        return Err(Error::new(Kind::Invalid, doing, "empty"));
+    }
     let rootfs = bundle.join(root.path());
     check_rootfs(&rootfs)?;
     std::path::absolute(&rootfs).doing(|| format!("find {}", rootfs.display()))

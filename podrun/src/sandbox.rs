@@ -96,7 +96,11 @@ impl Waiting {
         });
         let (count, _) = heard.doing(|| "hear of pause".into())?;
         match buffer[..count] {
-            [] => Ok(self.child),
+            // Closed by execve, or by death, of which the memory goes first: then there is none.
+            [] => match std::fs::read_to_string(format!("/proc/{}/statm", self.child.pid)) {
+                Ok(pages) if !pages.starts_with("0 ") => Ok(self.child),
+                _ => Err(Error::new(Kind::Kernel, "make the sandbox", "pause was killed before it ran")),
+            },
             [step, index, a, b, c, d] => Err(sentence(step, index, i32::from_ne_bytes([a, b, c, d]), sysctl)),
             _ => Err(Error::new(Kind::Kernel, "hear of pause", "it said something unknown")),
         }

@@ -338,9 +338,17 @@ impl PodDir {
 pub struct Locked(#[allow(dead_code, reason = "the lock is the open file")] fs::File);
 
 pub fn lock(dir: &PodDir) -> Result<Locked> {
-    let doing = || format!("lock {}", dir.0.display());
-    let file =
-        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.lock()).doing(doing)?;
+    lock_file(&dir.lock())
+}
+
+/// Held by whoever starts a monitor where pause starts none: another lock, since `delete` may have to, and holds the first.
+pub fn lock_healing(dir: &PodDir) -> Result<Locked> {
+    lock_file(&dir.0.join("healing"))
+}
+
+fn lock_file(path: &Path) -> Result<Locked> {
+    let doing = || format!("lock {}", path.display());
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;
     Ok(Locked(file))
 }
@@ -413,5 +421,24 @@ mod tests {
         let mode = fs::metadata(&dir).unwrap().permissions().mode() & 0o777;
         fs::remove_dir(&dir).unwrap();
         assert_eq!(mode, 0o711);
+    }
+
+    /// What the first build wrote, and what a later one may: a field more is passed over, and no field may become a must.
+    #[test]
+    fn records_of_other_builds_are_read() {
+        const POD: &str = include_str!("../tests/fixtures/format-1/pod.json");
+        const KEEPERS: &str = include_str!("../tests/fixtures/format-1/monitor.json");
+        const CONTAINER: &str = include_str!("../tests/fixtures/format-1/container.json");
+        const PLAN: &str = include_str!("../tests/fixtures/format-1/container.plan.json");
+        fn both<T: DeserializeOwned>(text: &str) -> T {
+            let mut later: serde_json::Value = serde_json::from_str(text).unwrap();
+            later["ofALaterBuild"] = serde_json::json!({"more": [1, 2]});
+            serde_json::from_value::<T>(later).unwrap();
+            serde_json::from_str(text).unwrap()
+        }
+        assert_eq!(both::<PodRecord>(POD).hostname, "web");
+        assert!(both::<Keepers>(KEEPERS).pause_restarts);
+        assert_eq!(both::<ContainerRecord>(CONTAINER).state, State::Running);
+        assert_eq!(both::<crate::container::plan::Plan>(PLAN).process.uid, 0);
     }
 }

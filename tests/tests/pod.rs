@@ -296,6 +296,8 @@ fn after_a_reboot_nothing_of_the_old_pods_is_in_the_way() {
     host.program(format!("sh -c 'kill -STOP {0}; kill -KILL {0}'", pids.join(" "))).run().ok();
     // A reboot empties the run-root and leaves the root.
     std::fs::remove_dir_all(host.run_root()).unwrap();
+    // … and the kernel forgets what podrun had set.
+    host.program("sysctl -qw net.ipv4.conf.default.forwarding=0").run().ok();
     host.pod("web");
     assert_ne!(host.inspect("web")["id"], pod["id"]);
     host.run("web/b", "", "/probe say again").ok().prints("again");

@@ -329,7 +329,7 @@ fn adjust_process(document: &mut Spec, asked: &Container) -> Result<()> {
     for variable in &asked.env {
         with_value(variable)?;
     }
-    let added: Vec<String> = asked.env.iter().map(|one| from_own_environment(one)).collect();
+    let added: Vec<String> = asked.env.iter().filter_map(|one| from_own_environment(one)).collect();
     process.set_env(Some(planning::merge(process.env().clone().unwrap_or_default().into_iter(), &added)));
     if let Some(dir) = &asked.workdir {
         process.set_cwd(dir.into());
@@ -355,10 +355,11 @@ fn with_value(variable: &str) -> Result<()> {
     }
 }
 
-fn from_own_environment(variable: &str) -> String {
+/// One that is not set here is not set there either.
+fn from_own_environment(variable: &str) -> Option<String> {
     match variable.contains('=') {
-        true => variable.to_owned(),
-        false => format!("{variable}={}", std::env::var(variable).unwrap_or_default()),
+        true => Some(variable.to_owned()),
+        false => std::env::var(variable).ok().map(|value| format!("{variable}={value}")),
     }
 }
 
@@ -411,7 +412,7 @@ fn volume_mount(text: &str, pod: &Pod) -> Result<Mount> {
 }
 
 fn adjust_security(document: &mut Spec, asked: &Container, available: u64) -> Result<()> {
-    let mut process = document.process().clone().unwrap_or_default();
+    let Some(mut process) = document.process().clone() else { return Ok(()) };
     for word in &asked.security_opt {
         match word.as_str() {
             "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {

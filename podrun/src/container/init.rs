@@ -29,6 +29,7 @@ use crate::text::Text;
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where a birth may fail. The number travels through the report socket; `birth` has the words.
@@ -199,10 +200,11 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
         write_file(file.c(), value.c().to_bytes()).map_err(at_index(Step::Sysctl, index))?;
     }
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
-    let root = open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?;
+    // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
+    let root = ManuallyDrop::new(open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?);
     fill_rootfs(plan, root.as_fd())?;
-    let terminal = open_terminal(process.stdio, root.as_fd(), ground.report)?;
-    if let Some(terminal) = &terminal {
+    let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
+    if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
     }
     make_place(root.as_fd(), &process.cwd, Follow::LinksInside).map_err(at(Step::WorkingDirectory))?;
@@ -226,7 +228,8 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     // joined by the parent, for this child.
     ns::setns(init, ALL).map_err(at(Step::JoinNamespaces))?;
     let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
-    let terminal = open_terminal(process.stdio, root.as_fd(), ground.report)?;
+    let root = ManuallyDrop::new(root);
+    let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     become_program(process, root.as_fd(), terminal.as_ref(), ground)
 }
 
@@ -359,7 +362,61 @@ fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
             other => other?,
         }
     }
-    fd::openat2(root, place.path.c(), flags, 0, resolve)
+    match (fd::openat2(root, place.path.c(), flags, 0, resolve), place.last()) {
+        // A link of the image that leads nowhere yet, as Debian's /etc/resolv.conf does: the file is made where it leads to.
+        (Err(err), Some(link))
+            if err.raw_os_error() == Some(libc::ENOENT)
+                && follow == Follow::LinksInside
+                && place.kind == PointKind::File =>
+        {
+            make_link_target(root, link)?;
+            fd::openat2(root, place.path.c(), flags, 0, resolve)
+        }
+        (opened, _) => opened,
+    }
+}
+
+/// Makes the file that a dangling link leads to, and the directories on its way, all within the root: each prefix of the
+/// way is opened by openat2, so that neither `..` nor another link leads out.
+fn make_link_target(root: BorrowedFd<'_>, link: &Component) -> io::Result<()> {
+    const LONGEST: usize = 4096;
+    let mut path = [0u8; 2 * LONGEST];
+    let mut target = [0u8; LONGEST];
+    let holder = fd::openat2(root, link.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRoot)?;
+    let target_length = fd::readlinkat(holder.as_fd(), link.name.c(), &mut target)?;
+    let base = if target[0] == b'/' { &[][..] } else { link.parent.c().to_bytes() };
+    if base.len() + 1 + target_length >= path.len() || target_length == LONGEST {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    path[..base.len()].copy_from_slice(base);
+    path[base.len()] = b'/';
+    path[base.len() + 1..][..target_length].copy_from_slice(&target[..target_length]);
+    let end = base.len() + 1 + target_length;
+    let mut directory = fd::openat2(root, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRoot)?;
+    let mut begin = 0;
+    for at in 1..=end {
+        if at < end && path[at] != b'/' {
+            continue;
+        }
+        let after = std::mem::replace(&mut path[at], 0);
+        let prefix = CStr::from_bytes_until_nul(&path).unwrap_or(c"/");
+        let name = CStr::from_bytes_until_nul(&path[begin..]).unwrap_or(c"");
+        match fd::openat2(root, prefix, libc::O_PATH, 0, Resolve::InRoot) {
+            Ok(there) => directory = there,
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) && at < end => {
+                fd::mkdirat(directory.as_fd(), name, 0o755)?;
+                directory = fd::openat2(root, prefix, libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRoot)?;
+            }
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {
+                let create = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+                fd::openat(directory.as_fd(), name, create, 0o644)?;
+            }
+            Err(err) => return Err(err),
+        }
+        path[at] = after;
+        begin = at + 1;
+    }
+    Ok(())
 }
 
 /// mknod(2), or the very device that is there already. A link or another node at its place is an image's trick.

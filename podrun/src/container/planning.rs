@@ -85,7 +85,11 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         devices: devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?,
         links: devices::links(has_devpts)?,
         masked: paths("linux.maskedPaths", linux.and_then(|linux| linux.masked_paths().as_deref()))?,
-        read_only: paths("linux.readonlyPaths", linux.and_then(|linux| linux.readonly_paths().as_deref()))?,
+        read_only: [
+            paths("linux.readonlyPaths", linux.and_then(|linux| linux.readonly_paths().as_deref()))?,
+            mounts::read_only_cgroups(asked, &mount_facts)?,
+        ]
+        .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
         process: plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?,
     })

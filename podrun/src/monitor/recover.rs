@@ -218,7 +218,11 @@ impl Monitor {
     /// A run that the records do not have, or not any more: born, and we died before it was recorded, or over, and we died
     /// before it was tidied away.
     fn abandon(&mut self, key: &str, entry: &Entry) {
-        let _ = entry.fds.first().map(|pidfd| clone::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
+        if let Some(pidfd) = entry.fds.first() {
+            let _ = clone::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            // It sleeps at its gate, or is dead: this takes no time, and its cgroup is free for the next of its name.
+            let _ = clone::poll_one(pidfd.as_fd(), libc::POLLIN, 500);
+        }
         let _ = self.store.remove(key);
         if let Ok(kept) = serde_json::from_value::<Kept>(entry.body.clone()) {
             self.tell_pump(Command::Forget { key: kept.key }, &[]);
@@ -273,6 +277,7 @@ impl Monitor {
             oom_baseline: kept.oom_baseline,
             // A gate that stood open is told as such by the record, written after the entry.
             gate: kept.gate,
+            inherited: true,
             private_pid: plan.pid == PidNamespace::Private,
             terminal: plan.process.stdio != Stdio::Pipes,
             failure: None,

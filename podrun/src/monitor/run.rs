@@ -15,12 +15,15 @@ use crate::pump::{Add, Command, Pipes};
 use crate::record::Stamp;
 use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
-use crate::sys::clone::{Exit, pidfd_send_signal};
+use crate::sys::clone::{self, Exit, pidfd_send_signal};
 use crate::sys::fd;
 use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// How long after the kernel's notice it is clear whom it killed.
+const OOM_SETTLES: Duration = Duration::from_millis(30);
 
 /// A container that has a process, or whose process has just ended.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Run {
     /// OOM kills that init has survived.
     pub(super) oom_baseline: u64,
     pub(super) gate: Gate,
+    /// A predecessor of ours began it.
+    pub(super) inherited: bool,
     pub(super) private_pid: bool,
     pub(super) terminal: bool,
     /// Why it never became its program.
@@ -102,6 +107,7 @@ impl Monitor {
             cgroup,
             oom,
             gate,
+            inherited: false,
             private_pid: plan.pid == PidNamespace::Private,
             terminal: plan.process.stdio != Stdio::Pipes,
             failure: None,
@@ -174,7 +180,7 @@ impl Monitor {
                 && let Some(run) = container.run.take()
             {
                 let _ = pidfd_send_signal(run.pidfd.as_fd(), libc::SIGKILL);
-                let _ = crate::sys::clone::wait(run.pidfd.as_fd());
+                let _ = clone::wait(run.pidfd.as_fd());
                 self.discard(name, run);
             }
         }
@@ -350,12 +356,13 @@ impl Monitor {
             let _ = oom.acknowledge();
         }
         self.cancel(&Alarm::OomSurvived(key));
-        self.alarm(Duration::from_millis(200), Alarm::OomSurvived(key));
+        self.alarm(OOM_SETTLES, Alarm::OomSurvived(key));
     }
 
     pub(super) fn oom_survived(&mut self, key: u64) {
         let Ok(run) = self.run_mut(key) else { return };
         if run.exit.is_none()
+            && !clone::is_dying(run.pid)
             && let Ok(Some(kills)) = run.cgroup.oom_kills()
             && kills != run.oom_baseline
         {

@@ -129,7 +129,13 @@ impl Monitor {
                 self.reply(client, &reply, &[]);
             }
             (_, Until::Started) if ran => self.reply(client, &Reply::Started { pid }, &[]),
-            _ => container.waiters.push(waiter(client, until)),
+            _ => {
+                container.waiters.push(waiter(client, until));
+                // Whoever waits for the end shows it from here on, and passes input: attach, and a run that lost its monitor.
+                if ran {
+                    self.reply(client, &Reply::Started { pid }, &[]);
+                }
+            }
         }
         Ok(())
     }
@@ -154,6 +160,8 @@ impl Monitor {
                 fault::point("start.opened");
                 Ok(())
             }
+            // Perhaps asked twice, since the one who heard it first died before it could answer.
+            Some(run) if run.inherited => self.join(client, name, until),
             Some(_) => Err(Error::new(Kind::NotNow, doing(), "it is running already")),
             None => {
                 self.begin(name)?;

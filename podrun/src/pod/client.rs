@@ -36,7 +36,23 @@ impl Client {
         heal::ensure_served(pod)?;
         let doing = || format!("reach the monitor of {}", pod.record.title());
         let socket = dial(&pod.dir.0).doing(doing)?;
-        Ok(Self { socket, inbox: Inbox::default() })
+        let mut client = Self { socket, inbox: Inbox::default() };
+        if heal::is_fragile(pod) {
+            client.wait_to_be_let_in(pod)?;
+        }
+        Ok(client)
+    }
+
+    /// A monitor that dies with us before its door leaves us there: the store has the door, so nobody hangs up. Where pause
+    /// starts no other that would be for ever.
+    fn wait_to_be_let_in(&mut self, pod: &Pod) -> Result<()> {
+        let doing = || format!("reach the monitor of {}", pod.record.title());
+        self.ask(&Request::Ping, &[])?;
+        while !poll_one(self.socket.as_fd(), libc::POLLIN, 100).doing(doing)? {
+            heal::ensure_served(pod)?;
+        }
+        // An end is found again when the answer is heard.
+        self.hear().map(drop)
     }
 
     pub fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {

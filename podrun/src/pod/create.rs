@@ -55,6 +55,11 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     let doing = format!("create the pod {}", spec.name);
     let host = probe()?;
     store::make_private_dir(&roots.run, 0o711)?;
+    store::make_private_dir(&roots.root, 0o711)?;
+    if !roots.pods().exists() {
+        // The first pod since a reboot: what those before it left on disk is nobody's.
+        super::prune::reclaim(roots, &host.cgroups)?;
+    }
     store::make_private_dir(&roots.pods(), 0o700)?;
     store::make_private_dir(&roots.names(), 0o700)?;
     let id = PodId::random(fd::random().doing(|| doing.clone())?);

@@ -45,12 +45,18 @@ pub fn look(pod: &Pod) -> Served {
     }
 }
 
+/// Whether the next monitor, should this one die, has to be started by a command.
+pub fn is_fragile(pod: &Pod) -> bool {
+    store::read::<Keepers>(&pod.dir.keepers()).is_ok_and(|keepers| !keepers.pause_restarts)
+}
+
 /// Mends what can be mended, and says so where nothing can.
 pub fn ensure_served(pod: &Pod) -> Result<()> {
+    refuse_frozen(pod)?;
     match look(pod) {
         Served::Yes => Ok(()),
         Served::NoMonitor { pause } => {
-            let lock = store::lock(&pod.dir)?;
+            let lock = store::lock_healing(&pod.dir)?;
             fault::point("heal.locked");
             // Somebody else may have been faster.
             let mended = match look(pod) {
@@ -69,6 +75,29 @@ pub fn ensure_served(pod: &Pod) -> Result<()> {
             )
             .hint(format!("`podrun delete pod {}` removes what is left", pod.record.name)))
         }
+    }
+}
+
+/// Who froze the pod's own cgroup froze its monitor, too: it would never answer.
+fn refuse_frozen(pod: &Pod) -> Result<()> {
+    let Some(tree) = &pod.record.host.cgroups.v2 else { return Ok(()) };
+    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id).own();
+    let events = tree.mount.join(place.as_str()).join("cgroup.events");
+    match std::fs::read_to_string(events) {
+        Ok(text) if text.contains("frozen 1") => {
+            let thaw = format!(
+                "echo 0 > {}/{}/cgroup.freeze",
+                tree.mount.display(),
+                cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id)
+            );
+            Err(Error::new(
+                Kind::NotNow,
+                format!("reach the monitor of {}", pod.record.title()),
+                "the pod's cgroup is frozen",
+            )
+            .hint(thaw))
+        }
+        _ => Ok(()),
     }
 }
 

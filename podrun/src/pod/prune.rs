@@ -85,6 +85,11 @@ fn prune_cgroups(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> 
     Ok(dead.into_iter().map(|id| format!("the cgroups of {id}")).collect())
 }
 
+/// After a reboot the run-root is empty, and what older pods have on disk goes.
+pub(super) fn reclaim(roots: &Roots, layout: &Layout) -> Result<()> {
+    prune_dirs(roots, layout, &[], Prune::Now).map(drop)
+}
+
 /// Logs and volumes of pods that are gone: after a reboot, say, when the run-root is empty.
 fn prune_dirs(roots: &Roots, layout: &Layout, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     let mut said = Vec::new();

@@ -58,10 +58,21 @@ pub fn containers(pod: &Pod) -> Vec<ContainerRecord> {
     records
 }
 
+/// Who serves the pod. A pod that was made this moment has a monitor that is still coming up.
+fn keepers(pod: &Pod) -> Option<Keepers> {
+    for _ in 0..500 {
+        if let Ok(keepers) = store::read(&pod.dir.keepers()) {
+            return Some(keepers);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    None
+}
+
 /// podrun's own view: `podrun inspect POD`.
 pub fn inspect(pod: &Pod) -> Value {
     let record = &pod.record;
-    let keepers: Option<Keepers> = store::read(&pod.dir.keepers()).ok();
+    let keepers = keepers(pod);
     let state = state(pod);
     let pid = |process: Option<i32>| process.map_or(Value::Null, |pid| json!({"pid": pid}));
     let pause = keepers.as_ref().map(|keepers| keepers.pause.pid);

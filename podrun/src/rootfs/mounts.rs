@@ -305,6 +305,17 @@ fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec
     Ok(planned)
 }
 
+/// Where the tmpfs that holds the v1 trees must become read-only, once their mount points are made in it.
+pub fn read_only_cgroups(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Text>> {
+    let asks = |mount: &&oci::Mount| mount.options().iter().flatten().any(|option| option == "ro");
+    mounts
+        .iter()
+        .filter(|mount| mount.typ().as_deref() == Some("cgroup") && !facts.cgroups.v1.is_empty())
+        .filter(|mount| asks(mount) || !facts.own_cgroup_namespace)
+        .map(|mount| Text::new("a mount's destination", mount.destination().to_string_lossy()))
+        .collect()
+}
+
 /// `memory` is a flag; `name=systemd` is a hierarchy without controllers.
 fn cgroup_v1_setting(controller: &Controller) -> Result<Vec<(Text, Option<Text>)>> {
     let source = setting("source", Some("cgroup"))?;

@@ -149,6 +149,19 @@ pub fn poll_one(fd: BorrowedFd<'_>, events: i16, timeout: i32) -> io::Result<boo
     }
 }
 
+/// Whether a SIGKILL is on its way to a process, or has reached it, by proc_pid_stat(5): its flags and pending signals. The
+/// caller holds its pidfd.
+pub fn is_dying(pid: i32) -> bool {
+    const FLAGS: usize = 6;
+    const PENDING: usize = 28;
+    const EXITING_OR_SIGNALED: u64 = 0x4 | 0x400;
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let Some((_, rest)) = text.rsplit_once(") ") else { return true };
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let bits = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    bits(FLAGS) & EXITING_OR_SIGNALED != 0 || bits(PENDING) & (1 << (libc::SIGKILL - 1)) != 0
+}
+
 /// The status of a zombie that is not our child, by the last field but few of proc_pid_stat(5). The caller holds its pidfd,
 /// so that the number is its own until it is reaped.
 pub fn exit_of_zombie(pid: i32) -> Option<Exit> {

@@ -89,6 +89,14 @@ pub fn symlinkat(target: &CStr, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<
     check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) }.into()).map(drop)
 }
 
+/// readlinkat(2): the target of the link `name` in `dir`, as long as `buffer` has room for.
+pub fn readlinkat(dir: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
+    let room = buffer.as_mut_ptr().cast();
+    // SAFETY: name is a C string, and the kernel writes at most the length given.
+    let count = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), room, buffer.len()) };
+    usize::try_from(check(count as libc::c_long)?).map_err(io::Error::other)
+}
+
 /// fchownat(2) of one name in `dir`, not following a link.
 pub fn fchownat(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: name is a C string that lives through the call.
@@ -203,7 +211,7 @@ pub fn close_all_but(fd: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: close_range reads integers; see the contract above.
         check(unsafe { libc::syscall(libc::SYS_close_range, 3, kept - 1, 0) })?;
     }
-    // SAFETY: the same.
+    // SAFETY: close_range reads integers, and what it closes is nobody's, as the contract above says.
     check(unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0) }).map(drop)
 }
 

@@ -41,16 +41,16 @@ impl Size {
 
     /// To see that the bench works; its numbers mean little.
     pub(crate) const SHORT: Self = Self {
-        hot: 5,
+        hot: 3,
         rest: 1,
         podman: 1,
-        sustained: Duration::from_millis(500),
-        many_pods: 12,
-        at_once: 8,
-        births: 10,
-        megabytes: 10,
+        sustained: Duration::from_millis(200),
+        many_pods: 5,
+        at_once: 4,
+        births: 3,
+        megabytes: 5,
         pumps: 1,
-        big_pod: 6,
+        big_pod: 4,
     };
 
     fn rounds(&self, pace: Pace) -> usize {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::cell::Cell;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What all runtimes are given.
 #[derive(Debug, Clone)]
@@ -110,9 +110,16 @@ impl<'a> Podrun<'a> {
     }
 
     pub(crate) fn pid(&self, pod: &str, of: &str) -> io::Result<i32> {
-        let inspected = self.inspect(pod)?;
-        let pid = inspected[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        pid.ok_or_else(|| io::Error::other(format!("{pod} has no {of}: {inspected}")))
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let inspected = self.inspect(pod)?;
+            match inspected[of]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) {
+                Some(pid) => return Ok(pid),
+                // The monitor of a pod just made may not have written down yet who serves it.
+                None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+                None => return Err(io::Error::other(format!("{pod} has no {of}: {inspected}"))),
+            }
+        }
     }
 
     pub(crate) fn container_pid(&self, pod: &str, name: &str) -> io::Result<i32> {
@@ -186,7 +193,7 @@ impl<'a> Podrun<'a> {
 pub(crate) fn crowd(view: &View, lives: Vec<Vec<Argv>>, dir: &Path) -> io::Result<(Duration, Vec<Duration>)> {
     let dir = dir.to_owned();
     view.run(move || {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let threads: Vec<_> = lives
             .into_iter()
             .enumerate()

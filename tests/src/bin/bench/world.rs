@@ -94,6 +94,7 @@ pub(crate) fn inside(words: &[String]) -> io::Result<i32> {
     for dir in ["/run", "/var/log", "/var/lib/misc", "/var/tmp"] {
         mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     }
+    hide_shared_memory(words.first().ok_or_else(|| io::Error::other("no directory was given"))?)?;
     let worker = Command::new(std::env::current_exe()?).arg(AT_WORK).args(words).spawn()?;
     let worker = Pid::from_raw(i32::try_from(worker.id()).map_err(io::Error::other)?);
     loop {
@@ -104,6 +105,17 @@ pub(crate) fn inside(words: &[String]) -> io::Result<i32> {
             _ => {}
         }
     }
+}
+
+/// A /dev/shm of its own, where podman leaves its locks; only the bench's directory is still the real one.
+fn hide_shared_memory(dir: &str) -> io::Result<()> {
+    let (nothing, aside) = (None::<&str>, "/run/bench");
+    fs::create_dir(aside)?;
+    mount(Some(dir), aside, nothing, MsFlags::MS_BIND, nothing)?;
+    mount(Some("tmpfs"), BASE, Some("tmpfs"), MsFlags::empty(), nothing)?;
+    fs::create_dir(dir)?;
+    mount(Some(aside), dir, nothing, MsFlags::MS_MOVE, nothing)?;
+    Ok(())
 }
 
 /// How cgroups are mounted where a command runs.
