@@ -55,7 +55,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     let doing = format!("create the pod {}", spec.name);
     let host = probe()?;
     store::make_private_dir(&roots.run, 0o711)?;
-    store::make_private_dir(&roots.root, 0o711)?;
+    store::make_private_dir(&roots.root, 0o700)?;
     if !roots.pods().exists() {
         // The first pod since a reboot: what those before it left on disk is nobody's.
         super::prune::reclaim(roots, &host.cgroups)?;

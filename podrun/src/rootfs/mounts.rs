@@ -185,6 +185,10 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
         let path = format!("mounts[{index}]");
         let options = Options::read(mount.options().as_deref().unwrap_or_default(), &path)?;
         let destination = mount.destination().to_string_lossy();
+        if !destination.starts_with('/') {
+            let doing = format!("read {path}.destination {destination:?}");
+            return Err(Error::new(Kind::Invalid, doing, "not an absolute path"));
+        }
         match mount.typ().as_deref() {
             Some("cgroup" | "cgroup2") => planned.extend(cgroup(&destination, &options, facts)?),
             kind => planned.push(one(mount, kind, &options, facts, &path)?),
