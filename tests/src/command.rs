@@ -53,7 +53,7 @@ impl<'h> Command<'h> {
             cwd: "/".into(),
             input: Input::Nothing,
             output: None,
-            limit: Duration::from_secs(60),
+            limit: Duration::from_secs(30),
             held: HeldPipes::Refused,
         }
     }

@@ -11,14 +11,19 @@ fn pid(host: &Host, part: &str) -> Value {
 
 /// Kills one of podrun's own processes with -9 and waits for its successor, without a podrun command that could help.
 fn kill(host: &Host, part: &str) {
-    let before = pid(host, part);
-    host.kill(&before, libc::SIGKILL);
-    eventually(&format!("{part} is dead"), Duration::from_secs(2), || (!host.lives(&before)).then_some(()));
+    let before = kill_only(host, part);
     eventually(&format!("a new {part}"), Duration::from_secs(5), || {
         let now = host.podrun("inspect web");
         let now = serde_json::from_slice::<Value>(&now.stdout).ok()?[part]["pid"].clone();
         (now != before && host.lives(&now)).then_some(())
     });
+}
+
+fn kill_only(host: &Host, part: &str) -> Value {
+    let before = pid(host, part);
+    host.kill(&before, libc::SIGKILL);
+    eventually(&format!("{part} is dead"), Duration::from_secs(2), || (!host.lives(&before)).then_some(()));
+    before
 }
 
 #[test]
@@ -40,6 +45,7 @@ fn each_part_may_be_killed_and_no_container_notices() {
     }
 }
 
+// design.md, processes 4: after a death of pause "a death of the monitor is healed by the next podrun command".
 #[test]
 fn each_part_may_be_killed_again_and_again() {
     let host = Host::new();
@@ -47,10 +53,25 @@ fn each_part_may_be_killed_again_and_again() {
     host.start("web/a", "", "/probe sleep 600");
     let before = host.container("web", "a")["pid"].clone();
     for _ in 0..3 {
-        PARTS.iter().for_each(|part| kill(&host, part));
+        for part in PARTS {
+            let dead = kill_only(&host, part);
+            host.podrun("exec web/a -- /probe say fine").ok().prints("fine");
+            eventually(part, Duration::from_secs(5), || (pid(&host, part) != dead).then_some(()));
+        }
     }
     assert_eq!(host.container("web", "a")["pid"], before);
     host.podrun("exec web/a -- /probe say fine").ok().prints("fine");
+}
+
+// The same, and what comes next is not a use but the end.
+#[test]
+fn a_pod_that_lost_pause_and_then_its_monitor_can_be_deleted() {
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 600");
+    kill(&host, "pause");
+    kill_only(&host, "monitor");
+    host.podrun("delete pod web --force").ok().within(Duration::from_secs(10));
 }
 
 // "without a podrun command typed": the log shows that the pod went on by itself.
