@@ -30,7 +30,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -197,6 +197,17 @@ struct Namespaces {
     /// The PID 1 of the pod's shared PID namespace, and that namespace.
     init: Option<(OwnedFd, OwnedFd)>,
     init_died: bool,
+}
+
+impl Namespaces {
+    /// Those that a new pause joins, each with its `CLONE_NEW*`.
+    fn of_the_pod(&self) -> Vec<(BorrowedFd<'_>, i32)> {
+        vec![
+            (self.net.as_fd(), libc::CLONE_NEWNET),
+            (self.uts.as_fd(), libc::CLONE_NEWUTS),
+            (self.ipc.as_fd(), libc::CLONE_NEWIPC),
+        ]
+    }
 }
 
 #[derive(Debug)]

@@ -10,7 +10,6 @@ pub mod map;
 pub mod mount;
 pub mod net;
 pub mod ns;
-pub mod pidfd;
 pub mod pipe;
 pub mod scm;
 pub mod seccomp;

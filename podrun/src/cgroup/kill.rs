@@ -10,10 +10,9 @@ use super::live::Cgroup;
 use super::live::Open;
 use super::plan::Dialect;
 use crate::error::{Error, Kind, Result};
-use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
-use nix::sys::signal::Signal;
+use crate::sys::clone::{pidfd_open, pidfd_send_signal};
 use nix::unistd::Pid;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -63,12 +62,12 @@ impl Cgroup {
     /// A pid is only a number: it is made a handle first, and killed only if it still stands in the list after that.
     fn kill_members(&self) {
         let handles: Vec<(Pid, OwnedFd)> =
-            self.procs().into_iter().filter_map(|pid| pidfd_open(pid).ok().map(|fd| (pid, fd))).collect();
+            self.procs().into_iter().filter_map(|pid| pidfd_open(pid.as_raw()).ok().map(|fd| (pid, fd))).collect();
         let still = self.procs();
         for (pid, process) in handles {
             if still.contains(&pid) {
                 // ESRCH: it went by itself.
-                let _ = pidfd_send_signal(process, Signal::SIGKILL);
+                let _ = pidfd_send_signal(process.as_fd(), libc::SIGKILL);
             }
         }
     }

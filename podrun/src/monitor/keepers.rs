@@ -200,11 +200,7 @@ impl Monitor {
         let held = [tail, head, self.status.as_fd(), self.status_write.as_fd(), self.program.as_fd()];
         let wanted = Wanted {
             new: 0,
-            joined: vec![
-                (self.namespaces.net.as_fd(), libc::CLONE_NEWNET),
-                (self.namespaces.uts.as_fd(), libc::CLONE_NEWUTS),
-                (self.namespaces.ipc.as_fd(), libc::CLONE_NEWIPC),
-            ],
+            joined: self.namespaces.of_the_pod(),
             hostname: None,
             sysctl: &[],
             cgroup: home.unified_fd(),
@@ -230,11 +226,7 @@ impl Monitor {
         let program = sandbox::pause_program(&roots)?;
         let wanted = Wanted {
             new: libc::CLONE_NEWPID,
-            joined: vec![
-                (self.namespaces.net.as_fd(), libc::CLONE_NEWNET),
-                (self.namespaces.uts.as_fd(), libc::CLONE_NEWUTS),
-                (self.namespaces.ipc.as_fd(), libc::CLONE_NEWIPC),
-            ],
+            joined: self.namespaces.of_the_pod(),
             hostname: None,
             sysctl: &[],
             cgroup: None,

@@ -15,7 +15,7 @@ use crate::net::{self, Attachment};
 use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Wanted};
-use crate::spec::{Network, Owner, Owners, PodSpec, SharePid};
+use crate::spec::{Network, Owner, Owners, PodSpec};
 use crate::store::{self, PodDir, PodRecord};
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::{cred, fd, ns};
@@ -138,7 +138,7 @@ fn make(
     host: &Host,
     unmade: &mut Unmade<'_>,
 ) -> Result<Created> {
-    let hostname = Text::new("the hostname", hostname_of(spec))?;
+    let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
@@ -190,10 +190,6 @@ fn make(
     store::write(&dir.record(), &record)?;
     fault::point("create-pod.recorded");
     Ok(Created { record, warnings })
-}
-
-fn hostname_of(spec: &PodSpec) -> String {
-    spec.hostname.clone()
 }
 
 /// The pod whose network is joined.
@@ -369,9 +365,4 @@ fn make_volumes(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
         std::fs::create_dir_all(&path).doing(|| format!("make the volume {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Whether the pod has a PID namespace of its own.
-pub fn shares_pid(record: &PodRecord) -> bool {
-    record.share_pid == SharePid::Pod
 }

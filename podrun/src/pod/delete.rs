@@ -36,16 +36,11 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Durat
     }
     fault::point("delete-pod.stopped");
     let name = match &record {
-        Some(record) => (record.namespace.clone(), record.name.clone()),
-        None => (namespace.clone(), PodName::parse(text).unwrap_or_else(|_| nameless())),
+        Some(record) => Some((record.namespace.clone(), record.name.clone())),
+        None => PodName::parse(text).ok().map(|name| (namespace.clone(), name)),
     };
-    remove_from_host(roots, &id, Some((&name.0, &name.1)), &layout)
+    remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)
         .map_err(|err| err.within(format!("delete the pod {text}")))
-}
-
-/// Never the name of a link: labels have no such form, so nothing is removed by it.
-fn nameless() -> PodName {
-    PodName::parse("x").unwrap_or_else(|_| unreachable!("x is a label"))
 }
 
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
