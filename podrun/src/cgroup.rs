@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod devices;
+mod guard;
 mod kill;
 mod layout;
 mod limit;
@@ -24,6 +25,7 @@ mod stats;
 mod v1;
 mod v2;
 
+pub use guard::Programs;
 pub use layout::{Controller, Home, Layout, Tree, Version};
 pub use limit::{Absent, Current, Setting};
 pub use live::{Cgroup, Tasks};

@@ -16,7 +16,7 @@ mod run;
 pub mod socket;
 mod verbs;
 
-use crate::cgroup::{Cgroup, Layout};
+use crate::cgroup::{Cgroup, Layout, Programs};
 use crate::error::{Doing, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::roots::Roots;
@@ -225,6 +225,8 @@ struct Monitor {
     outlet: Outlet,
     null: OwnedFd,
     containers: BTreeMap<ContainerName, Container>,
+    /// Device programs that the next container may need again.
+    programs: Programs,
     execs: BTreeMap<u64, Exec>,
     /// Ends of execs that nobody was there to hear; the oldest go first.
     unheard: VecDeque<(String, crate::store::Ended)>,

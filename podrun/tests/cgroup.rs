@@ -13,6 +13,7 @@ use podrun::cgroup::Controller;
 use podrun::cgroup::Home;
 use podrun::cgroup::Layout;
 use podrun::cgroup::Place;
+use podrun::cgroup::Programs;
 use podrun::cgroup::Version;
 use podrun::cgroup::plan;
 use podrun::cgroup::remove_tree;
@@ -50,6 +51,7 @@ impl Pod {
     fn make(&self, name: &str, json: &str) -> (CgroupPlan, Cgroup) {
         let plan = self.plan(name, json);
         let cgroup = Cgroup::create(&plan).unwrap();
+        cgroup.guard(&plan, &mut Programs::default()).unwrap();
         (plan, cgroup)
     }
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::guard::Programs;
 use super::layout::Controller;
 use super::layout::Layout;
 use super::layout::Tree;
@@ -18,10 +19,8 @@ use super::plan::Existing;
 use super::plan::Leaf;
 use crate::error::plain;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::bpf;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -62,7 +61,8 @@ impl Tasks {
 }
 
 impl Cgroup {
-    /// Makes all that the plan says, or nothing: what was made before a failure is removed again.
+    /// Makes all that the plan says but v2's device program, which [`Cgroup::guard`] brings, or nothing: what was made before
+    /// a failure is removed again.
     pub fn create(plan: &CgroupPlan) -> Result<Self> {
         let mut made = Vec::new();
         let created = Self::try_create(plan, &mut made);
@@ -85,7 +85,7 @@ impl Cgroup {
             return Err(Error::new(Kind::NotNow, format!("make the cgroup {}", plan.place), "its parent is frozen")
                 .hint("a process put there would never run; resume the pod first"));
         }
-        plan.leaves.iter().zip(&cgroup.leaves).try_for_each(|(leaf, open)| open.apply(leaf))?;
+        plan.leaves.iter().zip(&cgroup.leaves).try_for_each(|(leaf, open)| open.write_all(&leaf.writes))?;
         Ok(cgroup)
     }
 
@@ -123,7 +123,8 @@ impl Cgroup {
             if leaf.dialect == Dialect::V2 {
                 prepare_parents(&mount, &plan.place, leaf)?;
             }
-            open.apply(leaf)?;
+            open.write_all(&leaf.writes)?;
+            open.guard(leaf, &mut Programs::default())?;
         }
         Ok(())
     }
@@ -180,11 +181,6 @@ impl Open {
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(mount, place.as_str(), flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
         Ok(Self { dialect, controllers: tree.controllers.clone(), path, fd })
-    }
-
-    fn apply(&self, leaf: &Leaf) -> Result<()> {
-        self.write_all(&leaf.writes)?;
-        leaf.devices.as_ref().map_or(Ok(()), |program| self.attach(program))
     }
 
     pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
@@ -253,48 +249,6 @@ impl Open {
             Some(hint) => err.hint(hint),
             None => err,
         }
-    }
-
-    /// The new program first, then the old ones off: in between both must agree, so nothing is open that neither opens.
-    fn attach(&self, instructions: &[u64]) -> Result<()> {
-        let doing =
-            |what: &str| format!("{what} the device program of {} for linux.resources.devices", self.path.display());
-        let program = load(instructions).map_err(|errno| refused_program(doing("load"), errno))?;
-        let old = bpf::query_cgroup_device(&self.fd).map_err(|errno| refused_program(doing("query"), errno))?;
-        bpf::attach_cgroup_device(&self.fd, &program).map_err(|errno| refused_program(doing("attach"), errno))?;
-        for id in old {
-            let old = bpf::program_by_id(id).doing(|| doing("open the old one of"))?;
-            bpf::detach_cgroup_device(&self.fd, old).doing(|| doing("detach the old one of"))?;
-        }
-        Ok(())
-    }
-}
-
-/// Before Linux 5.11 a program is charged to RLIMIT_MEMLOCK, 64 KiB by default: there the limit is lifted for the
-/// moment, so that no container inherits it. Newer kernels charge the memory cgroup and need neither the limit nor
-/// CAP_SYS_RESOURCE.
-fn load(instructions: &[u64]) -> nix::Result<OwnedFd> {
-    let load = || bpf::load_cgroup_device(instructions, "podrun_devices", &mut []);
-    match load() {
-        Err(Errno::EPERM) => {}
-        other => return other,
-    }
-    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
-    setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY)
-        .or_else(|_| setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard))?;
-    let loaded = load();
-    setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard)?;
-    loaded
-}
-
-fn refused_program(doing: String, errno: Errno) -> Error {
-    let err = Error::new(Kind::Kernel, doing, cause(errno));
-    match errno {
-        Errno::EPERM => {
-            err.hint("it needs CAP_BPF or CAP_SYS_ADMIN and, before Linux 5.11, RLIMIT_MEMLOCK above 64 KiB")
-        }
-        Errno::EINVAL | Errno::ENOSYS => err.hint("the kernel needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF"),
-        _ => err,
     }
 }
 
@@ -444,7 +398,7 @@ fn not_a_member(plan: &CgroupPlan, leaf: &Leaf) -> Error {
 }
 
 /// ENOTSUPP (524) is the kernel's own word for a setting that it gave up, and has no name outside it.
-fn cause(errno: Errno) -> String {
+pub(super) fn cause(errno: Errno) -> String {
     match errno {
         Errno::UnknownErrno => "the kernel no longer supports it".to_owned(),
         errno => plain(&errno.into()),

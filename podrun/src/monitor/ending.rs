@@ -97,7 +97,7 @@ impl Monitor {
             let _ = run.cgroup.kill_all(Duration::ZERO);
         }
         fault::point("end.killed");
-        if never_ran || run.pipes.is_none() {
+        if never_ran || run.pipes.is_none() || run.drained.is_some() {
             return self.finish(key, &Known::Exit(exit));
         }
         self.ask_for_the_rest(key);

@@ -6,7 +6,7 @@ use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
 use super::{Alarm, Container, Monitor, Namespaces, PodFacts, Token, key};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Programs};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -94,6 +94,7 @@ fn assemble(
         outlet: Outlet::default(),
         null,
         containers: BTreeMap::new(),
+        programs: Programs::default(),
         execs: BTreeMap::new(),
         unheard: VecDeque::new(),
         clients: BTreeMap::new(),

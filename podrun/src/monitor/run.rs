@@ -4,7 +4,7 @@
 
 use super::socket::{Reply, Until};
 use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
-use crate::cgroup::{Cgroup, OomNotifier};
+use crate::cgroup::{Cgroup, CgroupPlan, OomNotifier};
 use crate::container::birth::{self, Cradle, Numbering, Report};
 use crate::container::init::PodNamespaces;
 use crate::container::plan::{PidNamespace, Plan, Stdio};
@@ -114,7 +114,7 @@ impl Monitor {
             exit: None,
             drained: None,
         };
-        self.adopt(name, run)
+        self.adopt(name, run, &plan.cgroup)
     }
 
     fn try_clone(&self, name: &ContainerName, plan: &Plan, cgroup: &Cgroup) -> Result<Parts> {
@@ -163,7 +163,7 @@ impl Monitor {
 
     /// Takes a newborn into record, store, pump and loop, in the order in which a death of ours does the least harm, and
     /// only then opens the gate.
-    fn adopt(&mut self, name: &ContainerName, run: Run) -> Result<()> {
+    fn adopt(&mut self, name: &ContainerName, run: Run, limits: &CgroupPlan) -> Result<()> {
         fault::point("birth.cloned");
         let key = run.key;
         let container = self.container_mut(name)?;
@@ -173,7 +173,7 @@ impl Monitor {
         record.wanted = Wanted::Running;
         record.state = if run.gate == Gate::Closed { State::Created } else { State::Running };
         container.run = Some(run);
-        let taken = self.take_in(name, key);
+        let taken = self.take_in(name, key, limits);
         if taken.is_err() {
             // Nobody but us knows of it: it goes as it came.
             if let Ok(container) = self.container_mut(name)
@@ -187,7 +187,13 @@ impl Monitor {
         taken
     }
 
-    fn take_in(&mut self, name: &ContainerName, key: u64) -> Result<()> {
+    fn take_in(&mut self, name: &ContainerName, key: u64, limits: &CgroupPlan) -> Result<()> {
+        // Before it is kept, since a successor opens the gate of whatever is in the store.
+        let mut programs = std::mem::take(&mut self.programs);
+        let guarded = self.run(key)?.cgroup.guard(limits, &mut programs);
+        self.programs = programs;
+        guarded?;
+        fault::point("birth.guarded");
         self.keep_run(name)?;
         fault::point("birth.kept");
         self.save(name)?;

@@ -67,6 +67,8 @@ pub(super) struct Container {
     /// The log cannot be written; when to try again.
     trouble: Option<Instant>,
     finish: Option<Instant>,
+    /// That all has come, and is in the log, was said.
+    told: bool,
     reopen: Option<Instant>,
 }
 
@@ -87,7 +89,7 @@ impl Container {
         let streams = [Some(Held::new(pipes.stdout)?), pipes.stderr.map(Held::new).transpose()?];
         let log = Log::new(add.log.clone(), add.max_size, add.max_files);
         let (key, tty) = (add.key, add.tty);
-        let mut this = Self { key, tty, log, ledger, streams, trouble: None, finish: None, reopen: None };
+        let mut this = Self { key, tty, log, ledger, streams, trouble: None, finish: None, told: false, reopen: None };
         this.recover(tools)?;
         // The file is there as soon as the container is, so that those who follow it find it.
         if let Err(err) = this.log.place() {
@@ -470,12 +472,15 @@ impl Container {
     }
 
     fn try_finish(&mut self, tools: &mut Tools<'_>) -> io::Result<()> {
-        let Some(deadline) = self.finish else { return Ok(()) };
         let ended = self.streams.iter().flatten().all(Held::ended);
-        if !ended && tools.now < deadline {
+        let due = self.finish.is_some_and(|deadline| ended || deadline <= tools.now);
+        // Unasked, too: mostly the pipes end with the container, and the monitor need not ask and wait. While the disk
+        // refuses there is still time to get it all written.
+        let all_written = ended && !self.told && self.trouble.is_none();
+        if !due && !all_written {
             return Ok(());
         }
-        self.finish = None;
+        (self.finish, self.told) = (None, ended);
         for stream in Stream::BOTH {
             self.conclude(stream, tools)?;
         }

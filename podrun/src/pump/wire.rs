@@ -6,8 +6,9 @@
 //!     │        (, stderr's source, holding out, into)] ──▶ │   no answer, unless it cannot be: Refused
 //!     │ Reopen ──────────────────────────────────────────▶ │
 //!     │ ◀───────────────────────────────────────── Reopened │
-//!     │ Finish ──────────────────────────────────────────▶ │   when init has exited
-//!     │ ◀───────────────────────────────────────── Finished │   all it wrote is in the log
+//!     │ ◀───────────────────────────────────────── Finished │   the pipes have ended: all it wrote is in the log
+//!     │ Finish ──────────────────────────────────────────▶ │   when init has exited and they have not
+//!     │ ◀───────────────────────────────────────── Finished │
 //!     │ Forget ──────────────────────────────────────────▶ │   no answer
 //!     │ ◀────────────────────────────────────────── Trouble │   at any time, once a second at the most
 //! ```
