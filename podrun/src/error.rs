@@ -95,11 +95,26 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.doing, self.cause)?;
+        write!(f, "{}: {}", Line(&self.doing), Line(&self.cause))?;
         match &self.hint {
-            Some(hint) => write!(f, "\n  hint: {hint}"),
+            Some(hint) => write!(f, "\n  hint: {}", Line(hint)),
             None => Ok(()),
         }
+    }
+}
+
+/// One line whatever is in it: a config.json or a name must not write to the terminal of whoever reads of it.
+struct Line<'a>(&'a str);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(char::is_control) {
+            match part.chars().next_back().filter(|last| last.is_control()) {
+                Some(last) => write!(f, "{}{}", &part[..part.len() - last.len_utf8()], last.escape_default())?,
+                None => f.write_str(part)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -168,5 +183,11 @@ mod tests {
         let err = Err::<(), _>(missing).doing(|| "read /etc/x".into()).unwrap_err().hint("make it");
         assert_eq!(err.to_string(), "read /etc/x: No such file or directory\n  hint: make it");
         assert_eq!(err.kind, Kind::NotFound);
+    }
+
+    #[test]
+    fn what_is_in_it_makes_no_second_line_and_no_colour() {
+        let err = Error::new(Kind::Invalid, "read a\nb", "\u{1b}[31mé\u{9b}").hint("x\ty");
+        assert_eq!(err.to_string(), "read a\\nb: \\u{1b}[31mé\\u{9b}\n  hint: x\\ty");
     }
 }

@@ -22,7 +22,8 @@ pub const POINTS: &[&str] = &[
     // A command asks the monitor for something.
     "command.asked", "command.log-made", "heal.locked", "heal.cloned", "heal.child", "upgrade.asked",
     // The monitor makes a container, or its next run.
-    "birth.plan-kept", "birth.cgroup", "birth.cloned", "birth.guarded", "birth.kept", "birth.recorded", "birth.piped", "birth.opened",
+    "birth.plan-kept", "birth.memory-kept", "birth.cgroup", "birth.cloned", "birth.guarded", "birth.kept", "birth.recorded",
+    "birth.piped", "birth.opened",
     "birth.terminal", "birth.failed", "birth.became", "birth.told", "record.staged", "record.replaced",
     "start.kept", "start.recorded", "start.opened",
     // A run ends.

@@ -20,6 +20,7 @@ use crate::cgroup::{Cgroup, Layout, Programs};
 use crate::error::{Doing, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::roots::Roots;
+use crate::sandbox::SharedMemory;
 use crate::spec::SharePid;
 use crate::store::{ContainerRecord, PodDir};
 use clients::Client;
@@ -66,6 +67,8 @@ pub mod key {
     pub const PROGRAM: &str = "program";
     /// The pump's pidfd and its control socket.
     pub const PUMP: &str = "pump";
+    /// What the containers share on /dev/shm. The body says what the descriptor is of.
+    pub const MEMORY: &str = "memory";
     /// The PID 1 of a shared PID namespace: its pidfd and the namespace.
     pub const INIT: &str = "init";
 
@@ -194,6 +197,8 @@ struct Namespaces {
     uts: OwnedFd,
     ipc: OwnedFd,
     own_pid: OwnedFd,
+    /// The pod's /dev/shm, from the first container on that has it.
+    memory: Option<SharedMemory>,
     /// The PID 1 of the pod's shared PID namespace, and that namespace.
     init: Option<(OwnedFd, OwnedFd)>,
     init_died: bool,

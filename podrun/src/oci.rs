@@ -110,7 +110,8 @@ fn lift_unknown_capabilities(document: &mut Value) -> Vec<String> {
     let Some(sets) = document.pointer_mut("/process/capabilities").and_then(Value::as_object_mut) else {
         return warnings;
     };
-    for (set, names) in sets.iter_mut() {
+    const SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
+    for (set, names) in sets.iter_mut().filter(|(set, _)| SETS.contains(&set.as_str())) {
         let Some(names) = names.as_array_mut() else { continue };
         names.retain(|name| match name.as_str() {
             Some(text) if !is_capability(text) => {

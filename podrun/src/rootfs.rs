@@ -42,6 +42,8 @@ pub enum Source {
     New { kind: Text, settings: Vec<(Text, Option<Text>)> },
     /// A path of the host.
     Bind { path: Text, recursive: bool },
+    /// The tmpfs that all containers of the pod have on /dev/shm.
+    PodMemory,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

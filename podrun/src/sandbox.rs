@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod memory;
+
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -15,6 +17,7 @@ use crate::sys::cred::{self, Pointers};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{fd, ns, socket};
 use crate::text::Text;
+pub use memory::{Holder, SharedMemory};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;

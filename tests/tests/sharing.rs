@@ -146,3 +146,97 @@ fn a_pod_has_the_hostname_it_was_asked_for() {
     let (_host, a, _) = two("--hostname box-7");
     assert_eq!(a["hostname"], "box-7");
 }
+
+// shm_overview(7): POSIX shared memory is files on /dev/shm, so whoever shares the IPC namespace must share that, too.
+#[test]
+fn dev_shm_is_one_for_the_containers_of_a_pod() {
+    let host = Host::new();
+    host.pod("web");
+    host.pod("other");
+    host.start("web/a", "", "sh -c 'echo mine > /dev/shm/x; exec /probe sleep 600'");
+    host.run("web/b", "", "sh -c 'until [ -e /dev/shm/x ]; do :; done; cat /dev/shm/x; echo more >> /dev/shm/x'")
+        .ok()
+        .prints("mine");
+    host.podrun("exec web/a -- cat /dev/shm/x").ok().prints("mine\nmore");
+    host.run("other/a", "", "ls /dev/shm").ok().prints("");
+    let mounts = host.run("web/c", "", "sh -c 'grep /dev/shm /proc/self/mounts; stat -c %a /dev/shm'").ok().text();
+    for word in ["tmpfs", "nosuid", "nodev", "noexec", "size=65536k", "\n1777"] {
+        assert!(mounts.contains(word), "{word}: {mounts}");
+    }
+}
+
+// design.md, "Any one may die": what the containers share is held by pause, whoever else dies.
+#[test]
+fn dev_shm_outlives_containers_and_monitors_and_ends_with_the_pod() {
+    let host = Host::new();
+    host.pod("web");
+    host.run("web/a", "", "sh -c 'echo kept > /dev/shm/x'").ok();
+    let before = host.inspect("web")["monitor"]["pid"].clone();
+    host.kill(&before, libc::SIGKILL);
+    podrun_tests::eventually("a new monitor", std::time::Duration::from_secs(10), || {
+        let now = host.inspect("web")["monitor"]["pid"].clone();
+        (now != before && host.lives(&now)).then_some(())
+    });
+    host.run("web/b", "", "cat /dev/shm/x").ok().prints("kept");
+    host.podrun("delete pod web --force").ok();
+    host.pod("web");
+    host.run("web/a", "", "ls /dev/shm").ok().prints("");
+}
+
+// pitfalls: what a container writes to shared memory counts as its own.
+#[test]
+fn what_is_written_to_dev_shm_is_charged_to_the_pod() {
+    let host = Host::new();
+    if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+        podrun_tests::skip!("no v1 memory controller, whose files this test reads");
+    }
+    host.pod("web");
+    host.start("web/a", "", "sh -c 'head -c 8388608 /dev/zero > /dev/shm/x; echo done; exec /probe sleep 600'");
+    podrun_tests::eventually("8 MiB are written", std::time::Duration::from_secs(10), || {
+        (host.podrun("logs web/a").text() == "done\n").then_some(())
+    });
+    let id = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    let stat = format!("/sys/fs/cgroup/memory/{}/{id}/memory.stat", host.cgroup_name());
+    let charged = || {
+        let stat = host.read(&stat);
+        let line = stat.lines().find_map(|line| line.strip_prefix("total_shmem ")).unwrap_or("0");
+        line.parse::<u64>().unwrap()
+    };
+    assert!(charged() >= 8 << 20, "{}", charged());
+    host.run("web/b", "", "sh -c 'head -c 100000000 /dev/zero > /dev/shm/y'").fails(1);
+}
+
+// The size of a bundle's own is no accident: who wrote it has looked at it.
+#[test]
+fn a_bundle_whose_dev_shm_is_the_usual_one_has_the_pods_and_any_other_its_own() {
+    let host = Host::new();
+    host.pod("web");
+    let reading = |options: Value| {
+        host.bundle(|config| {
+            config["process"]["args"] =
+                json!(["sh", "-c", "ls /dev/shm; grep /dev/shm /proc/self/mounts | grep -o size=.*k"]);
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            let shm = mounts.iter_mut().find(|mount| mount["destination"] == "/dev/shm").unwrap();
+            if !options.is_null() {
+                shm["options"] = options;
+            }
+        })
+    };
+    host.run("web/a", "", "touch /dev/shm/x").ok();
+    host.podrun(format!("run web/b --bundle {}", reading(Value::Null).path().display()))
+        .ok()
+        .prints_something_like("x\n");
+    let own = reading(json!(["nosuid", "noexec", "nodev", "mode=1777", "size=1m"]));
+    host.podrun(format!("run web/c --bundle {}", own.path().display())).ok().prints("size=1024k");
+}
+
+// The harness keeps its own directory on the /dev/shm of the host.
+#[test]
+fn a_pod_on_the_hosts_ipc_has_the_hosts_dev_shm() {
+    let host = Host::new();
+    host.podrun("create pod web --host-ipc").ok();
+    host.podrun("create pod own").ok();
+    let name = host.dir().file_name().unwrap().to_str().unwrap().to_owned();
+    host.run("web/a", "", "ls /dev/shm").ok().prints_something_like(&name);
+    host.run("own/a", "", "ls /dev/shm").ok().prints("");
+}

@@ -169,6 +169,7 @@ fn describe_mount(mount: &Mount) -> String {
     match &mount.source {
         Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
         Source::Bind { path, .. } => format!("bind {} to {}", path.lossy(), mount.at.path.lossy()),
+        Source::PodMemory => format!("mount the pod's shared memory on {}", mount.at.path.lossy()),
     }
 }
 

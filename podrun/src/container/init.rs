@@ -20,6 +20,7 @@ use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
 use crate::caps::CapabilitySets;
 use crate::cgroup::Tasks;
 use crate::rootfs::{Component, Device, Follow, Mount, Place, PointKind, Source};
+use crate::sandbox::SharedMemory;
 use crate::sys::clone::{exit, poll_one};
 use crate::sys::cred::{self, Pointers};
 use crate::sys::fd::{self, Resolve};
@@ -146,6 +147,8 @@ pub struct PodNamespaces<'a> {
     pub net: BorrowedFd<'a>,
     pub uts: BorrowedFd<'a>,
     pub ipc: BorrowedFd<'a>,
+    /// There if a mount of the plan asks for it.
+    pub memory: Option<&'a SharedMemory>,
 }
 
 type Lived = Result<Infallible, Failure>;
@@ -202,7 +205,7 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?);
-    fill_rootfs(plan, root.as_fd())?;
+    fill_rootfs(plan, root.as_fd(), pod.memory)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
@@ -258,9 +261,9 @@ fn open_rootfs(path: &Text) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
+fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, memory: Option<&SharedMemory>) -> Result<(), Failure> {
     for (index, one) in plan.mounts.iter().enumerate() {
-        mount_one(root, one).map_err(at_index(Step::Mount, index))?;
+        mount_one(root, one, memory).map_err(at_index(Step::Mount, index))?;
     }
     if plan.devices.is_empty() && plan.links.is_empty() {
         return Ok(());
@@ -277,7 +280,7 @@ fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> io::Result<()> {
+fn mount_one(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -> io::Result<()> {
     let detached = match &one.source {
         Source::New { kind, settings } => {
             let context = mount::fsopen(kind.c())?;
@@ -291,6 +294,10 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount) -> io::Result<()> {
             mount::fsmount(context.as_fd(), one.set)?
         }
         Source::Bind { path, recursive } => mount::open_tree(mount::here(), path.c(), *recursive)?,
+        Source::PodMemory => match memory {
+            Some(memory) => memory.copy()?,
+            None => return Err(io::Error::from_raw_os_error(libc::EBADF)),
+        },
     };
     let target = make_place(root, &one.at, one.follow)?;
     refuse_procfs(target.as_fd(), one)?;

@@ -63,6 +63,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         bundle: &spec.bundle,
         kind_of: facts.kind_of,
         own_cgroups: &own_cgroups,
+        ipc: facts.owners.ipc,
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;

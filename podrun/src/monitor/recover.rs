@@ -13,6 +13,7 @@ use crate::fault;
 use crate::id::ContainerName;
 use crate::pause;
 use crate::pump::{Command, Pipes};
+use crate::sandbox::SharedMemory;
 use crate::spec::SharePid;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, ProcessRecord, Reason, State};
 use crate::sys::cred::{self, Pointers};
@@ -80,6 +81,7 @@ fn assemble(
     nix::fcntl::fcntl(&door, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).doing(doing)?;
     nix::fcntl::fcntl(&status, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).doing(doing)?;
     let pause = find_pause(&dir)?;
+    let memory = entries.remove(key::MEMORY).and_then(recover_memory);
     Ok(Monitor {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).doing(doing)?,
         facts,
@@ -89,7 +91,7 @@ fn assemble(
         status,
         status_write,
         program,
-        namespaces: Namespaces { net, uts, ipc, own_pid, init: None, init_died: false },
+        namespaces: Namespaces { net, uts, ipc, own_pid, memory, init: None, init_died: false },
         pause,
         outlet: Outlet::default(),
         null,
@@ -105,6 +107,10 @@ fn assemble(
         next_id: u64::from_ne_bytes(fd::random().doing(doing)?) >> 16,
         leaving: None,
     })
+}
+
+fn recover_memory(entry: Entry) -> Option<SharedMemory> {
+    Some(SharedMemory { holder: serde_json::from_value(entry.body).ok()?, fd: entry.fds.into_iter().next()? })
 }
 
 /// Our parent, unless the record says that pause was made anew: then we were started by somebody who mended the pod.

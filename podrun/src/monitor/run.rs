@@ -13,6 +13,8 @@ use crate::fault;
 use crate::id::ContainerName;
 use crate::pump::{Add, Command, Pipes};
 use crate::record::Stamp;
+use crate::rootfs::Source;
+use crate::sandbox::SharedMemory;
 use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
 use crate::sys::clone::{self, Exit, pidfd_send_signal};
@@ -84,6 +86,9 @@ impl Monitor {
             return Err(Error::new(Kind::NotNow, "start the container", "the PID 1 of the pod has ended")
                 .hint("delete the pod and create it again"));
         }
+        if plan.mounts.iter().any(|mount| mount.source == Source::PodMemory) {
+            self.ensure_memory()?;
+        }
         // The directories of the run before may still wait to be removed; now they are this one's.
         self.emptied.retain(|cgroup| *cgroup.place() != plan.cgroup.place);
         let cgroup = Cgroup::create(&plan.cgroup)?;
@@ -115,6 +120,20 @@ impl Monitor {
             drained: None,
         };
         self.adopt(name, run, &plan.cgroup)
+    }
+
+    /// The pod's /dev/shm, made for the first container that has it; in the store before anybody can write to it.
+    fn ensure_memory(&mut self) -> Result<()> {
+        if self.namespaces.memory.is_some() {
+            return Ok(());
+        }
+        let made = SharedMemory::new()?;
+        let doing = || "keep the pod's /dev/shm".to_owned();
+        let body = serde_json::to_value(made.holder).map_err(std::io::Error::from).doing(doing)?;
+        self.store.put(key::MEMORY, &body, &[made.fd.as_fd()]).doing(doing)?;
+        fault::point("birth.memory-kept");
+        self.namespaces.memory = Some(made);
+        Ok(())
     }
 
     fn try_clone(&self, name: &ContainerName, plan: &Plan, cgroup: &Cgroup) -> Result<Parts> {
@@ -156,6 +175,7 @@ impl Monitor {
             net: self.namespaces.net.as_fd(),
             uts: self.namespaces.uts.as_fd(),
             ipc: self.namespaces.ipc.as_fd(),
+            memory: self.namespaces.memory.as_ref(),
         };
         let born = birth::container(plan, &pod, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))

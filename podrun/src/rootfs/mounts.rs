@@ -5,6 +5,7 @@
 use super::{Follow, Mount, Place, PointKind, Source};
 use crate::cgroup::{Controller, Layout};
 use crate::error::{Error, Kind, Result};
+use crate::spec::Owner;
 use crate::text::Text;
 use oci_spec::runtime as oci;
 use std::path::{Path, PathBuf};
@@ -176,6 +177,8 @@ pub struct Facts<'a> {
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Tree and directory of the container's own cgroups, for one that shares the host's cgroup namespace.
     pub own_cgroups: &'a [(PathBuf, PathBuf)],
+    /// Whose IPC namespace the containers have, and so whose shared memory.
+    pub ipc: Owner,
 }
 
 /// All mounts of a config.json, in its order.
@@ -206,6 +209,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
     let destination = mount.destination().to_string_lossy();
     let (source, point) = if is_bind {
         bind(mount, options, facts, path)?
+    } else if is_usual_memory(mount) {
+        (memory(facts)?, PointKind::Directory)
     } else {
         let Some(kind) = kind else {
             return Err(Error::new(
@@ -244,6 +249,23 @@ fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) ->
     })?;
     let text = Text::new("a mount's source", source.to_string_lossy())?;
     Ok((Source::Bind { path: text, recursive: options.bind.unwrap_or(true) }, kind))
+}
+
+/// Whether a mount is the /dev/shm that `runc spec`, docker and the examples of the specification write: who has not looked
+/// at it means the one that the pod has. Any other word, a size say, asks for one of its own, and is honoured.
+fn is_usual_memory(mount: &oci::Mount) -> bool {
+    const USUAL: [&str; 5] = ["mode=1777", "nodev", "noexec", "nosuid", "size=65536k"];
+    let mut options: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
+    options.sort_unstable();
+    mount.typ().as_deref() == Some("tmpfs") && *mount.destination() == *Path::new("/dev/shm") && options == USUAL
+}
+
+/// Who shares the host's IPC namespace shares its /dev/shm.
+fn memory(facts: &Facts<'_>) -> Result<Source> {
+    Ok(match facts.ipc {
+        Owner::Pod => Source::PodMemory,
+        Owner::Host => Source::Bind { path: Text::new("a mount's source", "/dev/shm")?, recursive: false },
+    })
 }
 
 fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<Source> {
@@ -348,6 +370,7 @@ mod tests {
                 _ => Ok(PointKind::Directory),
             },
             own_cgroups: &[],
+            ipc: Owner::Pod,
         }
     }
 
@@ -371,6 +394,35 @@ mod tests {
             words,
             [("source".into(), Some("shm".into())), ("mode".into(), Some("1777".into())), ("huge".into(), None)]
         );
+    }
+
+    #[test]
+    fn the_usual_dev_shm_is_the_pods_and_any_other_the_containers_own() {
+        let source = |destination: &str, kind: &str, options: &str, ipc: Owner| {
+            let options: Vec<&str> = options.split(' ').collect();
+            let mount = serde_json::json!([{"destination": destination, "type": kind, "options": options}]);
+            let layout = Layout::default();
+            let facts = Facts { ipc, ..facts(&layout) };
+            plan(&serde_json::from_value::<Vec<oci::Mount>>(mount).unwrap(), &facts).unwrap().remove(0).source
+        };
+        let usual = "nosuid noexec nodev mode=1777 size=65536k";
+        assert_eq!(source("/dev/shm", "tmpfs", usual, Owner::Pod), Source::PodMemory);
+        assert_eq!(
+            source("/dev/shm/", "tmpfs", "nodev size=65536k noexec mode=1777 nosuid", Owner::Pod),
+            Source::PodMemory
+        );
+        let hosts = Source::Bind { path: Text::new("", "/dev/shm").unwrap(), recursive: false };
+        assert_eq!(source("/dev/shm", "tmpfs", usual, Owner::Host), hosts);
+        for (destination, kind, options) in [
+            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=1g"),
+            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777"),
+            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=65536k ro"),
+            ("/dev/shm", "ramfs", usual),
+            ("/shm", "tmpfs", usual),
+        ] {
+            let own = source(destination, kind, options, Owner::Pod);
+            assert!(matches!(own, Source::New { .. }), "{destination} {kind} {options}: {own:?}");
+        }
     }
 
     #[test]
