@@ -14,6 +14,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod format;
+
 use crate::container::planning::Host;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -33,14 +35,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The format of all records here; another one is another build's.
-pub const VERSION: u32 = 1;
+pub use format::{READABLE_SINCE, VERSION};
 
 /// What a pod is; written once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodRecord {
     pub version: u32,
+    #[serde(default = "format::first")]
+    pub readable_since: u32,
     pub id: PodId,
     pub name: PodName,
     pub namespace: NamespaceName,
@@ -123,6 +126,8 @@ impl Stat {
 #[serde(rename_all = "camelCase")]
 pub struct Keepers {
     pub version: u32,
+    #[serde(default = "format::first")]
+    pub readable_since: u32,
     pub pause: ProcessRecord,
     pub monitor: ProcessRecord,
     pub pump: Option<ProcessRecord>,
@@ -221,6 +226,8 @@ pub enum Wanted {
 #[serde(rename_all = "camelCase")]
 pub struct ContainerRecord {
     pub version: u32,
+    #[serde(default = "format::first")]
+    pub readable_since: u32,
     pub name: ContainerName,
     pub id: String,
     pub created_at: String,
@@ -242,6 +249,10 @@ pub struct ContainerRecord {
     pub backoff: Duration,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What only a later build knows, which tests stand in for.
+    #[cfg(feature = "later-format")]
+    #[serde(default)]
+    pub of_a_later_build: u32,
 }
 
 /// Replaces a file whole: readers see the old record or the new one, across power loss too.
@@ -268,6 +279,7 @@ pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let doing = || format!("read {}", path.display());
     let bytes = fs::read(path).doing(doing)?;
+    format::refuse_unknown(&bytes, doing)?;
     serde_json::from_slice(&bytes).map_err(|err| {
         Error::new(Kind::Invalid, doing(), err)
             .hint("written by another podrun, or damaged; `podrun delete pod --force` removes the pod")

@@ -82,6 +82,29 @@ pub fn faulty_binary() -> PathBuf {
     debug
 }
 
+/// `PODRUN_LATER_BIN`, or a build whose records are of a later format (podrun/Cargo.toml), which is made once, in a target
+/// directory of its own. `None` where there is no cargo to make it.
+pub fn later_binary() -> Option<PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    if let Some(given) = std::env::var_os("PODRUN_LATER_BIN") {
+        return Some(given.into());
+    }
+    BUILT.get_or_init(build_later).clone()
+}
+
+fn build_later() -> Option<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in the workspace");
+    let target = top.join("target/later");
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.args(["build", "--quiet", "--package=podrun", "--bin=podrun", "--features=later-format"]);
+    let done = cargo.current_dir(top).env("CARGO_TARGET_DIR", &target).env("CARGO_PROFILE_DEV_DEBUG", "0").status();
+    let done = done.ok()?;
+    assert!(done.success(), "{cargo:?}: {done}");
+    // .cargo/config.toml names a target, whose directory lies between.
+    let places = fs::read_dir(&target).into_iter().flatten().flatten().map(|entry| entry.path().join("debug/podrun"));
+    places.filter(|path| path.exists()).max_by_key(|path| built(path))
+}
+
 /// The static program that tells its world and does as it is told.
 pub fn probe_binary() -> PathBuf {
     let probe = profile_dir().join("probe");

@@ -11,7 +11,7 @@ use crate::words;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +34,7 @@ enum Cgroups {
 #[derive(Debug)]
 pub struct Host {
     dir: PathBuf,
-    podrun: PathBuf,
+    podrun: RefCell<PathBuf>,
     probe: PathBuf,
     worker: Worker,
     anchor: Child,
@@ -96,14 +96,14 @@ impl Host {
 
     /// A host whose podrun can be told to die at a named point.
     pub fn with_faults() -> Self {
-        let mut host = Self::new();
-        host.podrun = faulty_binary();
+        let host = Self::new();
+        host.install(faulty_binary());
         host
     }
 
     /// Another build in the place of podrun, from the next command on.
-    pub fn install(&mut self, podrun: PathBuf) {
-        self.podrun = podrun;
+    pub fn install(&self, podrun: PathBuf) {
+        self.podrun.replace(podrun);
     }
 
     /// Panics when anything of podrun's is there; asks until nothing is, for two seconds.
@@ -126,7 +126,7 @@ impl Host {
         let anchor = worker.run(move || become_a_host(cgroups, &program));
         drop(held);
         let mut host = Self {
-            podrun: podrun_binary(),
+            podrun: RefCell::new(podrun_binary()),
             probe,
             worker,
             anchor,
@@ -148,7 +148,7 @@ impl Host {
 
     /// `podrun <line>`, to be changed before it runs.
     pub fn command(&self, line: impl AsRef<str>) -> Command<'_> {
-        Command::new(self, self.podrun.clone().into()).args(words(line.as_ref()))
+        Command::new(self, self.podrun_path().into()).args(words(line.as_ref()))
     }
 
     /// Another program of the host: `ip`, `nft`, the probe.
@@ -278,8 +278,8 @@ impl Host {
         &self.probe
     }
 
-    pub fn podrun_path(&self) -> &Path {
-        &self.podrun
+    pub fn podrun_path(&self) -> PathBuf {
+        self.podrun.borrow().clone()
     }
 
     pub fn dir(&self) -> &Path {

@@ -19,7 +19,7 @@ mod terminal;
 mod wait;
 mod words;
 
-pub use binaries::{faulty_binary, podrun_binary, probe_binary};
+pub use binaries::{faulty_binary, later_binary, podrun_binary, probe_binary};
 pub use bundle::{Bundle, Rootfs};
 pub use command::{Command, Outcome, Running};
 pub use host::Host;

@@ -133,7 +133,7 @@ fn a_working_directory_behind_a_link_does_not_lead_out() {
 fn the_runtime_cannot_be_overwritten_from_inside() {
     let host = pod();
     let digest = |path: &Path| std::fs::read(path).unwrap();
-    let before = digest(host.podrun_path());
+    let before = digest(&host.podrun_path());
     let rootfs = host.rootfs().executable("entry", "#!/proc/self/exe\n");
     host.podrun(format!("run web/a --rootfs {rootfs} -- /entry"));
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do for p in /proc/[0-9]*; do /probe try write $p/exe; done; done";
@@ -143,7 +143,7 @@ fn the_runtime_cannot_be_overwritten_from_inside() {
         host.podrun("exec web/b -- /probe exit 0").ok();
     }
     racing.wait();
-    assert!(digest(host.podrun_path()) == before, "podrun's own file changed");
+    assert!(digest(&host.podrun_path()) == before, "podrun's own file changed");
     host.podrun("version").ok();
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::monitor::socket::{Reply, Request, Until};
 use crate::pod::client;
-use crate::pod::delete;
+use crate::pod::delete::{self, Manner};
 use crate::pod::find::Pod;
 use crate::pod::heal::{self, Served};
 use crate::signal;
@@ -195,7 +195,7 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     let asked: DeletePod = words.parse("  podrun delete pod web\n  podrun delete pod web db --force")?;
     let roots = asked.global.readable()?;
     let namespace = asked.global.namespace()?;
-    let grace = if asked.force { Duration::ZERO } else { duration(&asked.time)? };
+    let manner = if asked.force { Manner::ByForce } else { Manner::WithGrace(duration(&asked.time)?) };
     let mut names = asked.name.clone();
     if asked.all {
         let pods = crate::store::pods(&roots).into_iter();
@@ -216,7 +216,7 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     }
     let mut failed = None;
     for name in names {
-        match delete::delete(&roots, &namespace, &name, grace) {
+        match delete::delete(&roots, &namespace, &name, manner) {
             Ok(()) => table::line(&format!("pod/{name} deleted")),
             Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
             // The others go on; the last failure is the answer.

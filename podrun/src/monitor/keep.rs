@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+use crate::error::Result as PodResult;
 use crate::fault;
+use crate::store::format::{self, READABLE_SINCE};
 use crate::sys::socket;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,6 +30,9 @@ struct Header {
     /// Rises with each entry, so that the newest of a key is known.
     n: u64,
     key: String,
+    /// The format that a reader of the content has to know.
+    #[serde(default = "format::first")]
+    readable_since: u32,
     content: Content,
 }
 
@@ -47,6 +52,14 @@ const MARK: &str = "#";
 pub struct Entry {
     pub body: Value,
     pub fds: Vec<OwnedFd>,
+    readable_since: u32,
+}
+
+impl Entry {
+    /// Refuses one of a format that this build does not know.
+    pub fn understood(&self) -> PodResult<()> {
+        format::refuse(self.readable_since, || "read the fd store".into())
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +116,8 @@ impl Store {
 
     /// Puts an entry in, in place of an earlier one of its key. When this returns the descriptors are safe.
     pub fn put(&mut self, key: &str, body: &Value, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let header = Header { n: self.next, key: key.to_owned(), content: Content::Holds(body.clone()) };
+        let content = Content::Holds(body.clone());
+        let header = Header { n: self.next, key: key.to_owned(), readable_since: READABLE_SINCE, content };
         self.append(&header, fds)?;
         self.newest.insert(header.key, header.n);
         self.next += 1;
@@ -115,7 +129,10 @@ impl Store {
         if self.newest.remove(key).is_none() {
             return Ok(());
         }
-        self.append(&Header { n: self.next, key: key.to_owned(), content: Content::Ended }, &[])?;
+        self.append(
+            &Header { n: self.next, key: key.to_owned(), readable_since: READABLE_SINCE, content: Content::Ended },
+            &[],
+        )?;
         self.next += 1;
         self.compact_if_due()
     }
@@ -148,7 +165,10 @@ impl Store {
     /// Takes each entry from the head, having put those that `keep` wants back at the tail; the last of each key comes back.
     fn round(&mut self, mut keep: impl FnMut(&Header) -> bool) -> io::Result<BTreeMap<String, Entry>> {
         let mark = u64::from_ne_bytes(crate::sys::fd::random()?);
-        self.append(&Header { n: mark, key: MARK.to_owned(), content: Content::Ended }, &[])?;
+        self.append(
+            &Header { n: mark, key: MARK.to_owned(), readable_since: READABLE_SINCE, content: Content::Ended },
+            &[],
+        )?;
         self.in_flight = 0;
         let mut entries = BTreeMap::new();
         let mut buffer = vec![0; LARGEST];
@@ -158,7 +178,7 @@ impl Store {
                 let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
                 self.append(&header, &borrowed)?;
                 if let Content::Holds(body) = header.content {
-                    entries.insert(header.key, Entry { body, fds });
+                    entries.insert(header.key, Entry { body, fds, readable_since: header.readable_since });
                 }
             }
             fault::point("recover.put-back");
@@ -266,6 +286,20 @@ mod tests {
         store.put("door", &Value::Null, &[reader.as_fd()]).unwrap();
         let (a, b) = ends(&store);
         assert_eq!(Store::read(a, b).unwrap().1["door"].fds.len(), 1);
+    }
+
+    #[test]
+    fn an_entry_of_the_first_builds_and_one_of_a_later_are_told_apart() {
+        let (a, b) = pair().unwrap();
+        let first = br#"{"n":0,"key":"door","content":{"holds":null}}"#;
+        let later = br#"{"n":1,"key":"pump","readable_since":99,"content":{"holds":null}}"#;
+        for entry in [first.as_slice(), later] {
+            socket::send(a.as_fd(), entry, &[], 0).unwrap();
+        }
+        let (store, entries) = Store::read(a, b).unwrap();
+        assert!(entries["door"].understood().is_ok() && entries["pump"].understood().is_err());
+        let (a, b) = ends(&store);
+        assert!(Store::read(a, b).unwrap().1["pump"].understood().is_err(), "reading has changed it");
     }
 
     #[test]

@@ -303,6 +303,7 @@ impl Monitor {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let record = Keepers {
             version: store::VERSION,
+            readable_since: store::READABLE_SINCE,
             pause,
             monitor: ProcessRecord::of(own),
             pump: self.outlet.process.as_ref().map(|(record, _)| *record),

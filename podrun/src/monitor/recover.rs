@@ -15,6 +15,7 @@ use crate::pause;
 use crate::pump::{Command, Pipes};
 use crate::sandbox::SharedMemory;
 use crate::spec::SharePid;
+use crate::store::format::understands;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, ProcessRecord, Reason, State};
 use crate::sys::cred::{self, Pointers};
 use crate::sys::{clone, fd, ns};
@@ -35,13 +36,17 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
     let Some(dir) = argv.get(1) else { return Err(fail("no pod directory was given")) };
     fault::listen(std::path::Path::new(dir));
     let _ = nix::sys::prctl::set_name(c"podrun-monitor");
-    let (store, mut entries) = Store::read(a, b).doing(|| "read the fd store".into())?;
+    let (mut store, mut entries) = Store::read(a, b).doing(|| "read the fd store".into())?;
     fault::point("recover.read");
     if !argv.iter().any(|word| word == UPGRADED)
         && let Some(newer) = entries.remove(key::PROGRAM)
         && let Some(program) = newer.fds.first()
     {
         become_newer(program, dir);
+    }
+    let dir_of_pod = PodDir(dir.into());
+    if let Err(err) = entries.values().try_for_each(Entry::understood).and_then(|()| understands(&dir_of_pod)) {
+        return Err(give_way(argv, &mut store, &program, err));
     }
     fd::close_on_exec_from(3).doing(|| "mark descriptors".into())?;
     forget_the_caller();
@@ -50,10 +55,25 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
     Ok(monitor)
 }
 
+/// Whoever takes the place of a build that knew more gives it back, before it has touched anything: to the program that
+/// pause has, which made the pod.
+fn give_way(argv: &[String], store: &mut Store, program: &OwnedFd, err: Error) -> Error {
+    if argv.iter().any(|word| word == UPGRADED) {
+        let _ = store.remove(key::PROGRAM);
+        become_program(program, &argv[1], &[]);
+    }
+    err
+}
+
 /// The program of an upgrade takes our place, with the same descriptors. If it cannot, the old one serves on.
 pub(super) fn become_newer(program: &OwnedFd, dir: &str) {
-    let words = [super::ARGV0, dir, UPGRADED].map(|word| CString::new(word).unwrap_or_default());
-    let _ = cred::fexecve(program.as_fd(), &Pointers::new(words.to_vec()), &Pointers::new(Vec::new()));
+    become_program(program, dir, &[UPGRADED]);
+}
+
+fn become_program(program: &OwnedFd, dir: &str, more: &[&str]) {
+    let words = [&[super::ARGV0, dir], more].concat();
+    let words = words.into_iter().map(|word| CString::new(word).unwrap_or_default()).collect();
+    let _ = cred::fexecve(program.as_fd(), &Pointers::new(words), &Pointers::new(Vec::new()));
 }
 
 fn assemble(

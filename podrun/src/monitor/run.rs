@@ -77,6 +77,9 @@ pub(super) struct Kept {
     pub(super) has_stdin: bool,
     pub(super) gate: Gate,
     pub(super) oom_baseline: u64,
+    #[cfg(feature = "later-format")]
+    #[serde(default)]
+    pub(super) of_a_later_build: u32,
 }
 
 impl Monitor {
@@ -256,6 +259,8 @@ impl Monitor {
             has_stdin: run.stdin.is_some(),
             gate: run.gate,
             oom_baseline: run.oom_baseline,
+            #[cfg(feature = "later-format")]
+            of_a_later_build: 1,
         };
         let mut fds: Vec<BorrowedFd<'_>> = vec![run.pidfd.as_fd()];
         fds.extend(run.report.as_ref().map(AsFd::as_fd));
@@ -439,8 +444,12 @@ impl Monitor {
             .ok_or_else(|| Error::new(Kind::NotFound, "find the run", "it is over"))
     }
 
-    pub(super) fn save(&self, name: &ContainerName) -> Result<()> {
-        store::write(&self.dir.container(name), &self.container(name)?.record)
+    pub(super) fn save(&mut self, name: &ContainerName) -> Result<()> {
+        let path = self.dir.container(name);
+        let record = &mut self.container_mut(name)?.record;
+        // One that another build wrote becomes one of ours.
+        (record.version, record.readable_since) = (store::VERSION, store::READABLE_SINCE);
+        store::write(&path, record)
     }
 }
 

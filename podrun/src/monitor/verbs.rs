@@ -81,6 +81,7 @@ impl Monitor {
         let backoff = new.policy.restart_backoff;
         let record = ContainerRecord {
             version: store::VERSION,
+            readable_since: store::READABLE_SINCE,
             name: name.clone(),
             id: new.id,
             created_at: Stamp::now().text(),
@@ -98,6 +99,8 @@ impl Monitor {
             restarts: 0,
             backoff,
             warnings: new.warnings,
+            #[cfg(feature = "later-format")]
+            of_a_later_build: 1,
         };
         let container = Container {
             record,

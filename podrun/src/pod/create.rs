@@ -169,6 +169,7 @@ fn make(
     fault::point("create-pod.volumes");
     let record = PodRecord {
         version: store::VERSION,
+        readable_since: store::READABLE_SINCE,
         id: id.clone(),
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),

@@ -20,9 +20,20 @@ use std::time::Duration;
 /// How long killed processes may take to be gone.
 const GONE: Duration = Duration::from_secs(10);
 
+/// How a pod is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    WithGrace(Duration),
+    /// At once, and whatever its records say.
+    ByForce,
+}
+
 /// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone.
-pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Duration) -> Result<()> {
+pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Manner) -> Result<()> {
     let (id, dir) = find::directory(roots, namespace, text)?;
+    if manner != Manner::ByForce {
+        store::format::understands(&dir)?;
+    }
     let record: Option<PodRecord> = store::read(&dir.record()).ok();
     let layout = match &record {
         Some(record) => record.host.cgroups.clone(),
@@ -32,7 +43,7 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Durat
     fault::point("delete-pod.locked");
     if let Some(record) = &record {
         let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
-        stop_with_grace(&pod, grace);
+        stop(&pod, manner);
     }
     fault::point("delete-pod.stopped");
     let name = match &record {
@@ -45,8 +56,12 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, grace: Durat
 
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
 /// the stop.
-fn stop_with_grace(pod: &Pod, grace: Duration) {
+fn stop(pod: &Pod, manner: Manner) {
     if !matches!(heal::look(pod), Served::Lost) {
+        let grace = match manner {
+            Manner::WithGrace(grace) => grace,
+            Manner::ByForce => Duration::ZERO,
+        };
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let _ = client::command(pod, &Request::Stop { names: Vec::new(), grace_ms, signal: None });
     }

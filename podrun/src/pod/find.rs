@@ -5,7 +5,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::roots::Roots;
-use crate::store::{self, ContainerRecord, PodDir, PodRecord};
+use crate::store::{self, ContainerRecord, Keepers, PodDir, PodRecord};
 
 /// A pod that is there, whole.
 #[derive(Debug, Clone)]
@@ -30,7 +30,11 @@ pub fn pod(roots: &Roots, namespace: &NamespaceName, text: &str) -> Result<Pod> 
         .hint(format!("`podrun delete pod {text}` removes what is there")),
         _ => err,
     })?;
-    Ok(Pod { roots: roots.clone(), dir, record })
+    // The pod's own record stays as its first build wrote it; who serves it now may be of a later one.
+    match store::read::<Keepers>(&dir.keepers()) {
+        Err(err) if err.kind == Kind::Unsupported => Err(err),
+        _ => Ok(Pod { roots: roots.clone(), dir, record }),
+    }
 }
 
 /// The same for pods of which the record may be missing or damaged, as `delete` needs it.

@@ -20,8 +20,10 @@ use std::time::Duration;
 /// How a pod is served.
 #[derive(Debug)]
 pub enum Served {
-    /// By a monitor, or by a pause that starts one.
+    /// By a monitor.
     Yes,
+    /// By a pause that starts one.
+    Soon,
     /// The monitor died, and pause, made anew, starts no other.
     NoMonitor { pause: OwnedFd },
     /// Both died: its namespaces are gone.
@@ -30,12 +32,12 @@ pub enum Served {
 
 pub fn look(pod: &Pod) -> Served {
     // Not written yet: the first monitor is on its way up.
-    let Ok(keepers) = store::read::<Keepers>(&pod.dir.keepers()) else { return Served::Yes };
+    let Ok(keepers) = store::read::<Keepers>(&pod.dir.keepers()) else { return Served::Soon };
     if keepers.monitor.open().is_some() {
         return Served::Yes;
     }
     match keepers.pause.open() {
-        Some(_) if keepers.pause_restarts => Served::Yes,
+        Some(_) if keepers.pause_restarts => Served::Soon,
         Some(pause) => Served::NoMonitor { pause },
         // The record is a moment old: read it again, should a new monitor have just come up.
         None => match store::read::<Keepers>(&pod.dir.keepers()) {
@@ -55,7 +57,10 @@ pub fn ensure_served(pod: &Pod) -> Result<()> {
     refuse_frozen(pod)?;
     match look(pod) {
         Served::Yes => Ok(()),
+        // One that does not know a record's format leaves at once, and nobody would ever answer.
+        Served::Soon => store::format::understands(&pod.dir),
         Served::NoMonitor { pause } => {
+            store::format::understands(&pod.dir)?;
             let lock = store::lock_healing(&pod.dir)?;
             fault::point("heal.locked");
             // Somebody else may have been faster.

@@ -6,7 +6,7 @@ use super::delete;
 use super::find::Pod;
 use super::heal::{self, Served};
 use crate::cgroup::{self, Layout};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::id::PodId;
 use crate::net::{self, Prune};
 use crate::roots::Roots;
@@ -217,8 +217,11 @@ fn look_at_pod(roots: &Roots, id: &PodId, dir: &PodDir, record: Result<store::Po
             let pod = Pod { roots: roots.clone(), dir: dir.clone(), record };
             let what = format!("pod {}", pod.record.title());
             let delete = format!("podrun delete pod {}", pod.record.name);
+            if let Err(err) = store::format::understands(dir) {
+                return Some(not_understood(&what, &err));
+            }
             match heal::look(&pod) {
-                Served::Yes => None,
+                Served::Yes | Served::Soon => None,
                 Served::NoMonitor { .. } => {
                     let cure = format!("podrun wait {}; any command to the pod starts one", pod.record.name);
                     Some(finding(&what, "wrong", "its monitor died after its pause", Some(&cure)))
@@ -227,9 +230,14 @@ fn look_at_pod(roots: &Roots, id: &PodId, dir: &PodDir, record: Result<store::Po
             }
         }
         Err(_) if store::is_locked(dir) || !dir.record().exists() => None,
+        Err(err) if err.kind == Kind::Unsupported => Some(not_understood(&format!("pod {}", id.short()), &err)),
         Err(err) => {
             let cure = format!("podrun delete pod {id} --force");
             Some(finding(&format!("pod {}", id.short()), "wrong", err.to_string(), Some(&cure)))
         }
     }
+}
+
+fn not_understood(what: &str, err: &Error) -> Finding {
+    finding(what, "wrong", format!("{}: {}", err.what_was_being_done(), err.cause()), err.cure())
 }

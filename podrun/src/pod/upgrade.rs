@@ -25,6 +25,7 @@ pub struct Upgraded {
 pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
     let doing = || format!("upgrade {}", pod.record.title());
     let mut client = Client::connect(pod)?;
+    store::format::understands(&pod.dir)?;
     let before: Keepers = store::read(&pod.dir.keepers())?;
     let program = sandbox::own_program()?;
     client.ask(&Request::Upgrade, &[program.as_fd()])?;

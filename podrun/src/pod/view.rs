@@ -35,7 +35,7 @@ impl PodState {
 
 pub fn state(pod: &Pod) -> PodState {
     // Whoever looks next mends what can be mended, and ends what nobody keeps any more.
-    if !matches!(heal::look(pod), Served::Yes) {
+    if !matches!(heal::look(pod), Served::Yes | Served::Soon) {
         let _ = heal::ensure_served(pod);
     }
     let told = std::fs::read_to_string(pod.dir.lost()).ok().map(|why| why.trim().to_owned());
@@ -45,7 +45,7 @@ pub fn state(pod: &Pod) -> PodState {
         (Served::NoMonitor { .. }, None) => {
             PodState::NotReady("its monitor died after its pause; the next command to it starts one".into())
         }
-        (Served::Yes, None) => PodState::Ready,
+        (Served::Yes | Served::Soon, None) => PodState::Ready,
     }
 }
 
