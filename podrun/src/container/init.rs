@@ -185,7 +185,7 @@ fn report(socket: BorrowedFd<'_>, failure: Failure) -> Infallible {
 
 fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     let process = &plan.process;
-    cred::reset_signals();
+    accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
@@ -224,7 +224,7 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
 fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived {
     const ALL: i32 =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
-    cred::reset_signals();
+    accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
@@ -234,6 +234,13 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     let root = ManuallyDrop::new(root);
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     become_program(process, root.as_fd(), terminal.as_ref(), ground)
+}
+
+/// The monitor began with every signal at its default, ignores SIGPIPE since then, as all of Rust does, and blocks those that
+/// it reads. Handlers end with execve; all 64 at this place would be a thirtieth of the birth.
+fn accept_signals() {
+    cred::reset_signal(libc::SIGPIPE);
+    cred::unblock_signals();
 }
 
 fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {
@@ -269,15 +276,33 @@ fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, memory: Option<&SharedMemory>)
         return Ok(());
     }
     cred::umask(0);
+    // Mostly all are in /dev, which is then opened once.
+    let mut last: Option<(&Text, OwnedFd)> = None;
     for (index, device) in plan.devices.iter().enumerate() {
-        make_place(root, &device.at, Follow::NoLinks).map_err(at_index(Step::Device, index))?;
-        make_device(root, device).map_err(at_index(Step::Device, index))?;
+        let open = || make_place(root, &device.at, Follow::NoLinks);
+        let parent = kept(&mut last, &device.name.parent, open).map_err(at_index(Step::Device, index))?;
+        make_device(parent, device).map_err(at_index(Step::Device, index))?;
     }
     for (index, link) in plan.links.iter().enumerate() {
-        make_link(root, &link.at, &link.target).map_err(at_index(Step::Link, index))?;
+        let open = || open_directory(root, &link.at.parent, Resolve::InRootNoSymlinks);
+        let parent = kept(&mut last, &link.at.parent, open).map_err(at_index(Step::Link, index))?;
+        make_link(parent, &link.at.name, &link.target).map_err(at_index(Step::Link, index))?;
     }
     cred::umask(0o022);
     Ok(())
+}
+
+/// The directory of `path`: the one that was opened last, or else what `open` gives.
+fn kept<'k, 'p>(
+    last: &'k mut Option<(&'p Text, OwnedFd)>,
+    path: &'p Text,
+    open: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<BorrowedFd<'k>> {
+    let fd = match last.take() {
+        Some((known, fd)) if known == path => fd,
+        _ => open()?,
+    };
+    Ok(last.insert((path, fd)).1.as_fd())
 }
 
 fn mount_one(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -> io::Result<()> {
@@ -301,7 +326,11 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -
     };
     let target = make_place(root, &one.at, one.follow)?;
     refuse_procfs(target.as_fd(), one)?;
-    let own = Attributes { set: one.set, clear: one.clear, propagation: 0 };
+    let own = match &one.source {
+        // fsmount(2) has set them.
+        Source::New { .. } => Attributes::default(),
+        _ => Attributes { set: one.set, clear: one.clear, propagation: 0 },
+    };
     let below = Attributes { set: one.set_below, clear: one.clear_below, propagation: 0 };
     let propagation = Attributes { propagation: one.propagation & !libc::MS_REC, ..Attributes::default() };
     attach(
@@ -349,16 +378,21 @@ fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
         other => return other,
     }
     // Mostly the last component alone is missing, so the search for what is there begins at the end.
-    let open_parent =
-        |component: &Component| fd::openat2(root, component.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve);
-    let is_missing =
-        |component: &Component| matches!(open_parent(component), Err(err) if err.raw_os_error() == Some(libc::ENOENT));
-    let first = place.way.iter().rposition(|component| !is_missing(component)).unwrap_or(0);
-    for (index, component) in place.way.iter().enumerate().skip(first) {
-        let parent = open_parent(component)?;
-        let last = index + 1 == place.way.len();
+    let mut missing = place.way.len();
+    let mut parent = loop {
+        missing = missing.saturating_sub(1);
+        let above = place.way.get(missing).map_or(&place.path, |component| &component.parent);
+        match open_directory(root, above, resolve) {
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) && missing > 0 => {}
+            other => break other?,
+        }
+    };
+    for (index, component) in place.way.iter().enumerate().skip(missing) {
+        if index > missing {
+            parent = open_directory(root, &component.parent, resolve)?;
+        }
         let made = match place.kind {
-            PointKind::File if last => {
+            PointKind::File if index + 1 == place.way.len() => {
                 let create = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
                 fd::openat(parent.as_fd(), component.name.c(), create, 0o644).map(drop)
             }
@@ -383,13 +417,17 @@ fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
     }
 }
 
+fn open_directory(root: BorrowedFd<'_>, path: &Text, resolve: Resolve) -> io::Result<OwnedFd> {
+    fd::openat2(root, path.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)
+}
+
 /// Makes the file that a dangling link leads to, and the directories on its way, all within the root: each prefix of the
 /// way is opened by openat2, so that neither `..` nor another link leads out.
 fn make_link_target(root: BorrowedFd<'_>, link: &Component) -> io::Result<()> {
     const LONGEST: usize = 4096;
     let mut path = [0u8; 2 * LONGEST];
     let mut target = [0u8; LONGEST];
-    let holder = fd::openat2(root, link.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRoot)?;
+    let holder = open_directory(root, &link.parent, Resolve::InRoot)?;
     let target_length = fd::readlinkat(holder.as_fd(), link.name.c(), &mut target)?;
     let base = if target[0] == b'/' { &[][..] } else { link.parent.c().to_bytes() };
     if base.len() + 1 + target_length >= path.len() || target_length == LONGEST {
@@ -427,14 +465,13 @@ fn make_link_target(root: BorrowedFd<'_>, link: &Component) -> io::Result<()> {
 }
 
 /// mknod(2), or the very device that is there already. A link or another node at its place is an image's trick.
-fn make_device(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
-    let no_links = Resolve::InRootNoSymlinks;
-    let parent = fd::openat2(root, device.name.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, no_links)?;
+fn make_device(parent: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
     let name = device.name.name.c();
-    match fd::mknodat(parent.as_fd(), name, device.mode, device.device) {
-        Ok(()) => fd::fchownat(parent.as_fd(), name, device.uid, device.gid),
+    match fd::mknodat(parent, name, device.mode, device.device) {
+        Ok(()) if (device.uid, device.gid) == (0, 0) => Ok(()),
+        Ok(()) => fd::fchownat(parent, name, device.uid, device.gid),
         Err(err) if err.raw_os_error() == Some(libc::EEXIST) => {
-            let there = fd::openat(parent.as_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let there = fd::openat(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
             let stat = fd::fstat(there.as_fd())?;
             let same = stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT && stat.st_rdev == device.device;
             if same { Ok(()) } else { Err(err) }
@@ -444,9 +481,8 @@ fn make_device(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
 }
 
 /// symlink(2); one that is there already stays.
-fn make_link(root: BorrowedFd<'_>, at: &Component, target: &Text) -> io::Result<()> {
-    let parent = fd::openat2(root, at.parent.c(), libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRootNoSymlinks)?;
-    match fd::symlinkat(target.c(), parent.as_fd(), at.name.c()) {
+fn make_link(parent: BorrowedFd<'_>, name: &Text, target: &Text) -> io::Result<()> {
+    match fd::symlinkat(target.c(), parent, name.c()) {
         Err(err) if err.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other,
     }
@@ -496,8 +532,9 @@ fn protect_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
     if !plan.masked.is_empty() {
         // The host's own, opened before the rootfs could matter, and looked at (CVE-2025-31133).
         let null = open_null().map_err(at(Step::MaskedPath))?;
+        let mut empty = None;
         for (index, path) in plan.masked.iter().enumerate() {
-            mask(root, path, null.as_fd()).map_err(at_index(Step::MaskedPath, index))?;
+            mask(root, path, null.as_fd(), &mut empty).map_err(at_index(Step::MaskedPath, index))?;
         }
     }
     for (index, path) in plan.read_only.iter().enumerate() {
@@ -526,17 +563,24 @@ fn open_existing(root: BorrowedFd<'_>, path: &Text) -> io::Result<Option<OwnedFd
     }
 }
 
-fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>) -> io::Result<()> {
+/// A file is covered by `null`, a directory by an `empty` one: the first makes it, the others are covered by copies.
+fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>, empty: &mut Option<OwnedFd>) -> io::Result<()> {
     let Some(target) = open_existing(root, path)? else { return Ok(()) };
     let is_directory = fd::fstat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    let cover = if is_directory {
-        let context = mount::fsopen(c"tmpfs")?;
-        mount::fsconfig(context.as_fd(), Setting::Text(c"nr_blocks", c"1"))?;
-        mount::fsmount(context.as_fd(), libc::MOUNT_ATTR_RDONLY)?
-    } else {
-        mount::open_tree(null, c"", false)?
+    let cover = match empty {
+        _ if !is_directory => mount::open_tree(null, c"", false)?,
+        Some(empty) => mount::open_tree(empty.as_fd(), c"", false)?,
+        None => {
+            let context = mount::fsopen(c"tmpfs")?;
+            mount::fsconfig(context.as_fd(), Setting::Text(c"nr_blocks", c"1"))?;
+            mount::fsmount(context.as_fd(), libc::MOUNT_ATTR_RDONLY)?
+        }
     };
-    mount::move_mount(cover.as_fd(), target.as_fd())
+    mount::move_mount(cover.as_fd(), target.as_fd())?;
+    if is_directory {
+        empty.get_or_insert(cover);
+    }
+    Ok(())
 }
 
 fn make_read_only(root: BorrowedFd<'_>, path: &Text) -> io::Result<()> {

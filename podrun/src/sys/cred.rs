@@ -86,13 +86,21 @@ pub fn getrlimit(pid: i32, resource: u32) -> io::Result<(u64, u64)> {
 
 /// Every signal as a new program expects it: default disposition, none blocked (sigaction(2), sigprocmask(2)).
 pub fn reset_signals() {
+    (1..=64).for_each(reset_signal);
+    unblock_signals();
+}
+
+/// One signal at its default disposition.
+pub fn reset_signal(signal: i32) {
     // The kernel's own struct sigaction, all zeroes: SIG_DFL, no flags, an empty mask. Not glibc's call, which keeps two
     // real-time signals for itself and would leave them ignored where the caller had them so.
     let default = [0u64; 4];
-    for signal in 1..=64 {
-        // SAFETY: the kernel reads a sigaction of four words and a mask of eight bytes; KILL and STOP answer EINVAL.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
-    }
+    // SAFETY: the kernel reads a sigaction of four words and a mask of eight bytes; KILL and STOP answer EINVAL.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
+}
+
+/// sigprocmask(2): none is blocked.
+pub fn unblock_signals() {
     // SAFETY: sigset_t is plain data, and an empty mask is a value of it.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
