@@ -41,7 +41,7 @@ pub struct Wanted<'a> {
     pub program: BorrowedFd<'a>,
 }
 
-/// A pause that waits at its gate.
+/// A pause on its way. It waits at its gate until it is released.
 #[derive(Debug)]
 pub struct Waiting {
     pub child: Child,
@@ -86,10 +86,14 @@ pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
 }
 
 impl Waiting {
-    /// Lets pause go, and waits until it has become its program.
-    pub fn release(self, sysctl: &[(Text, Text)]) -> Result<Child> {
+    /// Lets pause go on to become its program, while its maker does other things.
+    pub fn release(&self) {
         // Should it be dead already, its last words say more than a broken pipe.
         let _ = socket::send(self.report.as_fd(), b"G", &[], 0);
+    }
+
+    /// Waits until pause, once released, has become its program.
+    pub fn confirm(&self, sysctl: &[(Text, Text)]) -> Result<()> {
         let mut buffer = [0; 8];
         let receive = |buffer: &mut [u8]| socket::receive(self.report.as_fd(), buffer, 0);
         // Its last words lie behind the reset that it leaves when it ends with our "G" unread.
@@ -101,7 +105,7 @@ impl Waiting {
         match buffer[..count] {
             // Closed by execve, or by death, of which the memory goes first: then there is none.
             [] => match std::fs::read_to_string(format!("/proc/{}/statm", self.child.pid)) {
-                Ok(pages) if !pages.starts_with("0 ") => Ok(self.child),
+                Ok(pages) if !pages.starts_with("0 ") => Ok(()),
                 _ => Err(Error::new(Kind::Kernel, "make the sandbox", "pause was killed before it ran")),
             },
             [step, index, a, b, c, d] => Err(sentence(step, index, i32::from_ne_bytes([a, b, c, d]), sysctl)),

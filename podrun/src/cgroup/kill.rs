@@ -10,7 +10,7 @@ use super::live::Cgroup;
 use super::live::Open;
 use super::plan::Dialect;
 use crate::error::{Error, Kind, Result};
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use crate::sys::clone::{pidfd_open, pidfd_send_signal, poll_one};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +22,12 @@ impl Cgroup {
     /// monitor too. Blocks no longer than `within`; with zero it only sends, and a later [`Cgroup::is_empty`] tells.
     pub fn kill_all(&self, within: Duration) -> Result<()> {
         let (mut wait, mut first) = (Wait::until(within), true);
+        let dying = if within.is_zero() { Vec::new() } else { self.unified().map_or(Vec::new(), Open::handles) };
         loop {
             self.kill_once(first);
+            if first {
+                wait.for_each(&dying);
+            }
             if self.is_empty() || (first && within.is_zero()) {
                 return Ok(());
             }
@@ -84,10 +88,7 @@ impl Cgroup {
         let mut pids: Vec<i32> = Vec::new();
         let mut add = |text: String| pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         for open in &self.leaves {
-            add(open.read("cgroup.procs").unwrap_or_default());
-            for directory in below(&open.path) {
-                add(std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default());
-            }
+            open.procs(&mut add);
         }
         pids.sort_unstable();
         pids.dedup();
@@ -133,6 +134,26 @@ impl Cgroup {
     }
 }
 
+impl Open {
+    /// Gives the text of each `cgroup.procs`, its own and those below.
+    fn procs(&self, mut give: impl FnMut(String)) {
+        give(self.read("cgroup.procs").unwrap_or_default());
+        for directory in below(&self.path) {
+            give(std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default());
+        }
+    }
+
+    /// To wait for, not to kill by: between the list and the handle a number may have become a stranger's.
+    fn handles(&self) -> Vec<OwnedFd> {
+        let mut handles = Vec::new();
+        self.procs(|text| {
+            let pids = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);
+            handles.extend(pids.filter_map(|pid| pidfd_open(pid).ok()));
+        });
+        handles
+    }
+}
+
 #[derive(Clone, Copy)]
 enum State {
     Frozen,
@@ -169,6 +190,16 @@ pub(super) struct Wait {
 impl Wait {
     pub(super) fn until(within: Duration) -> Self {
         Self { end: Instant::now() + within, pause: Duration::from_micros(50) }
+    }
+
+    /// Until all have ended, but no longer than a kill mostly takes: the sleeps are for those that do not die.
+    fn for_each(&self, dying: &[OwnedFd]) {
+        const MOSTLY: Duration = Duration::from_millis(100);
+        let end = self.end.min(Instant::now() + MOSTLY);
+        for process in dying {
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let _ = poll_one(process.as_fd(), libc::POLLIN, i32::try_from(left).unwrap_or(i32::MAX));
+        }
     }
 
     /// Sleeps; false when the time is up.

@@ -64,6 +64,7 @@ impl Monitor {
         let waiting = self.containers.values().filter_map(|container| container.run.as_ref());
         let key = waiting.into_iter().find(|run| run.pid == pid && run.exit.is_none()).map(|run| run.key);
         if let Some(key) = key {
+            self.report(key);
             self.cancel(&Alarm::StatusUnknown(key));
             if let Ok(run) = self.run(key) {
                 self.unwatch(&run.pidfd);

@@ -1,7 +1,7 @@
 //! rtnetlink(7): links, addresses and routes. Everything that is async stays in this file: outward it blocks.
 //!
 //! A netlink socket belongs to the network namespace of the thread that opened it, so there is one for the host and
-//! one for the pod, opened on a thread that enters the pod's namespace and ends there. Messages that do not need each
+//! one for the pod, opened while the thread is in the pod's namespace. Messages that do not need each
 //! other's answers are sent one after the other and waited for together.
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -80,17 +81,14 @@ impl Netlink {
         Self::open().doing(|| "open a netlink socket".to_owned())
     }
 
-    /// In `netns`, on a thread that goes there and dies there, so nothing is left to be restored. `first` runs there
-    /// before.
-    pub fn inside(netns: BorrowedFd<'_>, first: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
-        std::thread::scope(|scope| {
-            let there = scope.spawn(|| {
-                setns(netns, CloneFlags::CLONE_NEWNET).doing(|| "enter the pod's network namespace".to_owned())?;
-                first()?;
-                Self::here()
-            });
-            there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    /// In `netns`, where the calling thread goes for a moment: two system calls, where a thread of its own is 0.2 ms.
+    /// `first` runs there before.
+    pub fn inside(netns: BorrowedFd<'_>, first: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let home = File::open("/proc/thread-self/ns/net").doing(|| "open the network namespace".to_owned())?;
+        setns(netns, CloneFlags::CLONE_NEWNET).doing(|| "enter the pod's network namespace".to_owned())?;
+        let opened = first().and_then(|()| Self::here());
+        setns(home, CloneFlags::CLONE_NEWNET).doing(|| "come back from the pod's network namespace".to_owned())?;
+        opened
     }
 
     fn open() -> io::Result<Self> {

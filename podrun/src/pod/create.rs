@@ -14,10 +14,10 @@ use crate::net::files::{self, Dns, HostEntry};
 use crate::net::{self, Attachment};
 use crate::record::Stamp;
 use crate::roots::Roots;
-use crate::sandbox::{self, Wanted};
+use crate::sandbox::{self, Waiting, Wanted};
 use crate::spec::{Network, Owner, Owners, PodSpec};
 use crate::store::{self, PodDir, PodRecord};
-use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::clone::pidfd_send_signal;
 use crate::sys::{cred, fd, ns};
 use crate::text::Text;
 use std::ffi::CString;
@@ -38,13 +38,13 @@ struct Unmade<'a> {
     spec: &'a PodSpec,
     id: &'a PodId,
     layout: &'a Layout,
-    pause: Option<Child>,
+    pause: Option<Waiting>,
 }
 
 impl Drop for Unmade<'_> {
     fn drop(&mut self) {
         if let Some(pause) = self.pause.take() {
-            super::delete::kill_keepers(self.roots, self.id, &pause.pidfd);
+            super::delete::kill_keepers(self.roots, self.id, &pause.child.pidfd);
         }
         let name = Some((&self.spec.namespace, &self.spec.name));
         let _ = super::delete::remove_from_host(self.roots, self.id, name, self.layout);
@@ -146,8 +146,8 @@ fn make(
     fault::point("create-pod.cgroup");
     let home = Cgroup::create(&cgroup::plan::own(&host.cgroups, &place.own(), None)?)?;
     fault::point("create-pod.own-cgroup");
-    let (child, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
-    unmade.pause = Some(child);
+    let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
+    let pause = unmade.pause.insert(pause);
     let (attachment, mut warnings) = match spec.network {
         Network::Bridge => {
             let (attachment, warnings) = net::attach_bridge(roots, id, sandbox.net.as_fd())?;
@@ -163,6 +163,8 @@ fn make(
         Network::Host | Network::None => (None, Vec::new()),
     };
     fault::point("create-pod.attached");
+    pause.confirm(&sysctl)?;
+    fault::point("create-pod.pause-runs");
     warnings.extend(write_files(dir, spec, attachment.as_ref())?);
     fault::point("create-pod.files");
     make_volumes(roots, spec, id)?;
@@ -245,7 +247,7 @@ fn start_pause(
     sysctl: &[(Text, Text)],
     neighbour: Option<&find::Pod>,
     home: &Cgroup,
-) -> Result<(Child, Made)> {
+) -> Result<(Waiting, Made)> {
     let doing = || "make the sandbox".to_owned();
     let program = sandbox::pause_program(roots)?;
     let own = sandbox::own_program()?;
@@ -302,9 +304,8 @@ fn start_pause(
     first.put(key::POD, &body, &six).doing(doing)?;
     first.put(key::DOOR, &serde_json::Value::Null, &[door.as_fd()]).doing(doing)?;
     fault::point("create-pod.stored");
-    let child = waiting.release(sysctl)?;
-    fault::point("create-pod.pause-runs");
-    Ok((child, Made { net }))
+    waiting.release();
+    Ok((waiting, Made { net }))
 }
 
 /// The network namespace of a pod that lives, by its pause or its monitor's word.
