@@ -6,6 +6,7 @@
 pub mod defaults;
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::signal;
 use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::Value;
 use std::io::Read;
@@ -215,6 +216,19 @@ fn refuse_namespaces(document: &Value) -> Result<(), Complaint> {
         }
     }
     Ok(())
+}
+
+/// What the image said under `StopSignal`, as a bundle that was made of it has it (image-spec, conversion.md).
+const STOP_SIGNAL_ANNOTATION: &str = "org.opencontainers.image.stopSignal";
+
+/// The signal by which the image wants to be stopped.
+pub fn stop_signal(spec: &Spec) -> Result<Option<i32>> {
+    let Some(text) = spec.annotations().as_ref().and_then(|all| all.get(STOP_SIGNAL_ANNOTATION)) else {
+        return Ok(None);
+    };
+    signal::parse(text).map(Some).map_err(|err| {
+        Error::new(Kind::Invalid, format!("read annotations[{STOP_SIGNAL_ANNOTATION:?}]: {text:?}"), err.cause())
+    })
 }
 
 /// The annotation by which a bundle asks for podrun's built-in seccomp profile.

@@ -1,6 +1,7 @@
 //! The fuzz targets of fuzz/, for a moment each: dice throw bytes, the same in every run.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "how often was thrown is said on the test's own output")]
 
 #[path = "../fuzz/src/lib.rs"]
 #[allow(unreachable_pub, reason = "there it is a library of its own")]

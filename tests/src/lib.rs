@@ -13,6 +13,7 @@ mod host;
 mod leftovers;
 mod logs;
 mod skip;
+mod stress;
 #[allow(unsafe_code)]
 pub mod sys;
 mod terminal;
@@ -27,6 +28,7 @@ pub use leftovers::Leftovers;
 pub use logs::{LogLine, cri_lines, joined};
 pub use serde_json::{Value, json};
 pub use skip::note_skip;
+pub use stress::{HOUR, full, many};
 pub use terminal::Terminal;
 pub use wait::eventually;
 pub use words::words;

@@ -423,11 +423,11 @@ fn random(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-// issue 3: "the pod lives where the design says so", under load; PODRUN_STRESS_SECONDS is for the long form.
+// issue 3: "the pod lives where the design says so", under load.
 #[test]
 fn pause_monitor_and_pump_may_be_killed_at_random_under_load() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("PODRUN_STRESS_SECONDS").unwrap_or(10);
+    let seconds = podrun_tests::many(10, 120);
     let mut seed = number("PODRUN_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("PODRUN_SEED={seed}");
     let fixture = Fixture::new();

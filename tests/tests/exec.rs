@@ -1,6 +1,8 @@
 //! `podrun exec`: a program in a container that runs.
 
-use podrun_tests::{Host, Value, json};
+#![allow(clippy::print_stdout, reason = "what a long run measured is said on the test's own output")]
+
+use podrun_tests::{HOUR, Host, Value, json, many};
 use std::fs::File;
 use std::time::Duration;
 
@@ -300,4 +302,46 @@ fn a_hundred_execs_leave_the_monitor_as_it_was() {
     }
     assert_eq!((count("fd"), count("task")), before);
     assert_eq!(host.inspect("web")["monitor"]["pid"].to_string(), monitor);
+}
+
+// CVE-2022-31030: the output of an exec that nobody reads filled the runtime's memory.
+#[test]
+fn output_that_nobody_takes_is_bounded() {
+    let host = pod_with_a();
+    let pod = host.inspect("web");
+    let endless = "sh -c 'echo ready; sleep 0.3; while :; do /probe out 10000000; done'";
+    let rootfs = host.rootfs();
+    let mut clients: Vec<_> = [
+        format!("exec web/a -- {endless}"),
+        format!("exec -t web/a -- {endless}"),
+        format!("run web/b --rootfs {rootfs} --log-max-size 1m --log-max-files 2 -- {endless}"),
+        "attach web -c b".to_owned(),
+    ]
+    .into_iter()
+    .map(|line| {
+        let mut client = host.command(&line).pipes_may_stay_held().limit(HOUR).start();
+        match line.starts_with("attach") {
+            true => std::thread::sleep(Duration::from_millis(50)),
+            false => client.until_it_prints("ready"),
+        }
+        client.signal(libc::SIGSTOP);
+        client
+    })
+    .collect();
+    let weigh = || ["pause", "monitor", "pump"].map(|part| host.written_kib(&pod[part]["pid"]));
+    // By now all are at it, and each has the buffers that it keeps.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = weigh();
+    std::thread::sleep(Duration::from_secs(many(2, 60)));
+    let after = weigh();
+    println!("pause, monitor, pump: {before:?} KiB, then {after:?}");
+    for (before, after) in before.iter().zip(after) {
+        assert!(after <= before + 200, "{before} KiB became {after}");
+    }
+    for client in clients.drain(..) {
+        client.signal(libc::SIGKILL);
+        client.wait();
+    }
+    host.podrun("kill web -c b").ok();
+    host.podrun("exec web/a -- /probe say fine").ok().prints("fine");
 }

@@ -141,6 +141,31 @@ fn a_child_that_was_oom_killed_does_not_colour_a_later_kill() {
     assert_ne!(ended["reason"], "OOMKilled");
 }
 
+// pitfalls.md 13: the kernel counts a kill where the victim was, whoever's limit it was.
+#[test]
+fn a_kill_by_the_limit_of_the_pod_is_told_of_the_container_that_was_killed() {
+    if !version1() {
+        podrun_tests::skip!("memory on cgroup v2 waits for a machine that has it");
+    }
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/quiet", "", "/probe sleep 600");
+    let id = host.inspect("web")["id"].as_str().unwrap().to_owned();
+    let pod = PathBuf::from(format!("/sys/fs/cgroup/memory/{}/{id}", host.cgroup_name()));
+    for file in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"] {
+        let path = host.outside(pod.join(file));
+        if path.exists() {
+            std::fs::write(path, "33554432").unwrap();
+        }
+    }
+    host.start("web/hungry", "", "/probe eat 200");
+    let ended = host.until("web", "hungry", "Exited");
+    assert_eq!(json!([ended["reason"], ended["exitCode"]]), json!(["OOMKilled", 137]));
+    assert_eq!(host.container("web", "quiet")["state"], "Running");
+    host.podrun("kill web -c quiet").ok();
+    assert_ne!(host.until("web", "quiet", "Exited")["reason"], "OOMKilled");
+}
+
 // config-linux.md, "pids".
 #[test]
 fn a_container_cannot_have_more_processes_than_it_may() {
@@ -260,11 +285,6 @@ fn podruns_own_processes_have_less_than_512_kib_for_themselves() {
         ["a", "b", "c"].iter().for_each(|name| host.start(&format!("{pod}/{name}"), "", "/probe sleep 60"));
     }
     let pod = host.inspect("web");
-    let private = |part: &str| {
-        let rollup = host.read(format!("/proc/{}/smaps_rollup", pod[part]["pid"]));
-        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum::<u32>()
-    };
-    let each = ["pause", "monitor", "pump"].map(private);
-    assert!(each.iter().sum::<u32>() <= 512, "pause, monitor, pump: {each:?} KiB");
+    let each = ["pause", "monitor", "pump"].map(|part| host.private_kib(&pod[part]["pid"]));
+    assert!(each.iter().sum::<u64>() <= 512, "pause, monitor, pump: {each:?} KiB");
 }

@@ -1,6 +1,8 @@
 //! `podrun logs`: every byte that a container wrote, once, in order, in the format of CRI.
 
-use podrun_tests::{Host, LogLine, cri_lines, eventually, joined};
+#![allow(clippy::print_stdout, reason = "what a long run measured is said on the test's own output")]
+
+use podrun_tests::{HOUR, Host, LogLine, cri_lines, eventually, joined, many};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -323,4 +325,41 @@ fn the_log_of_a_container_is_not_a_link_it_made() {
     let meta = log_path(&host, "a").symlink_metadata().unwrap();
     assert!(meta.is_file());
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&meta) & 0o137, 0, "0640 at the most");
+}
+
+// pitfalls.md 20, and kubelet's way: it renames the file, and asks the runtime to open it anew (CRI, ReopenContainerLog).
+#[test]
+fn rotation_by_somebody_else_and_a_reopen_on_request_lose_nothing() {
+    let host = pod();
+    let lines = many(20_000, 500_000);
+    host.start("web/a", "", &format!("/probe count 1 {lines} 20"));
+    let live = log_path(&host, "a");
+    let mut rotations = 0;
+    while host.container("web", "a")["state"] == "Running" {
+        std::fs::rename(&live, live.with_extension(format!("log.20261121-{rotations:06}"))).unwrap();
+        let asked = host.podrun("rotate web/a");
+        // It may have ended in between, and then there is nothing to be opened.
+        assert!(asked.code() == 0 || host.container("web", "a")["state"] == "Exited", "{}", asked.errors());
+        rotations += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{rotations} rotations");
+    assert!(rotations >= 5, "{rotations}");
+    let expected: String = (1..=lines).map(|n| format!("line {n}\n")).collect();
+    assert!(
+        host.command("logs web/a").limit(HOUR).run().ok().text() == expected,
+        "a line is lost, doubled or out of order"
+    );
+}
+
+#[test]
+fn the_times_of_a_log_never_run_backwards() {
+    let host = pod();
+    let script = "i=0; while [ $i -lt 300 ]; do echo out; echo err >&2; printf part; i=$((i+1)); done";
+    host.start("web/a", "--log-max-size 10k --log-max-files 50", &format!("sh -c '{script}'"));
+    host.until("web", "a", "Exited");
+    let files = log_files(&host, "a");
+    assert!(files.len() > 2, "{files:?}");
+    let all: Vec<_> = files.iter().flat_map(|file| cri_lines(&std::fs::read(file).unwrap())).collect();
+    assert!(all.len() >= 600 && all.is_sorted_by_key(|line| line.time.clone()));
 }

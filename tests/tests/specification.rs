@@ -31,6 +31,17 @@ fn promises(text: &str) -> Vec<Promise> {
     text.lines().filter_map(|line| line.strip_prefix("- ")).filter_map(promise).collect()
 }
 
+/// Whether a test is there: `file::test` of tests/tests, or `dir/dir/file::test` of anywhere in the project.
+fn exists(test: &str, tests: &BTreeSet<String>) -> bool {
+    match test.rsplit_once("::") {
+        Some((file, name)) if file.contains('/') => {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file).with_extension("rs");
+            std::fs::read_to_string(path).is_ok_and(|text| test_names(&text).iter().any(|one| one == name))
+        }
+        _ => tests.contains(test),
+    }
+}
+
 /// Every `file::test` of tests/tests.
 fn tests() -> BTreeSet<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -50,7 +61,7 @@ fn tests_of(path: &PathBuf) -> Vec<String> {
 fn test_names(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
-    for line in text.lines() {
+    for line in text.lines().map(str::trim_start) {
         is_test |= line == "#[test]";
         if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
             names.push(name.split('(').next().unwrap_or(name).to_owned());
@@ -66,7 +77,7 @@ fn every_promise_names_tests_that_exist_or_is_pending() {
     let broken: Vec<_> = promises(&specification())
         .into_iter()
         .filter(|promise| {
-            promise.tests.is_empty() != promise.pending || !promise.tests.iter().all(|test| tests.contains(test))
+            promise.tests.is_empty() != promise.pending || !promise.tests.iter().all(|test| exists(test, &tests))
         })
         .map(|promise| format!("{} {} {:?}", promise.number, promise.words, promise.tests))
         .collect();
@@ -99,5 +110,10 @@ fn the_specification_is_read_as_it_is_written() {
     assert_eq!(found.len(), 2);
     assert_eq!((found[0].tests.clone(), found[0].pending), (vec!["a::b".into(), "a::c".into()], false));
     assert!(found[1].pending && found[1].tests.is_empty());
-    assert_eq!(test_names("#[test]\n#[ignore]\nfn one() {\n}\nfn two() {}\n"), ["one"]);
+    assert_eq!(
+        test_names("#[test]\n#[ignore]\nfn one() {\n}\nfn two() {}\n    #[test]\n    fn three() {\n"),
+        ["one", "three"]
+    );
+    let here = "tests/tests/specification::the_specification_is_read_as_it_is_written";
+    assert!(exists(here, &BTreeSet::new()) && !exists("tests/tests/specification::exists", &BTreeSet::new()));
 }

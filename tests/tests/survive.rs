@@ -1,6 +1,8 @@
 //! Any one may die; the pod lives. design.md, processes 3 to 6; pitfalls.md 7 and 10.
 
-use podrun_tests::{Host, Value, cri_lines, eventually, joined};
+#![allow(clippy::print_stdout, reason = "what a long run measured is said on the test's own output")]
+
+use podrun_tests::{HOUR, Host, Value, cri_lines, eventually, joined, many};
 use std::time::Duration;
 
 const PARTS: [&str; 3] = ["pause", "monitor", "pump"];
@@ -120,6 +122,42 @@ fn no_byte_is_lost_or_doubled_when_the_monitor_is_killed_under_load() {
 #[test]
 fn no_byte_is_lost_or_doubled_when_pause_is_killed_under_load() {
     killed_under_load("pause");
+}
+
+// Issue 3: "a 200 MB log compared byte for byte with what was written, across rotations, killed monitors and killed pumps".
+#[test]
+fn a_big_log_is_whole_across_rotations_and_killed_monitors_and_pumps() {
+    const PIECE: usize = 2_000_000;
+    let host = Host::new();
+    host.pod("web");
+    let pieces = many(5, 100);
+    let script = format!("i=0; while [ $i -lt {pieces} ]; do /probe out {PIECE}; sleep 0.1; i=$((i+1)); done");
+    host.start("web/a", "--log-max-size 1m --log-max-files 100000", &format!("sh -c '{script}'"));
+    let follower = host.command("logs web/a -f").limit(HOUR).start();
+    let mut kills = 0;
+    while host.container("web", "a")["state"] != "Exited" {
+        kill(&host, ["pump", "monitor"][kills % 2]);
+        kills += 1;
+    }
+    assert_eq!(host.container("web", "a")["exitCode"], 0);
+    let once = host.program(format!("{} out {PIECE}", host.probe().display())).run().stdout;
+    let is_whole = |what: &str, bytes: &[u8]| {
+        assert_eq!(bytes.len(), pieces * PIECE, "{what}");
+        assert!(bytes.chunks(PIECE).all(|piece| piece == once), "{what}: the bytes differ");
+    };
+    is_whole("logs -f", &follower.wait().ok().stdout);
+    is_whole("logs", &host.command("logs web/a").limit(HOUR).run().ok().stdout);
+    let path = host.container("web", "a")["logPath"].as_str().unwrap().to_owned();
+    let files = std::fs::read_dir(std::path::Path::new(&path).parent().unwrap()).unwrap().flatten();
+    let (mut bytes, mut count) = (0, 0);
+    for file in files {
+        let lines = cri_lines(&std::fs::read(file.path()).unwrap());
+        assert!(lines.is_sorted_by_key(|line| line.time.clone()), "the times of {:?} run backwards", file.path());
+        bytes += joined(&lines, "stdout").len();
+        count += 1;
+    }
+    assert_eq!(bytes, pieces * PIECE);
+    println!("{bytes} bytes in {count} files, {kills} kills");
 }
 
 fn killed_under_load(part: &str) {

@@ -376,3 +376,26 @@ fn everybody_at_once_leaves_nothing_that_cannot_be_deleted() {
     }
     host.podrun("delete pod web --force").ok().within(Duration::from_secs(10));
 }
+
+// image-spec, conversion.md: `StopSignal` becomes this annotation; moby's habit for systemd and nginx images.
+#[test]
+fn the_stop_signal_of_the_image_is_honoured_and_shown() {
+    let host = Host::new();
+    host.pod("web");
+    let bundle = |signal: &str| {
+        host.bundle(|config| {
+            config["annotations"] = json!({ "org.opencontainers.image.stopSignal": signal });
+            config["process"]["args"] = json!(["/probe", "trap", libc::SIGQUIT.to_string(), "7"]);
+        })
+    };
+    host.podrun(format!("run web/a -d --bundle {}", bundle("SIGQUIT"))).ok();
+    assert_eq!(host.container("web", "a")["stopSignal"], "SIGQUIT");
+    eventually("it is ready", Duration::from_secs(5), || {
+        host.podrun("logs web/a").text().contains("ready").then_some(())
+    });
+    host.podrun("stop web -c a").ok();
+    assert_eq!(host.until("web", "a", "Exited")["exitCode"], 7);
+    host.podrun(format!("run web/b -d --stop-signal INT --bundle {}", bundle("SIGQUIT"))).ok();
+    assert_eq!(host.container("web", "b")["stopSignal"], "SIGINT", "the command line wins");
+    host.podrun(format!("run web/c --bundle {}", bundle("SIGNONE"))).fails(125).says("stopSignal").with_one_line();
+}

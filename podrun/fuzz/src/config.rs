@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use podrun::caps;
 use podrun::cgroup;
 use podrun::cgroup::Layout;
 use podrun::container::plan::Plan;
@@ -245,5 +244,5 @@ fn a_good_document_is_planned_and_bad_ones_are_told() {
     try_it(br#"{"ociVersion": "1.0.2"}"#);
     try_it(br#"{"ociVersion": "1.0.2", "process": {"args": ["a"], "cwd": 7}}"#);
     try_it(b"{");
-    assert_eq!(caps::names(CAPABILITIES).len(), 40);
+    assert_eq!(podrun::caps::names(CAPABILITIES).len(), 40);
 }

@@ -242,8 +242,8 @@ fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
     let (pod, name) = one(&asked.target, asked.container.as_ref())?;
     let (document, bundle, rootfs) = document(asked)?;
     let pod = asked.global.pod(&pod)?;
-    let mut spec =
-        ContainerSpec { name, oci: document, bundle, rootfs, policy: policy(asked)?, user: asked.user.clone() };
+    let policy = policy(asked, &document)?;
+    let mut spec = ContainerSpec { name, oci: document, bundle, rootfs, policy, user: asked.user.clone() };
     adjust(&mut spec.oci, asked, &pod)?;
     Ok((pod, spec))
 }
@@ -276,7 +276,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|err| Error::new(Kind::Usage, format!("find {}", path.display()), err))
 }
 
-fn policy(asked: &Container) -> Result<Policy> {
+fn policy(asked: &Container, document: &Spec) -> Result<Policy> {
     let restart = match asked.restart.as_str() {
         "never" | "no" => Restart::Never,
         "on-failure" => Restart::OnFailure,
@@ -296,7 +296,10 @@ fn policy(asked: &Container) -> Result<Policy> {
     Ok(Policy {
         restart,
         restart_backoff: duration(&asked.restart_backoff)?,
-        stop_signal: asked.stop_signal.as_deref().map_or(Ok(libc::SIGTERM), signal::parse)?,
+        stop_signal: match asked.stop_signal.as_deref() {
+            Some(text) => signal::parse(text)?,
+            None => oci::stop_signal(document)?.unwrap_or(libc::SIGTERM),
+        },
         stdin: if asked.interactive { Stdin::Open } else { Stdin::Closed },
         log_max_size: asked.log_max_size.as_deref().map(bytes).transpose()?.filter(|size| *size > 0),
         log_max_files: asked.log_max_files,

@@ -250,11 +250,8 @@ impl Monitor {
             return false;
         }
         let ran = record.started_at.as_deref().and_then(|text| Stamp::parse(text.as_bytes())).map(Stamp::elapsed);
-        if ran.is_some_and(|ran| ran >= GOOD_RUN) {
-            record.backoff = record.policy.restart_backoff;
-        }
-        let wait = record.backoff;
-        record.backoff = (wait * 2).min(LONGEST_BACKOFF.max(record.policy.restart_backoff));
+        let (wait, next) = back_off(record.backoff, record.policy.restart_backoff, ran.unwrap_or_default());
+        record.backoff = next;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         record.state = State::Restarting { at: now + wait };
         let _ = self.save(name);
@@ -345,4 +342,30 @@ fn ended(run: &Run, known: &Known) -> Ended {
     let kills = run.cgroup.oom_kills().ok().flatten().unwrap_or(0);
     let oom_killed = *exit == Exit::Signal(libc::SIGKILL) && kills > run.oom_baseline;
     Ended { lost_log_bytes: run.drained.unwrap_or(0), ..Ended::new(*exit, oom_killed, now) }
+}
+
+/// How long to wait before the next run, and before the one after it.
+fn back_off(due: Duration, first: Duration, ran: Duration) -> (Duration, Duration) {
+    let wait = if ran >= GOOD_RUN { first } else { due };
+    (wait, (wait * 2).min(LONGEST_BACKOFF.max(first)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_ten_minutes_of_running_the_back_off_starts_anew() {
+        let seconds = Duration::from_secs;
+        let mut due = seconds(10);
+        let mut waits = Vec::new();
+        for ran in [0, 1, 2, 3, 599, 4, 600, 0, 86_400] {
+            let (wait, next) = back_off(due, seconds(10), seconds(ran));
+            waits.push(wait.as_secs());
+            due = next;
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 10, 20, 10]);
+        // Who asked for a longer first wait than kubelet's longest keeps it.
+        assert_eq!(back_off(seconds(900), seconds(900), seconds(0)), (seconds(900), seconds(900)));
+    }
 }

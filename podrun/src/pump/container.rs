@@ -179,6 +179,11 @@ impl Container {
         }
     }
 
+    /// Now, or the time of the last record where the clock was set back: who reads a log by its times relies on their order.
+    fn stamp(&self) -> Stamp {
+        Stamp::now().max(self.ledger.state.stamp)
+    }
+
     /// One step: as much as fits of what is held becomes records.
     fn record(&mut self, stream: Stream, rest: Rest, tools: &mut Tools<'_>) -> io::Result<Written> {
         let mut place = match self.log.place() {
@@ -193,7 +198,7 @@ impl Container {
         // Only what is seen to the end can be final.
         let rest = if seen < all && rest == Rest::Final { Rest::Keep } else { rest };
         let open = self.ledger.state.open[stream.index()];
-        let shape = Shape { stream, stamp: Stamp::now(), open, rest };
+        let shape = Shape { stream, stamp: self.stamp(), open, rest };
         let mut cut = tools.desk.compose(seen, shape, self.log.room(place.offset, OUTPUT));
         if cut.written == 0 && cut.full {
             place = self.rotate(place, tools);
@@ -384,7 +389,7 @@ impl Container {
         let state = self.ledger.state;
         if state.lost != [0; 2] {
             let Place { file, offset } = place;
-            let stamp = Stamp::now();
+            let stamp = self.stamp();
             let (held, taken) = (u64::MAX, 0);
             self.ledger.set(State { step: Step::Marking, file, offset, stamp, held, taken, ..state });
             self.write_mark(tools)?;

@@ -207,3 +207,17 @@ fn killed_while_marking() {
         assert_eq!((state.lost, state.lost_in_all, state.open), ([0, 0], 3, [false; 2]));
     }
 }
+
+/// settimeofday(2) moves the clock of the whole host, so the ledger is given a record of tomorrow instead.
+#[test]
+fn a_clock_that_was_set_back_does_not_turn_the_times_of_a_log() {
+    let mut killed = Killed::new("clock");
+    let tomorrow = Stamp { secs: Stamp::now().secs + 86_400, nanos: 5 };
+    killed.state = State { stamp: tomorrow, step: Step::Idle, ..killed.state };
+    let (log, ..) = killed.recover();
+    let times: Vec<Stamp> = log[EARLIER.len()..]
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(|line| record::parse(line.strip_suffix(b"\n").unwrap()).unwrap().stamp)
+        .collect();
+    assert_eq!(times, [tomorrow, tomorrow]);
+}
