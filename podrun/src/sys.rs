@@ -11,7 +11,6 @@ pub mod mount;
 pub mod net;
 pub mod ns;
 pub mod pipe;
-pub mod scm;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

@@ -256,8 +256,8 @@ mod tests {
     fn a_failure_travels_as_eight_bytes() {
         let failure = Failure { step: Step::Mount, index: 517, errno: libc::EPERM };
         assert_eq!(Failure::from_bytes(&failure.to_bytes()), Some(failure));
-        assert_eq!(Failure::from_bytes(b"F\0aaaaaa"), None);
-        for byte in 1..=u8::MAX {
+        assert_eq!(Failure::from_bytes(b"F\xffaaaaaa"), None);
+        for byte in 0..=u8::MAX {
             assert!(Step::from_byte(byte).is_none_or(|step| step as u8 == byte));
         }
         assert_eq!(Step::from_byte(Step::Exec as u8), Some(Step::Exec));

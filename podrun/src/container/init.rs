@@ -33,74 +33,55 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Where a birth may fail. The number travels through the report socket; `birth` has the words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Step {
-    JoinCgroup = 1,
-    JoinNamespaces,
-    NewCgroupNamespace,
-    OomScoreAdj,
-    Sysctl,
-    HostPropagation,
-    OpenRootfs,
-    Mount,
-    Device,
-    Link,
-    Terminal,
-    WorkingDirectory,
-    MaskedPath,
-    ReadOnlyPath,
-    ReadOnlyRootfs,
-    PivotRoot,
-    Gate,
-    Rlimit,
-    Session,
-    Stdio,
-    BoundingSet,
-    Groups,
-    User,
-    Capabilities,
-    NoNewPrivileges,
-    Seccomp,
-    CloseFds,
-    Exec,
+/// The enum and its list, which so cannot differ.
+macro_rules! steps {
+    ($(#[$about:meta])* $name:ident { $($step:ident),* $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum $name { $($step),* }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$step),*];
+
+            pub fn from_byte(byte: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(byte)).copied()
+            }
+        }
+    };
 }
 
-impl Step {
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        use Step::*;
-        const ALL: [Step; 28] = [
-            JoinCgroup,
-            JoinNamespaces,
-            NewCgroupNamespace,
-            OomScoreAdj,
-            Sysctl,
-            HostPropagation,
-            OpenRootfs,
-            Mount,
-            Device,
-            Link,
-            Terminal,
-            WorkingDirectory,
-            MaskedPath,
-            ReadOnlyPath,
-            ReadOnlyRootfs,
-            PivotRoot,
-            Gate,
-            Rlimit,
-            Session,
-            Stdio,
-            BoundingSet,
-            Groups,
-            User,
-            Capabilities,
-            NoNewPrivileges,
-            Seccomp,
-            CloseFds,
-            Exec,
-        ];
-        ALL.into_iter().find(|step| *step as u8 == byte)
+steps! {
+    /// Where a birth may fail. The number travels through the report socket; `birth` has the words.
+    Step {
+        JoinCgroup,
+        JoinNamespaces,
+        NewCgroupNamespace,
+        OomScoreAdj,
+        Sysctl,
+        HostPropagation,
+        OpenRootfs,
+        Mount,
+        Device,
+        Link,
+        Terminal,
+        WorkingDirectory,
+        MaskedPath,
+        ReadOnlyPath,
+        ReadOnlyRootfs,
+        PivotRoot,
+        Gate,
+        Rlimit,
+        Session,
+        Stdio,
+        BoundingSet,
+        Groups,
+        User,
+        Capabilities,
+        NoNewPrivileges,
+        Seccomp,
+        CloseFds,
+        Exec,
     }
 }
 

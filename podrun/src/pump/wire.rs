@@ -16,8 +16,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sys::scm;
-use nix::sys::socket::MsgFlags;
+use crate::sys::socket;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,7 +76,7 @@ pub enum Answer {
 
 /// The monitor's side: sends one command. The fds are those of [`crate::pump::Pipes::fds`], for `Add` only.
 pub fn send(control: BorrowedFd<'_>, command: &Command, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    send_any(control, command, fds, MsgFlags::empty())
+    send_any(control, command, fds, 0)
 }
 
 /// The monitor's side: the next answer, without waiting. WouldBlock when there is none yet, UnexpectedEof when the pump
@@ -87,20 +86,20 @@ pub fn receive(control: BorrowedFd<'_>) -> io::Result<Answer> {
 }
 
 pub(super) fn send_answer(control: BorrowedFd<'_>, answer: &Answer) -> io::Result<()> {
-    send_any(control, answer, &[], MsgFlags::MSG_DONTWAIT)
+    send_any(control, answer, &[], libc::MSG_DONTWAIT)
 }
 
 pub(super) fn receive_command(control: BorrowedFd<'_>) -> io::Result<(Command, Vec<OwnedFd>)> {
     receive_any(control)
 }
 
-fn send_any<T: Serialize>(to: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
-    scm::send(to, &serde_json::to_vec(message)?, fds, flags)
+fn send_any<T: Serialize>(to: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>], flags: i32) -> io::Result<()> {
+    socket::send(to, &serde_json::to_vec(message)?, fds, flags).map(drop)
 }
 
 fn receive_any<T: DeserializeOwned>(from: BorrowedFd<'_>) -> io::Result<(T, Vec<OwnedFd>)> {
     let mut bytes = [0; LONGEST];
-    let (len, fds) = scm::receive(from, &mut bytes, MsgFlags::MSG_DONTWAIT)?;
+    let (len, fds) = socket::receive(from, &mut bytes, libc::MSG_DONTWAIT)?;
     match len {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok((serde_json::from_slice(&bytes[..len])?, fds)),
