@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::sys::calls::{self, Call, Need};
 use std::fmt;
 
 /// What a caller could do differently.
@@ -133,7 +134,10 @@ pub trait Doing<T> {
 
 impl<T> Doing<T> for std::io::Result<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|err| Error::new(kind_of(&err), what(), plain(&err)))
+        self.map_err(|err| match err.raw_os_error() {
+            Some(libc::ENOSYS) => without_a_call(what(), &err),
+            _ => Error::new(kind_of(&err), what(), plain(&err)),
+        })
     }
 }
 
@@ -149,6 +153,27 @@ pub fn plain(err: &std::io::Error) -> String {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
         None => err.to_string(),
     }
+}
+
+/// The kernel does not say which call it has not; so they are asked, one by one.
+fn without_a_call(doing: String, err: &std::io::Error) -> Error {
+    let (optional, needed): (Vec<&Call>, Vec<&Call>) = calls::missing().partition(|call| call.need == Need::Never);
+    match (needed.is_empty(), optional.is_empty()) {
+        (false, _) => without(&needed, doing),
+        // What has an older way is to blame where that way does not lead far enough.
+        (true, false) => without(&optional, doing),
+        (true, true) => Error::new(Kind::Unsupported, doing, plain(err)),
+    }
+}
+
+/// What cannot be done on a kernel without these calls.
+pub fn without(missing: &[&Call], doing: impl Into<String>) -> Error {
+    let names: Vec<String> = missing.iter().map(|call| format!("{} (Linux {})", call.name, call.since)).collect();
+    let hint = match missing.iter().all(|call| call.need == Need::Never) {
+        true => "the rest of podrun does without it",
+        false => "podrun needs Linux 5.10; where that runs, a seccomp filter around podrun withholds the call",
+    };
+    Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", names.join(", "))).hint(hint)
 }
 
 /// The exit code of `run` and `exec` when the workload never ran: docker's and the shell's habit.

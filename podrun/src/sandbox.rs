@@ -172,7 +172,7 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         // The maker died: nobody knows of us.
         _ => exit(1),
     }
-    let program = hand_down(wanted).map_err(at(Step::Descriptors))?;
+    let program = hand_down(wanted, report).map_err(at(Step::Descriptors))?;
     Err((Step::Exec, 0, cred::fexecve(program.as_fd(), argv, envp)))
 }
 
@@ -192,15 +192,21 @@ fn write(path: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
 
 /// Null on 0 to 2, what is held from 3 on; all else closes at execve. Copies first, far above, so that no number is
 /// overwritten before its turn. `/` is the current directory, so that no mount is pinned.
-fn hand_down(wanted: &Wanted<'_>) -> io::Result<OwnedFd> {
+fn hand_down(wanted: &Wanted<'_>, report: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const ABOVE: i32 = 64;
+    const MOST: usize = 8;
     let program = fd::dup_above(wanted.program, ABOVE)?;
     let null = fd::dup_above(fd::open(c"/dev/null", libc::O_RDWR)?.as_fd(), ABOVE)?;
-    fd::close_on_exec_from(3)?;
-    let mut copies: [Option<OwnedFd>; 8] = [const { None }; 8];
+    let mut copies: [Option<OwnedFd>; MOST] = [const { None }; MOST];
     for (copy, held) in copies.iter_mut().zip(wanted.held) {
         *copy = Some(fd::dup_above(*held, ABOVE)?);
     }
+    let mut kept = [report; MOST + 3];
+    (kept[0], kept[1]) = (program.as_fd(), null.as_fd());
+    for (place, copy) in kept[2..].iter_mut().zip(copies.iter().flatten()) {
+        *place = copy.as_fd();
+    }
+    fd::close_all_but(&mut kept)?;
     for number in 0..3 {
         fd::dup_to(null.as_fd(), number)?;
     }

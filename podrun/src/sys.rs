@@ -3,6 +3,7 @@
 //! Decides nothing: no defaults, no retries except EINTR, no logging.
 
 pub mod bpf;
+pub mod calls;
 pub mod clone;
 pub mod cred;
 pub mod fd;

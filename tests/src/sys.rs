@@ -96,3 +96,23 @@ pub fn fault() -> ! {
         std::arch::asm!("udf #0", options(noreturn))
     }
 }
+
+/// seccomp(2): these system calls answer ENOSYS from now on, here and in everything that comes of us, as on a kernel that
+/// has not got them. Other architectures' numbers are let through.
+pub fn without(numbers: &[u32]) -> io::Result<()> {
+    const NUMBER: u32 = 0; // offsetof(struct seccomp_data, nr)
+    let code = |code: u32| u16::try_from(code).unwrap_or(0);
+    let step = |code: u16, k: u32| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let answer = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let mut program = vec![step(code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS), NUMBER)];
+    for number in numbers {
+        let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+        program.push(libc::sock_filter { code: equal, jt: 0, jf: 1, k: *number });
+        program.push(step(code(libc::BPF_RET | libc::BPF_K), answer));
+    }
+    program.push(step(code(libc::BPF_RET | libc::BPF_K), libc::SECCOMP_RET_ALLOW));
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel reads `len` steps at `filter`, which the vector holds until the call is over.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
+}

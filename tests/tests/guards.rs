@@ -453,3 +453,136 @@ fn a_limit_above_the_hosts_is_told_with_the_numbers() {
     });
     host.podrun(format!("run web/a --bundle {bundle}")).fails(125).with_one_line().says("99999999999");
 }
+
+// CVE-2021-30465, CVE-2024-45310: a sibling with the same volume swaps a directory for a link, between look and use.
+#[test]
+fn directories_swapped_for_links_while_a_container_starts_lead_nowhere() {
+    let full = std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full");
+    let host = pod();
+    let dir = sentinel(&host);
+    let source = host.fresh("volume");
+    std::fs::create_dir(&source).unwrap();
+    let rootfs = host.rootfs();
+    // Out by an absolute way and by a relative one; in the root, either leads to a directory of the root's own.
+    for (name, to) in
+        [("up", format!("../../../../../../../../..{}", dir.display())), ("down", dir.display().to_string())]
+    {
+        let parent = rootfs.path().join(name);
+        std::fs::create_dir_all(parent.join("v")).unwrap();
+        std::os::unix::fs::symlink(to, parent.join("link")).unwrap();
+    }
+    let path = |name: &str| rootfs.path().join(name).display().to_string();
+    let swapper = |name: &str| {
+        host.program(format!(
+            "{} swap {} {}",
+            host.probe().display(),
+            path(&format!("{name}/v")),
+            path(&format!("{name}/link"))
+        ))
+        .limit(std::time::Duration::from_secs(3600))
+        .start()
+    };
+    let swappers = [swapper("up"), swapper("down")];
+    let mut born = 0;
+    for round in 0..if full { 1000 } else { 24 } {
+        let name = ["up", "down"][round % 2];
+        let volume = format!("-v {}:/{name}/v/deep/a", source.display());
+        let script = format!("sh -c 'echo > here; echo > /{name}/v/deep/a/there'");
+        let line = format!("run web/r{round} --rm {volume} -w /{name}/v/work --rootfs {rootfs} -- {script}");
+        let told = host.podrun(line);
+        // It starts, or its program or podrun says that the way was not there just then.
+        assert!([0, 1, 2, 125].contains(&told.code()), "{told:?}");
+        born += usize::from(told.code() == 0);
+        untouched(&dir, &told);
+    }
+    assert!(born > 0, "none was ever born, so nothing was tried");
+    for mut one in swappers {
+        assert!(!one.has_ended(), "{}", one.stderr());
+    }
+}
+
+// CVE-2025-52881: what is written to a file of procfs is written to one of procfs, whatever a sibling has mounted.
+#[test]
+fn a_file_of_procfs_that_was_mounted_over_is_not_written() {
+    let host = pod();
+    let files =
+        "oom_score_adj attr/exec attr/apparmor/exec loginuid uid_map gid_map setgroups coredump_filter timerslack_ns";
+    let lie = format!(
+        "mount -t tmpfs lie /proc; mkdir -p /proc/self/attr/apparmor /proc/self/fd /proc/thread-self /proc/sys/net/ipv4; \
+         for f in {files}; do echo untouched > /proc/self/$f; done; echo untouched > /proc/sys/net/ipv4/ip_forward; \
+         cp -r /proc/self/. /proc/thread-self; cp -r /proc/self /proc/1; echo mounted; sleep 600"
+    );
+    let bundle = host.bundle(|config| {
+        config["process"]["args"] = json!(["sh", "-c", lie]);
+        config["process"]["oomScoreAdj"] = json!(321);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+        }
+        config["linux"]["readonlyPaths"] = json!([]);
+        config["linux"]["maskedPaths"] = json!([]);
+    });
+    host.podrun(format!("run web/liar -d --bundle {bundle}")).ok();
+    podrun_tests::eventually("the lie is mounted", std::time::Duration::from_secs(5), || {
+        host.podrun("logs web/liar").text().contains("mounted").then_some(())
+    });
+    let mut exec = host.command("exec web/liar -- sh -c 'echo here; sleep 2'").start();
+    exec.until_it_prints("here");
+    let pid = exec_pid(&host, "sleep 2");
+    assert_eq!(host.read(format!("/proc/{pid}/oom_score_adj")).trim(), "321", "the score went elsewhere");
+    exec.wait().ok();
+    let said = host.podrun("exec web/liar -- sh -c 'cat $(/bin/busybox find /proc -type f)'").ok().text();
+    assert!(said.lines().count() > 20 && said.lines().all(|line| line == "untouched"), "{said}");
+    // A neighbour is born and lives beside it.
+    host.run("web/other", "", "cat /proc/self/oom_score_adj").ok();
+    // An image cannot have it so from the beginning.
+    let bundle =
+        host.bundle(|config| config["mounts"][0] = json!({"destination": "/proc", "type": "tmpfs", "source": "lie"}));
+    std::fs::create_dir_all(bundle.rootfs.path().join("proc/self")).unwrap();
+    std::fs::write(bundle.rootfs.path().join("proc/self/oom_score_adj"), "untouched").unwrap();
+    host.podrun(format!("run web/b --bundle {bundle}"));
+    assert_eq!(bundle.rootfs.read("proc/self/oom_score_adj"), "untouched");
+}
+
+/// The number, as the fake host counts, of the process with this command line.
+fn exec_pid(host: &Host, line: &str) -> String {
+    let told = host.program(format!("pgrep -x -f '{line}'")).run().ok().text();
+    told.split_whitespace().next().expect("pgrep found it").to_owned()
+}
+
+// core(5): a name without a slash is in the directory of the process, an absolute one below its root: both the container's.
+#[test]
+fn a_core_file_of_a_container_never_lands_on_the_host() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().trim().to_owned();
+    if pattern.starts_with(['|', '@']) {
+        podrun_tests::skip!("the host's core_pattern gives cores to a program of its own: {pattern}");
+    }
+    let host = pod();
+    let places = ["/", "/tmp", "/root", "/dev/shm", "/var/crash", "/run"].map(PathBuf::from);
+    let absolute = Path::new(&pattern).parent().filter(|parent| parent.is_absolute()).map(Path::to_owned);
+    let places: Vec<PathBuf> =
+        places.into_iter().chain([host.dir().to_owned(), host.run_root(), host.root()]).chain(absolute).collect();
+    let cores = || -> Vec<PathBuf> {
+        let files =
+            places.iter().flat_map(|place| std::fs::read_dir(host.outside(place)).into_iter().flatten().flatten());
+        let is_core = |name: &std::ffi::OsStr| name.to_string_lossy().contains("core");
+        files.filter(|file| is_core(&file.file_name())).map(|file| file.path()).collect()
+    };
+    let before = cores();
+    let rootfs = host.rootfs();
+    std::fs::create_dir(rootfs.path().join("work")).unwrap();
+    let bundle = host.bundle(|config| {
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "hard": 1_000_000_000, "soft": 1_000_000_000}]);
+        config["process"]["args"] = json!(["/probe", "fault"]);
+        config["root"]["readonly"] = json!(false);
+        config["process"]["cwd"] = json!("/work");
+    });
+    std::fs::create_dir_all(bundle.rootfs.path().join("work")).unwrap();
+    host.podrun(format!("run web/a --bundle {bundle}")).fails(128 + libc::SIGILL);
+    host.start("web/b", "-w /work", "/probe sleep 600");
+    host.podrun("exec web/b -- sh -c 'ulimit -c unlimited 2>/dev/null; exec /probe fault'").fails(128 + libc::SIGILL);
+    assert_eq!(cores(), before);
+    if pattern == "core" {
+        let left: Vec<_> = std::fs::read_dir(bundle.rootfs.path().join("work")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "no core was made at all, so nothing was tried: {left:?}");
+    }
+}

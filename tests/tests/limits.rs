@@ -288,3 +288,58 @@ fn podruns_own_processes_have_less_than_512_kib_for_themselves() {
     let each = ["pause", "monitor", "pump"].map(|part| host.private_kib(&pod[part]["pid"]));
     assert!(each.iter().sum::<u64>() <= 512, "pause, monitor, pump: {each:?} KiB");
 }
+
+// config-linux.md, "Huge page limits", in whichever tree counts them.
+#[test]
+fn hugetlb_limits_are_those_of_the_kernel() {
+    let unified = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    let (hierarchy, file) = if unified.split_whitespace().any(|controller| controller == "hugetlb") {
+        ("unified", "max")
+    } else if Path::new("/sys/fs/cgroup/hugetlb").exists() {
+        ("hugetlb", "limit_in_bytes")
+    } else {
+        podrun_tests::skip!("this host counts no huge pages")
+    };
+    let host = Host::new();
+    let bundle = sleeper(&host, &json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4_194_304 }] }));
+    host.podrun(format!("run web/a -d --bundle {bundle}")).ok();
+    let dir = cgroup(&host, hierarchy, "a");
+    assert_eq!(value(&dir, &format!("hugetlb.2MB.{file}")), "4194304");
+    assert_eq!(value(&dir, &format!("hugetlb.2MB.rsvd.{file}")), "4194304");
+    let odd = host.bundle(|config| {
+        config["linux"]["resources"] = json!({ "hugepageLimits": [{ "pageSize": "3MB", "limit": 4_194_304 }] });
+    });
+    host.podrun(format!("run web/b --bundle {odd}"))
+        .fails(125)
+        .says("linux.resources.hugepageLimits[0]")
+        .with_one_line();
+}
+
+// pitfalls.md 16: "stop returns < grace + 5 s; afterwards … cgroup removed".
+#[test]
+fn a_fork_bomb_is_stopped_within_the_grace_and_five_seconds() {
+    let host = Host::new();
+    host.pod("web");
+    let bundle = host.bundle(|config| {
+        config["linux"]["resources"]["pids"] = json!({ "limit": 300 });
+        config["process"]["args"] = json!(["sh", "-c", "trap '' TERM; bomb() { while :; do bomb & done; }; bomb"]);
+    });
+    host.podrun(format!("run web/bomb -d --bundle {bundle}")).ok();
+    let dirs: Vec<PathBuf> = ["unified", "pids"].map(|hierarchy| cgroup(&host, hierarchy, "bomb")).into();
+    let dirs: Vec<PathBuf> = dirs.into_iter().filter(|dir| dir.exists()).collect();
+    let pids = || {
+        dirs.iter()
+            .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
+            .map(|text| text.lines().count())
+            .max()
+    };
+    podrun_tests::eventually("it has filled its limit", std::time::Duration::from_secs(20), || {
+        (pids()? > 250).then_some(())
+    });
+    host.podrun("stop web -c bomb --time 1").ok().within(std::time::Duration::from_secs(6));
+    assert_eq!(host.container("web", "bomb")["state"], "Exited");
+    podrun_tests::eventually("its cgroups are gone", std::time::Duration::from_secs(5), || {
+        (!dirs.iter().any(|dir| dir.exists())).then_some(())
+    });
+    host.run("web/after", "", "/probe say fine").ok().prints("fine");
+}

@@ -335,3 +335,119 @@ fn udp_works_between_pods() {
         json!(host.run("other/a", "", &format!("/probe udp-ask {}:53", address(&host, "web"))).ok().text());
     assert!(out.as_str().unwrap().starts_with("hello to "), "{out}");
 }
+
+/// A program of the host's in a pod's network, with all that root may do there.
+fn in_network_of(host: &Host, pod: &str, script: &str) -> podrun_tests::Outcome {
+    host.command(format!("netns {pod} --")).args(["sh", "-ec", script]).run()
+}
+
+// pitfalls.md 2: the range and what to do; and the address of one that goes is the next one's.
+#[test]
+fn a_range_that_is_used_up_is_told_with_the_range() {
+    let host = Host::new();
+    let networks = host.root().join("networks");
+    std::fs::create_dir_all(&networks).unwrap();
+    std::fs::write(networks.join("bridge.json"), "{\"subnet\": \"10.77.0.8/29\"}").unwrap();
+    for n in 1..=5 {
+        host.pod(&format!("web{n}"));
+    }
+    let full = host.podrun("create pod more");
+    full.fails(1).says("take an address of 10.77.0.8/29: none is free, 5 pods have one").says("hint: delete pods");
+    full.with_one_line();
+    host.podrun("inspect more").fails(1);
+    let free = address(&host, "web3");
+    host.podrun("delete pod web3").ok();
+    host.pod("more");
+    assert_eq!(address(&host, "more"), free);
+    std::fs::remove_dir_all(networks).unwrap();
+}
+
+// CVE-2020-8558: "Nodes with services bound to 127.0.0.1 are reachable by neighbours", worse where route_localnet is on.
+#[test]
+fn a_pod_cannot_reach_services_on_the_hosts_loopback() {
+    let host = pod();
+    let mut server = host.program(format!("{} listen 127.0.0.1:8080 secret", host.probe().display())).start();
+    server.until_it_prints("listening");
+    let gateway = host.inspect("web")["network"]["gateway"].as_str().unwrap().to_owned();
+    let conf = "/proc/sys/net/ipv4/conf";
+    // The pod's own 127.0.0.1 is out of its way, and the host's beyond the gateway, as a hostile pod would have it.
+    let hostile =
+        format!("echo 1 > {conf}/all/route_localnet; ip addr flush dev lo; ip route add 127.0.0.1 via {gateway}");
+    in_network_of(&host, "web", &hostile).ok();
+    let ask = format!("{} ask 127.0.0.1:8080", host.probe().display());
+    in_network_of(&host, "web", &ask).fails(99).says("timed out");
+    host.program(format!("sh -c 'echo 1 > {conf}/all/route_localnet'")).run().ok();
+    in_network_of(&host, "web", &ask).fails(99).says("timed out");
+    // Without podrun's rules it would be reached: the test does see something.
+    host.program(format!("nft delete table inet {}", host.cgroup_name().replace('-', "_"))).run().ok();
+    in_network_of(&host, "web", &ask).ok().prints_something_like("secret to ");
+    host.program(&ask).run().ok().prints("secret to 127.0.0.1");
+}
+
+// CVE-2020-10749, CVE-2020-13597: a pod plays the router.
+#[test]
+fn a_pods_router_advertisements_change_nobodys_routes() {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        podrun_tests::skip!("this kernel has no IPv6");
+    }
+    let host = pod();
+    host.pod("victim");
+    let routes = || {
+        let here = host.program("ip -6 route").run().ok().text();
+        (here, in_network_of(&host, "victim", "ip -6 route; ip -6 address").ok().text())
+    };
+    let before = routes();
+    let up =
+        "echo 0 > /proc/sys/net/ipv6/conf/IF/disable_ipv6; ip addr add fe80::bad/64 dev IF nodad; PROBE advertise IF";
+    let hostile = |interface: &str| up.replace("IF", interface).replace("PROBE", &host.probe().display().to_string());
+    for _ in 0..3 {
+        in_network_of(&host, "web", &hostile("eth0").replace("addr add", "addr replace")).ok();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(routes(), before);
+    // On a link that listens the same advertisement is believed: the test does see something.
+    let link = "ip link add near type veth peer name far; ip link set far netns PID; \
+                echo 2 > /proc/sys/net/ipv6/conf/near/accept_ra; ip link set near up";
+    let pause = host.inspect("web")["pause"]["pid"].to_string();
+    host.program(format!("sh -ec '{}'", link.replace("PID", &pause))).run().ok();
+    in_network_of(&host, "web", "ip link set far up").ok();
+    eventually("the near end has believed it", Duration::from_secs(10), || {
+        in_network_of(&host, "web", &hostile("far").replace("addr add", "addr replace")).ok();
+        host.program("ip -6 route").run().ok().text().contains("2001:db8:bad::/64").then_some(())
+    });
+}
+
+/// SplitMix64.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+// pitfalls.md 2: "1,000 creates killed at random points": in a range of five, so that a single lost address shows.
+#[test]
+fn creates_that_are_killed_at_random_leave_no_address_taken() {
+    let full = std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full");
+    let host = Host::new();
+    let networks = host.root().join("networks");
+    std::fs::create_dir_all(&networks).unwrap();
+    std::fs::write(networks.join("bridge.json"), "{\"subnet\": \"10.77.0.8/29\"}").unwrap();
+    host.pod("stays");
+    let usual = host.podrun("create pod usual").ok().took;
+    let mut seed = u64::from(std::process::id());
+    for round in 0..if full { 1000 } else { 30 } {
+        let victim = host.command(format!("create pod web{round}")).pipes_may_stay_held().start();
+        let wait = u64::try_from(usual.as_micros()).unwrap() * 3 / 2;
+        std::thread::sleep(Duration::from_micros(random(&mut seed) % wait));
+        victim.signal(libc::SIGKILL);
+        victim.wait();
+        host.podrun(format!("delete pod web{round} --force"));
+    }
+    host.podrun("prune --force").ok();
+    for n in 0..3 {
+        host.pod(&format!("after{n}"));
+    }
+    host.podrun("create pod more").fails(1).says("none is free, 5 pods have one");
+    std::fs::remove_dir_all(networks).unwrap();
+}

@@ -253,6 +253,26 @@ fn a_damaged_record_harms_no_other_pod_and_can_be_deleted() {
     assert_eq!(host.inspect("other")["state"], "Ready");
 }
 
+// A monitor that dies whenever it comes up: its door is open, and nobody answers.
+#[test]
+fn a_pod_whose_monitors_keep_dying_says_so_and_can_be_deleted() {
+    let host = Host::with_faults();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 600");
+    std::fs::write(host.run_root().join("fault"), "recover.home\n".repeat(100)).unwrap();
+    kill_only(&host, "monitor");
+    let running = [
+        host.command("exec web/a -- /probe").start(),
+        host.running("web/b", "", "/probe").start(),
+        host.command("stop web").start(),
+    ];
+    for one in running {
+        one.wait().says("it keeps dying").with_one_line();
+    }
+    host.podrun("delete pod web --force").ok().within(Duration::from_secs(5));
+    std::fs::remove_file(host.run_root().join("fault")).unwrap();
+}
+
 // Issue 3, 5: "`podrun upgrade` replaces a monitor live".
 #[test]
 fn upgrade_replaces_the_monitor_live() {

@@ -566,9 +566,16 @@ fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>, empty: &mut Opt
 
 fn make_read_only(root: BorrowedFd<'_>, path: &Text) -> io::Result<()> {
     let Some(target) = open_existing(root, path)? else { return Ok(()) };
-    let tree = mount::open_tree(target.as_fd(), c"", true)?;
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    attach(tree.as_fd(), target.as_fd(), &[(read_only, true)])
+    let tree = mount::open_tree(target.as_fd(), c"", true)?;
+    match mount::mount_setattr(tree.as_fd(), read_only, true) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
+            // Before Linux 5.12 one mount at a time: what is mounted below is left out, rather than left writable.
+            let tree = mount::open_tree(target.as_fd(), c"", false)?;
+            attach(tree.as_fd(), target.as_fd(), &[(read_only, false)])
+        }
+        done => done.and_then(|()| mount::move_mount(tree.as_fd(), target.as_fd())),
+    }
 }
 
 fn change(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
@@ -599,9 +606,8 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
     cred::prctl(libc::PR_SET_KEEPCAPS, 1).map_err(at(Step::User))?;
     cred::setuid(process.uid).map_err(at(Step::User))?;
     cred::prctl(libc::PR_SET_KEEPCAPS, 0).map_err(at(Step::User))?;
-    // Everything above stdio closes at exec: one leaked directory of the host is a way out, through /proc/self/fd
-    // (CVE-2024-21626).
-    fd::close_on_exec_from(3).map_err(at(Step::CloseFds))?;
+    // Whether the gate stood open or not; the report itself closes at exec.
+    fd::close_all_but(&mut [ground.report]).map_err(at(Step::CloseFds))?;
     if process.new_privileges == NewPrivileges::Never {
         cred::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at(Step::NoNewPrivileges))?;
     }
@@ -638,7 +644,7 @@ fn enter_directory(root: BorrowedFd<'_>, process: &Process) -> io::Result<()> {
 /// Says that all is ready, unless the gate stands open already, and waits for it. No byte but the end: the monitor died.
 fn wait_at_gate(report: BorrowedFd<'_>) -> io::Result<()> {
     if !poll_one(report, libc::POLLIN, 0)? {
-        fd::close_all_but(report)?;
+        fd::close_all_but(&mut [report])?;
         socket::send(report, b"R", &[], 0)?;
     }
     let mut byte = [0];

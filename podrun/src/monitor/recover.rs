@@ -33,6 +33,8 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
     let Some([a, b, status, status_write, program]) = fd::inherited::<5>(pause::STORE_A) else {
         return Err(fail("only pause starts one").hint("`podrun create pod` makes a pod, with its monitor"));
     };
+    // What whoever started us had open besides is not for us, nor for any container.
+    fd::close_from(pause::MONITOR_PROGRAM + 1).doing(|| "close descriptors".into())?;
     let Some(dir) = argv.get(1) else { return Err(fail("no pod directory was given")) };
     fault::listen(std::path::Path::new(dir));
     let _ = nix::sys::prctl::set_name(c"podrun-monitor");
@@ -48,7 +50,9 @@ pub(super) fn come_up(argv: &[String]) -> Result<Monitor> {
     if let Err(err) = entries.values().try_for_each(Entry::understood).and_then(|()| understands(&dir_of_pod)) {
         return Err(give_way(argv, &mut store, &program, err));
     }
-    fd::close_on_exec_from(3).doing(|| "mark descriptors".into())?;
+    for held in store.ends().into_iter().chain([&status, &status_write, &program].map(AsFd::as_fd)) {
+        fd::close_on_exec(held).doing(|| "mark descriptors".into())?;
+    }
     forget_the_caller();
     let mut monitor = assemble(dir, store, &mut entries, (status, status_write, program))?;
     monitor.recover(entries)?;

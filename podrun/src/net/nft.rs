@@ -35,7 +35,8 @@ pub struct Masquerade<'a> {
 ///
 /// Out of a network goes what is answered to the host's own address (masquerade), save to the network itself and to
 /// multicast. Into a network goes only what answers a pod: forwarding is on for the pods' sake, and must not open them
-/// to a neighbour who routes to their addresses. `accept` here would not overrule another table's `drop`, so there is
+/// to a neighbour who routes to their addresses. No pod speaks to the host's loopback, even where `route_localnet` is on,
+/// as kube-proxy sets it (CVE-2020-8558). `accept` here would not overrule another table's `drop`, so there is
 /// none; `foreign_drops` finds those.
 pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
@@ -57,6 +58,11 @@ pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
             text,
             "\t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state != {{ established, related }} drop"
         );
+    }
+    text.push_str("\t}\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n");
+    for Masquerade { bridge, .. } in networks {
+        let _ =
+            writeln!(text, "\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
     }
     text.push_str("\t}\n}\n");
     text
@@ -306,6 +312,10 @@ table inet podrun_ab {
 	chain forward {
 		type filter hook forward priority 0; policy accept;
 		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } drop
+	}
+	chain input {
+		type filter hook input priority 0; policy accept;
+		iifname "podrun-ab" ip daddr 127.0.0.0/8 ct state != { established, related } drop
 	}
 }
 "#;

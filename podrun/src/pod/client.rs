@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::find::Pod;
-use super::heal;
+use super::heal::{self, Served};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::monitor::socket::{Arrival, Inbox, Reply, Request, send};
@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// One conversation.
 #[derive(Debug)]
 pub struct Client {
+    pod: Pod,
     socket: OwnedFd,
     inbox: Inbox,
 }
@@ -36,21 +37,17 @@ impl Client {
         heal::ensure_served(pod)?;
         let doing = || format!("reach the monitor of {}", pod.record.title());
         let socket = dial(&pod.dir.0).doing(doing)?;
-        let mut client = Self { socket, inbox: Inbox::default() };
-        if heal::is_fragile(pod) {
-            client.wait_to_be_let_in(pod)?;
+        let mut client = Self { pod: pod.clone(), socket, inbox: Inbox::default() };
+        if matches!(heal::look(pod), Served::Soon) || heal::is_fragile(pod) {
+            client.wait_to_be_let_in()?;
         }
         Ok(client)
     }
 
     /// A monitor that dies with us before its door leaves us there: the store has the door, so nobody hangs up. Where pause
-    /// starts no other that would be for ever.
-    fn wait_to_be_let_in(&mut self, pod: &Pod) -> Result<()> {
-        let doing = || format!("reach the monitor of {}", pod.record.title());
+    /// starts no other, or none comes up, that would be for ever.
+    fn wait_to_be_let_in(&mut self) -> Result<()> {
         self.ask(&Request::Ping, &[])?;
-        while !poll_one(self.socket.as_fd(), libc::POLLIN, 100).doing(doing)? {
-            heal::ensure_served(pod)?;
-        }
         // An end is found again when the answer is heard.
         self.hear().map(drop)
     }
@@ -66,16 +63,26 @@ impl Client {
         Ok(())
     }
 
-    /// The next reply, however long it takes.
+    /// The next reply, however long it takes, while there is somebody to give it: the door outlives the monitor, so nobody
+    /// hangs up where one monitor after the other fails to come up.
     pub fn hear(&mut self) -> Result<Heard> {
+        let (mut served, mut look_after) = (Instant::now(), 100);
         loop {
-            match self.inbox.receive::<Reply>(self.socket.as_fd()) {
-                Ok(Arrival::Message(reply, fds)) => return Ok(Heard::Reply(reply, fds)),
-                Ok(Arrival::Incomplete) => {
-                    poll_one(self.socket.as_fd(), libc::POLLIN, -1).doing(|| "wait for the monitor".into())?;
+            let came = self.inbox.has_message()
+                || poll_one(self.socket.as_fd(), libc::POLLIN, look_after).doing(|| "wait for the monitor".into())?;
+            if came {
+                match self.inbox.receive::<Reply>(self.socket.as_fd()) {
+                    Ok(Arrival::Message(reply, fds)) => return Ok(Heard::Reply(reply, fds)),
+                    Ok(Arrival::End) => return Ok(Heard::Gone),
+                    Ok(Arrival::Incomplete) => continue,
+                    Err(err) => return Err(err).doing(|| "hear the monitor".into()),
                 }
-                Ok(Arrival::End) => return Ok(Heard::Gone),
-                Err(err) => return Err(err).doing(|| "hear the monitor".into()),
+            }
+            match heal::look(&self.pod) {
+                Served::Soon if served.elapsed() > PATIENCE => return Err(no_monitor(&self.pod)),
+                Served::Soon => {}
+                Served::Yes => (served, look_after) = (Instant::now(), 2000),
+                Served::NoMonitor { .. } | Served::Lost => heal::ensure_served(&self.pod)?,
             }
         }
     }

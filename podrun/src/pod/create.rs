@@ -6,7 +6,7 @@ use super::client;
 use super::find;
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::container::planning::{self, Host};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{self, Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{PodId, PodName};
 use crate::monitor::{self, PodFacts, keep, key};
@@ -17,6 +17,7 @@ use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
 use crate::spec::{Network, Owner, Owners, PodSpec};
 use crate::store::{self, PodDir, PodRecord};
+use crate::sys::calls::{self, Need};
 use crate::sys::clone::pidfd_send_signal;
 use crate::sys::{cred, fd, ns};
 use crate::text::Text;
@@ -95,6 +96,9 @@ pub fn probe() -> Result<Host> {
     if cred::effective_uid() != 0 || capabilities & needed == 0 {
         return Err(Error::new(Kind::Unsupported, "make a pod", "podrun needs root and CAP_SYS_ADMIN")
             .hint("rootless podrun can show versions, help and images so far; run it with sudo"));
+    }
+    if let Some(call) = calls::missing().find(|call| call.need == Need::Always) {
+        return Err(error::without(&[call], "make a pod"));
     }
     let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
     let (soft, hard) = cred::getrlimit(1, libc::RLIMIT_NOFILE).unwrap_or((1024, 4096));

@@ -57,7 +57,12 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
 /// the stop.
 fn stop(pod: &Pod, manner: Manner) {
-    if !matches!(heal::look(pod), Served::Lost) {
+    let worth_asking = match heal::look(pod) {
+        Served::Lost => false,
+        Served::Soon => manner != Manner::ByForce,
+        Served::Yes | Served::NoMonitor { .. } => true,
+    };
+    if worth_asking {
         let grace = match manner {
             Manner::WithGrace(grace) => grace,
             Manner::ByForce => Duration::ZERO,

@@ -11,6 +11,7 @@ use crate::id::PodId;
 use crate::net::{self, Prune};
 use crate::roots::Roots;
 use crate::store::{self, PodDir};
+use crate::sys::calls::{self, Need};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -198,7 +199,7 @@ fn look_at_host() -> Vec<Finding> {
             let version = format!("{:?}", host.cgroups.version()).to_lowercase();
             findings.push(finding("cgroups", "ok", version, None));
         }
-        Err(err) => findings.push(finding("privileges", "wrong", err.cause(), Some("run podrun as root"))),
+        Err(err) => findings.push(finding("privileges", "wrong", err.cause(), err.cure())),
     }
     let release =
         nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
@@ -208,6 +209,14 @@ fn look_at_host() -> Vec<Finding> {
         false => finding("kernel", "ok", release, None),
         true => finding("kernel", "wrong", format!("{release} is older than 5.10"), Some("install a newer kernel")),
     });
+    findings.extend(calls::missing().map(|call| {
+        let (state, price) = match call.need {
+            Need::Always => ("wrong", "no pod can be made"),
+            Need::Sometimes => ("info", "a pod that lost pause and then its monitor cannot be mended"),
+            Need::Never => ("info", "the older way is taken"),
+        };
+        finding("kernel", state, format!("it has no {} (Linux {}): {price}", call.name, call.since), None)
+    }));
     findings
 }
 

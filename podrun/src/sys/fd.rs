@@ -128,11 +128,19 @@ pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(stat.f_type)
 }
 
-/// close_range(2) from `first` on, marking close-on-exec: one leaked directory of the host is a way out through
-/// /proc/self/fd (CVE-2024-21626).
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range reads three integers; marking a descriptor close-on-exec invalidates none.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+/// fstatvfs(3): the `ST_*` flags of the mount behind `fd`.
+pub fn mount_flags_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: statvfs is plain integers, for which zero is a value, and the call fills it.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: stat is a valid place to write to.
+    check(unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat.f_flag)
+}
+
+/// FD_CLOEXEC, fcntl(2).
+pub fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: fcntl F_SETFD reads integers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }.into()).map(drop)
 }
 
 /// dup2(2) onto a number that the next program will find: the copy is not close-on-exec.
@@ -201,18 +209,29 @@ pub fn close_inherited(fd: BorrowedFd<'_>) {
     let _ = unsafe { libc::close(fd.as_raw_fd()) };
 }
 
-/// close_range(2) of everything from number 3 on but `fd`, for a child that may wait long before its execve: what it
-/// inherited would keep other people's pipes open.
+/// close_range(2) of everything from number 3 on but what is `kept`: what a child inherited would keep other people's pipes
+/// open while it waits, and one directory of the host that gets past execve is a way out, through /proc/self/fd
+/// (CVE-2024-21626). Closed, not marked: CLOSE_RANGE_CLOEXEC is younger (Linux 5.11) than the call (5.9).
 ///
 /// The same contract as for `close_inherited`, of all of them.
-pub fn close_all_but(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let kept = fd.as_raw_fd();
-    if kept > 3 {
-        // SAFETY: close_range reads integers; see the contract above.
-        check(unsafe { libc::syscall(libc::SYS_close_range, 3, kept - 1, 0) })?;
+pub fn close_all_but(kept: &mut [BorrowedFd<'_>]) -> io::Result<()> {
+    kept.sort_unstable_by_key(|fd| fd.as_raw_fd());
+    let mut first = 3;
+    for number in kept.iter().map(|fd| fd.as_raw_fd()) {
+        if number > first {
+            // SAFETY: close_range reads integers; see the contract above.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) })?;
+        }
+        first = first.max(number + 1);
     }
+    close_from(first)
+}
+
+/// close_range(2) of everything from `first` on, for a process that has just begun and has opened nothing yet, or under the
+/// contract of `close_inherited`.
+pub fn close_from(first: RawFd) -> io::Result<()> {
     // SAFETY: close_range reads integers, and what it closes is nobody's, as the contract above says.
-    check(unsafe { libc::syscall(libc::SYS_close_range, kept + 1, u32::MAX, 0) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
 /// For a child that goes on without execve: `fd` becomes number 3, and everything above it is closed for good.
@@ -225,8 +244,7 @@ pub fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         // SAFETY: dup3 reads integers; what number 3 named is closed, as the contract above says.
         check(unsafe { libc::dup3(fd.as_raw_fd(), KEPT, libc::O_CLOEXEC) }.into())?;
     }
-    // SAFETY: close_range reads integers; see the contract above.
-    check(unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) })?;
+    close_from(KEPT + 1)?;
     // SAFETY: number 3 is open, made just now, and nothing else in this process uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(KEPT) })
 }

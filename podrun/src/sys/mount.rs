@@ -4,11 +4,11 @@
 //! Everything is mounted from a descriptor onto a descriptor, so that no path inside a rootfs is ever walked by the
 //! host's rules (CVE-2025-31133 and its kin). All of it may be called between clone3 and execve.
 
-use super::fd::{check, owned};
+use super::fd::{check, mount_flags_of, open, owned, read};
 use std::ffi::CStr;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null;
 
 /// One setting of a filesystem that is being made (fsconfig(2)).
@@ -141,7 +141,7 @@ pub fn cwd_is_inside_root() -> io::Result<bool> {
 }
 
 /// What mount_setattr does, on kernels before 5.12, by mount(2) on /proc/self/fd: for a mount that is attached.
-/// Allocates nothing. Recursion is only there for propagation: ENOSYS otherwise.
+/// Allocates nothing. Recursion is there for propagation, and where there is nothing below: ENOSYS otherwise.
 pub fn set_attributes_by_path(mount: BorrowedFd<'_>, attributes: Attributes, recursive: bool) -> io::Result<()> {
     let mut path = [0u8; 32];
     let path = fd_path(mount.as_raw_fd(), &mut path);
@@ -151,11 +151,56 @@ pub fn set_attributes_by_path(mount: BorrowedFd<'_>, attributes: Attributes, rec
     if attributes.set == 0 && attributes.clear == 0 {
         return Ok(());
     }
-    if recursive {
+    if recursive && has_mounts_below(mount)? {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
-    let flags = OLD_FLAGS.iter().filter(|(new, _)| attributes.set & new != 0).fold(0, |flags, (_, old)| flags | old);
+    // A remount says all flags anew; fstatvfs(3) has them under mount(2)'s numbers.
+    let known = OLD_FLAGS.iter().fold(0, |flags, (_, old)| flags | old);
+    let flags = mount_flags_of(mount)? & known & !old_flags(attributes.clear) | old_flags(attributes.set);
     mount_flags(path, flags | libc::MS_REMOUNT | libc::MS_BIND)
+}
+
+/// Whether anything is mounted on what lies in an attached mount, by proc_pid_mountinfo(5).
+fn has_mounts_below(mount: BorrowedFd<'_>) -> io::Result<bool> {
+    let own = mount_id(mount)?;
+    let list = open(c"/proc/self/mountinfo", libc::O_RDONLY)?;
+    let mut buffer = [0; 4096];
+    // The first two fields of a line are the mount's id and its parent's; a line may be cut anywhere.
+    let (mut field, mut number) = (0, 0u64);
+    loop {
+        let count = read(list.as_fd(), &mut buffer)?;
+        for byte in &buffer[..count] {
+            match byte {
+                b'\n' => (field, number) = (0, 0),
+                b' ' if field == 1 && number == own => return Ok(true),
+                b' ' => (field, number) = (field + 1, 0),
+                b'0'..=b'9' if field < 2 => number = number.wrapping_mul(10) + u64::from(byte - b'0'),
+                _ => {}
+            }
+        }
+        if count == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// statx(2) `STATX_MNT_ID`, Linux 5.8.
+fn mount_id(mount: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: statx is plain integers, for which zero is a value, and the kernel fills it.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let place = &raw mut stat;
+    // SAFETY: the path is an empty C string, and place one struct statx.
+    let answer =
+        unsafe { libc::statx(mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, place) };
+    check(answer.into())?;
+    match stat.stx_mask & libc::STATX_MNT_ID {
+        0 => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+        _ => Ok(stat.stx_mnt_id),
+    }
+}
+
+fn old_flags(attributes: u64) -> u64 {
+    OLD_FLAGS.iter().filter(|(new, _)| attributes & new != 0).fold(0, |flags, (_, old)| flags | old)
 }
 
 /// mount_setattr(2)'s words beside mount(2)'s.

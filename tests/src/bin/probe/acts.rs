@@ -36,6 +36,7 @@ pub(crate) fn act(words: &[&str]) -> Act {
         ["heartbeat", path] => heartbeat(path)?,
         ["kill", pid, signal] => sys::kill(pid.parse()?, signal.parse()?)?,
         ["write", path, text] => fs::write(path, text)?,
+        ["swap", one, other] => swap(one, other)?,
         ["owner", path] => say(owner(path)?)?,
         ["size"] => size()?,
         ["sizes"] => sizes()?,
@@ -70,6 +71,14 @@ fn die(signal: i32) {
     sys::default(signal);
     sys::raise(signal);
     sleep(Duration::from_secs(1));
+}
+
+/// renameat2(2): two names change places, for ever, as fast as the kernel can.
+fn swap(one: &str, other: &str) -> nix::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    loop {
+        renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?;
+    }
 }
 
 /// A pattern that shows where a byte went missing: numbered lines of ten bytes.

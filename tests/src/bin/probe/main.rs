@@ -33,7 +33,9 @@ fn act(words: &[&str]) -> Act {
         [] | ["facts"] => facts::print(),
         ["anchor"] => acts::anchor(),
         ["with", rest @ ..] => with::run(rest),
-        ["listen" | "ask" | "udp-listen" | "udp-ask" | "ping" | "abstract-sockets", ..] => network::act(words),
+        ["listen" | "ask" | "udp-listen" | "udp-ask" | "ping" | "advertise" | "abstract-sockets", ..] => {
+            network::act(words)
+        }
         _ => acts::act(words),
     }
 }

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use crate::{Act, say};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, recv, sendto, socket,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ pub(crate) fn act(words: &[&str]) -> Act {
         ["udp-listen", at, text] => udp_listen(at, text)?,
         ["udp-ask", whom] => udp_ask(whom)?,
         ["ping", whom] => say(ping(whom.parse()?)?)?,
+        ["advertise", interface] => advertise(interface)?,
         ["abstract-sockets"] => abstract_sockets()?,
         _ => return Err("the probe has no such act".into()),
     }
@@ -80,6 +83,22 @@ fn ping(whom: IpAddr) -> nix::Result<&'static str> {
     sendto(icmp.as_raw_fd(), &echo, &SockaddrIn::new(a, b, c, d, 0), MsgFlags::empty())?;
     recv(icmp.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?;
     Ok("pong")
+}
+
+/// A router advertisement (RFC 4861) of a default route and a prefix, to all nodes of the link.
+fn advertise(interface: &str) -> nix::Result<()> {
+    let icmp = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6)?;
+    // What came over a router is not believed.
+    setsockopt(&icmp, sockopt::Ipv6MulticastHops, &255)?;
+    // Type 134, code 0, a checksum that the kernel fills in, hop limit, flags, half an hour, and two times for nobody;
+    // then one option: a prefix of 64 bits, on this link and for addresses of one's own, for an hour.
+    let header = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    let option = [3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0];
+    let prefix = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0).octets();
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let to = SocketAddrV6::new(all_nodes, 0, 0, nix::net::if_::if_nametoindex(interface)?);
+    sendto(icmp.as_raw_fd(), &[header, option, prefix].concat(), &SockaddrIn6::from(to), MsgFlags::empty())?;
+    Ok(())
 }
 
 /// unix(7) names that anybody in this network namespace can connect to.

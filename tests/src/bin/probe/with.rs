@@ -48,6 +48,7 @@ fn apply(change: &str, value: &str) -> Result<(), Box<dyn std::error::Error>> {
             cpus.set(value.parse()?)?;
             nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)?;
         }
+        "without" => sys::without(&value.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?)?,
         "close" => nix::unistd::close(value.parse::<i32>()?)?,
         _ => return Err(format!("the probe cannot change {change}").into()),
     }
