@@ -125,6 +125,43 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_is_its_list_however_often_one_is_in_it() {
+        use caps::Capability::{CAP_CHOWN, CAP_KILL, CAP_SYS_ADMIN};
+        assert_eq!(mask([CAP_CHOWN, CAP_KILL, CAP_CHOWN]), 1 | 1 << 5);
+        assert_eq!(names(1 << 21 | 1 << 5 | 1), [CAP_CHOWN, CAP_KILL, CAP_SYS_ADMIN]);
+        assert_eq!(mask(names(u64::MAX)), parse("ALL").unwrap());
+        assert_eq!(mask([]), 0);
+    }
+
+    #[test]
+    fn a_user_other_than_root_has_them_only_bounding() {
+        let none = CapabilitySets::default();
+        assert_eq!(sets(7, 1), CapabilitySets { bounding: 7, ..none });
+        assert_eq!(sets(7, 0), CapabilitySets { bounding: 7, effective: 7, permitted: 7, ..none });
+    }
+
+    #[test]
+    fn each_set_of_config_json_is_its_own() {
+        let asked: LinuxCapabilities = serde_json::from_str(
+            r#"{"bounding": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_SETUID"],
+                "inheritable": ["CAP_SETGID"], "ambient": ["CAP_FOWNER"]}"#,
+        )
+        .unwrap();
+        let found = from_oci(Some(&asked), u64::MAX).unwrap();
+        assert_eq!(
+            found,
+            CapabilitySets {
+                bounding: 1 | 1 << 5,
+                effective: 1 << 5,
+                permitted: 1 << 7,
+                inheritable: 1 << 6,
+                ambient: 1 << 3
+            }
+        );
+        assert_eq!(from_oci(None, 0).unwrap(), CapabilitySets::default());
+    }
+
+    #[test]
     fn what_the_host_withholds_is_named() {
         let asked: LinuxCapabilities =
             serde_json::from_str(r#"{"permitted": ["CAP_CHOWN", "CAP_SYS_RESOURCE"]}"#).unwrap();

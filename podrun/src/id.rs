@@ -154,6 +154,18 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_32_hexadecimal_digits_and_nothing_else() {
+        let text = "0123456789abcdef".repeat(2);
+        let id = PodId::parse(&text).unwrap();
+        assert_eq!((id.as_str(), id.short(), id.to_string()), (text.as_str(), "0123456789ab", text.clone()));
+        for bad in
+            [&text[1..], &format!("{text}0"), &text.replace('a', "A"), &text.replace('a', "g"), &text.replace('0', "/")]
+        {
+            assert!(PodId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn the_veth_fits_ifnamsiz() {
         assert_eq!(PodId::random([0xab; 16]).veth(), "vethabababababa");
     }

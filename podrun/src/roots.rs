@@ -123,4 +123,28 @@ mod tests {
         assert!(other.bridge().len() <= 15, "{}", other.bridge());
         assert!(other.table().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
     }
+
+    /// What one build has put on the host another one has to find.
+    #[test]
+    fn everything_lies_where_it_always_lay() {
+        let (namespace, pod) = (NamespaceName::default(), PodName::parse("web").unwrap());
+        let (container, id) = (ContainerName::parse("a").unwrap(), PodId::random([0; 16]));
+        let zeros = "0".repeat(32);
+        let plain = Roots::default();
+        let other = Roots { root: "/r".into(), run: "/tmp/x/run".into() };
+        for (found, place) in [
+            (plain.pod(&id), format!("/run/podrun/pods/{zeros}")),
+            (plain.name(&namespace, &pod), "/run/podrun/names/default_web".into()),
+            (plain.leases(), "/run/podrun/leases".into()),
+            (plain.networks(), "/var/lib/podrun/networks".into()),
+            (plain.volumes(&id), format!("/var/lib/podrun/volumes/{zeros}")),
+            (plain.container_logs(&namespace, &pod, &id, &container), format!("/var/log/pods/default_web_{zeros}/a")),
+            (other.container_logs(&namespace, &pod, &id, &container), format!("/r/log/pods/default_web_{zeros}/a")),
+        ] {
+            assert_eq!(found, PathBuf::from(place));
+        }
+        assert_eq!((plain.cgroup(), plain.table()), ("podrun".into(), "podrun".into()));
+        let names = (other.cgroup(), other.bridge(), other.table());
+        assert_eq!(names, ("podrun-a6004949".into(), "podrun-a6004949".into(), "podrun_a6004949".into()));
+    }
 }

@@ -67,6 +67,12 @@ mod tests {
         for bad in ["", "0", "65", "-1", "TERMX", "RTMIN-1", "RTMIN+31", "RTMAX+1", "RTMIN+99999999999"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert_eq!((name(15).as_str(), name(37).as_str()), ("SIGTERM", "SIGRTMIN+3"));
+        for (number, text) in
+            [(15, "SIGTERM"), (34, "SIGRTMIN"), (37, "SIGRTMIN+3"), (64, "SIGRTMIN+30"), (65, "signal 65")]
+        {
+            assert_eq!(name(number), text);
+        }
+        // glibc keeps two for itself, below those that it gives out.
+        assert_eq!(name(33), "signal 33");
     }
 }

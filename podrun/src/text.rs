@@ -40,3 +40,18 @@ impl From<Text> for String {
         text.lossy().into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plan is kept as JSON between two runs.
+    #[test]
+    fn what_was_kept_is_what_was_meant() {
+        let text = Text::new("a word", "a b").unwrap();
+        let kept = serde_json::to_string(&text).unwrap();
+        assert_eq!((kept.as_str(), serde_json::from_str::<Text>(&kept).unwrap()), (r#""a b""#, text));
+        assert!(serde_json::from_str::<Text>(r#""a\u0000b""#).is_err());
+        assert!(Text::new("a word", "a\0b").unwrap_err().to_string().contains("NUL"));
+    }
+}
