@@ -2,7 +2,8 @@
 //!
 //! Who shall die where is said by the environment, `PODRUN_FAULT=point`, to a command; to a monitor and its pump, which
 //! have no environment, by the file `fault` in the run-root: one point a line, each in its turn, so that a successor may be
-//! told to die as well. Only builds with debug assertions listen; in others a point is nothing at all.
+//! told to die as well. A command may also be told to stop there, as by SIGSTOP (`stop:point`), and, where it can say so, to
+//! fail (`fail:point`). Only builds with debug assertions listen; in others a point is nothing at all.
 
 #![forbid(unsafe_code)]
 
@@ -50,6 +51,17 @@ pub fn point(name: &str) {
     let _ = name;
 }
 
+/// A point at which a step may fail as well, as on a full disk.
+#[inline(always)]
+pub fn step(name: &str) -> std::io::Result<()> {
+    point(name);
+    #[cfg(debug_assertions)]
+    if wishes::has("fail", name) {
+        return Err(std::io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
 /// From now on wishes for this process, and for what it forks, are heard in the run-root of this pod's directory.
 pub fn listen(dir: &Path) {
     #[cfg(debug_assertions)]
@@ -77,7 +89,16 @@ mod wishes {
         }
     }
 
+    /// Whether a command is to do this at that point.
+    pub(super) fn has(what: &str, name: &str) -> bool {
+        let Some(wish) = std::env::var_os("PODRUN_FAULT") else { return false };
+        wish.to_str().and_then(|wish| wish.split_once(':')) == Some((what, name))
+    }
+
     pub(super) fn pass(name: &str) {
+        if has("stop", name) {
+            let _ = kill(Pid::this(), Signal::SIGSTOP);
+        }
         if std::env::var_os("PODRUN_FAULT").is_some_and(|wish| wish == name) || is_next_in_file(name) {
             let _ = kill(Pid::this(), Signal::SIGKILL);
             // The first process of a PID namespace is spared by its own signals (pid_namespaces(7)).
@@ -111,11 +132,15 @@ mod tests {
     fn the_list_is_what_the_sources_have() {
         let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
         let text: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-        let calls = text.split("fault::point(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        let calls = |call: &str| -> Vec<String> {
+            let rests = text.split(call).skip(1);
+            rests.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+        };
         let listed: BTreeSet<&str> = POINTS.iter().copied().collect();
         assert_eq!(listed.len(), POINTS.len(), "one is listed twice");
-        // This file's own split is the only other occurrence of the call.
-        let found: BTreeSet<&str> = calls.filter(|name| name.contains('.')).collect();
+        let found = [calls("fault::point(\""), calls("fault::step(\"")].concat();
+        // This file's own words are the only other occurrences of the calls.
+        let found: BTreeSet<&str> = found.iter().map(String::as_str).filter(|name| name.contains('.')).collect();
         assert_eq!(found, listed);
     }
 }

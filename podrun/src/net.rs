@@ -67,7 +67,7 @@ const INTERFACE: &str = "eth0";
 pub fn attach_bridge(roots: &Roots, pod: &PodId, netns: BorrowedFd<'_>) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
     let (_held, network, lease) = lease(roots, pod, &host)?;
-    fault::point("create-pod.leased");
+    fault::step("create-pod.leased").doing(|| "make the pod".into())?;
     match wire(&network, &lease, &host, netns) {
         Ok(attachment) => Ok((attachment, network.warnings())),
         Err(err) => {
@@ -135,7 +135,7 @@ fn wire(network: &Network, lease: &Lease, host: &Netlink, netns: BorrowedFd<'_>)
         netns,
     })
     .map_err(|err| explain(err, network))?;
-    fault::point("create-pod.linked");
+    fault::step("create-pod.linked").doing(|| "make the pod".into())?;
     pod.configure(INTERFACE, address, Some(network.gateway))?;
     settle(&[&lease.link, &network.bridge]);
     Ok(Attachment {

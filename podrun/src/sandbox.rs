@@ -22,6 +22,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// What pause is made with.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         write(file.c(), value.c().to_bytes())
             .map_err(|err| (Step::Sysctl, u8::try_from(index).unwrap_or(u8::MAX), err))?;
     }
-    fault::point("create-pod.pause-ready");
+    fault::step("create-pod.pause-ready").map_err(at(Step::Descriptors))?;
     let mut byte = [0];
     match fd::read(report, &mut byte) {
         Ok(1) => {}
@@ -228,17 +229,23 @@ pub fn pause_program(roots: &Roots) -> Result<OwnedFd> {
     {
         return Ok(file.into());
     }
+    let staged = roots.run.join(format!("pause.{}", std::process::id()));
+    if let Err(err) = place_pause(&staged, &path) {
+        let _ = std::fs::remove_file(&staged);
+        return Err(err).doing(doing);
+    }
+    std::fs::File::open(&path).map(OwnedFd::from).doing(doing)
+}
+
+fn place_pause(staged: &Path, path: &Path) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let staged = roots.run.join(format!("pause.{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o500).open(&staged).doing(doing)?;
-    file.write_all(pause::IMAGE).doing(doing)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o500).open(staged)?;
+    file.write_all(pause::IMAGE)?;
     // An open writer would make execve fail with ETXTBSY.
     drop(file);
-    fault::point("create-pod.pause-staged");
-    std::fs::rename(&staged, &path).doing(doing)?;
-    std::fs::File::open(&path).map(OwnedFd::from).doing(doing)
+    fault::step("create-pod.pause-staged")?;
+    std::fs::rename(staged, path)
 }
 
 /// podrun's own file, as something that cannot be written through /proc/PID/exe (CVE-2019-5736): a read-only detached

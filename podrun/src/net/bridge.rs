@@ -142,9 +142,9 @@ fn make(roots: &Roots) -> Result<Network> {
         place,
     };
     network.index = make_bridge(roots, &host, &network, &facts)?;
-    fault::point("create-pod.bridged");
+    fault::step("create-pod.bridged").doing(|| "make the pod".into())?;
     open_outside(roots, &mut network)?;
-    fault::point("create-pod.opened-outside");
+    fault::step("create-pod.opened-outside").doing(|| "make the pod".into())?;
     remember(roots, &network)?;
     Ok(network)
 }

@@ -66,14 +66,13 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     let id = PodId::random(fd::random().doing(|| doing.clone())?);
     let dir = PodDir(roots.pod(&id));
     std::fs::DirBuilder::new().create(&dir.0).doing(|| format!("make {}", dir.0.display()))?;
-    fault::point("create-pod.directory");
-    let _lock = store::lock(&dir)?;
-    fault::point("create-pod.locked");
-    if let Err(err) = reserve(roots, spec, &id) {
-        let _ = std::fs::remove_dir_all(&dir.0);
-        return Err(err);
-    }
-    fault::point("create-pod.named");
+    let _lock = match begin(roots, spec, &id, &dir) {
+        Ok(lock) => lock,
+        Err(err) => {
+            let _ = std::fs::remove_dir_all(&dir.0);
+            return Err(err);
+        }
+    };
     let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None };
     let made = make(roots, spec, &id, &dir, &host, &mut unmade);
     match made {
@@ -86,6 +85,15 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
             Err(err.within(doing))
         }
     }
+}
+
+/// Locks the pod's directory and takes its name.
+fn begin(roots: &Roots, spec: &PodSpec, id: &PodId, dir: &PodDir) -> Result<store::Locked> {
+    fault::step("create-pod.directory").doing(|| "make the pod".into())?;
+    let lock = store::lock(dir)?;
+    fault::step("create-pod.locked").doing(|| "make the pod".into())?;
+    reserve(roots, spec, id)?;
+    Ok(lock)
 }
 
 /// The facts about this machine that plans need.
@@ -142,14 +150,15 @@ fn make(
     host: &Host,
     unmade: &mut Unmade<'_>,
 ) -> Result<Created> {
+    fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     Cgroup::create(&cgroup::plan::pod(&host.cgroups, &place, None)?)?;
-    fault::point("create-pod.cgroup");
+    fault::step("create-pod.cgroup").doing(|| "make the pod".into())?;
     let home = Cgroup::create(&cgroup::plan::own(&host.cgroups, &place.own(), None)?)?;
-    fault::point("create-pod.own-cgroup");
+    fault::step("create-pod.own-cgroup").doing(|| "make the pod".into())?;
     let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     let pause = unmade.pause.insert(pause);
     let (attachment, mut warnings) = match spec.network {
@@ -166,13 +175,13 @@ fn make(
         },
         Network::Host | Network::None => (None, Vec::new()),
     };
-    fault::point("create-pod.attached");
+    fault::step("create-pod.attached").doing(|| "make the pod".into())?;
     pause.confirm(&sysctl)?;
-    fault::point("create-pod.pause-runs");
+    fault::step("create-pod.pause-runs").doing(|| "make the pod".into())?;
     warnings.extend(write_files(dir, spec, attachment.as_ref())?);
-    fault::point("create-pod.files");
+    fault::step("create-pod.files").doing(|| "make the pod".into())?;
     make_volumes(roots, spec, id)?;
-    fault::point("create-pod.volumes");
+    fault::step("create-pod.volumes").doing(|| "make the pod".into())?;
     let record = PodRecord {
         version: store::VERSION,
         readable_since: store::READABLE_SINCE,
@@ -195,7 +204,7 @@ fn make(
         warnings: warnings.clone(),
     };
     store::write(&dir.record(), &record)?;
-    fault::point("create-pod.recorded");
+    fault::step("create-pod.recorded").doing(|| "make the pod".into())?;
     Ok(Created { record, warnings })
 }
 
@@ -281,7 +290,7 @@ fn start_pause(
         program: program.as_fd(),
     };
     let waiting = sandbox::start(&wanted)?;
-    fault::point("create-pod.pause-waits");
+    fault::step("create-pod.pause-waits").doing(|| "make the pod".into())?;
     // It waits at its gate, so its namespaces are what it was born with.
     let pid = waiting.child.pid;
     let of = |kind: &str| ns::of(pid, kind).doing(doing);
@@ -307,7 +316,7 @@ fn start_pause(
     let six = [&host_net, &host_uts, &host_ipc, &net, &uts, &ipc].map(AsFd::as_fd);
     first.put(key::POD, &body, &six).doing(doing)?;
     first.put(key::DOOR, &serde_json::Value::Null, &[door.as_fd()]).doing(doing)?;
-    fault::point("create-pod.stored");
+    fault::step("create-pod.stored").doing(|| "make the pod".into())?;
     waiting.release();
     Ok((waiting, Made { net }))
 }
