@@ -183,10 +183,11 @@ impl Monitor {
         self.emptied.push(run.cgroup);
     }
 
-    /// The first birth failed: the container does not exist.
+    /// The first birth failed: the container does not exist, by the time that anybody is told.
     fn never_born(&mut self, name: &ContainerName, err: &crate::error::Error) {
-        self.tell_waiters(name, |_| true, &Reply::Failed(err.clone().into()));
+        let waiters = self.containers.get_mut(name).map(|container| std::mem::take(&mut container.waiters));
         self.erase(name);
+        self.tell_each(waiters.unwrap_or_default(), &Reply::Failed(err.clone().into()));
     }
 
     /// A later birth failed: the container stays as it was, with what went wrong.
