@@ -193,6 +193,15 @@ mod tests {
         }
     }
 
+    /// An image may call a user whatever it likes; what looks like a number is one, or nothing.
+    #[test]
+    fn what_looks_like_a_number_is_no_name() {
+        for name in ["-1", "+1", " 1", "1x", "007"] {
+            let hostile = Files { passwd: format!("{name}:x:0:0::/:\n"), group: format!("{name}:x:0:\n") };
+            assert!(hostile.find(name).is_err() && hostile.find(&format!("7:{name}")).is_err(), "{name:?}");
+        }
+    }
+
     /// CVE-2025-4437, CVE-2024-9676: the files are the image's, and may be of any size and kind, and lead anywhere.
     #[test]
     fn the_files_are_read_inside_the_root_as_far_as_a_bound() {
