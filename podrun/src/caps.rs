@@ -120,7 +120,7 @@ mod tests {
         let list = |name: &str| serde_json::from_value::<Capabilities>(serde_json::json!([name])).unwrap();
         for one in caps::all() {
             let read: Capabilities = list(&one.to_string());
-            assert_eq!(read.into_iter().fold(0, |mask, one| mask | bit(one)), one.bitmask(), "{one}");
+            assert_eq!(read.into_iter().fold(0, |mask, one| mask | from_name(one)), one.bitmask(), "{one}");
         }
     }
 

@@ -193,6 +193,38 @@ mod tests {
         }
     }
 
+    /// An image may call a user whatever it likes; what looks like a number is one, or nothing.
+    #[test]
+    fn what_looks_like_a_number_is_no_name() {
+        for name in ["-1", "+1", " 1", "1x", "007"] {
+            let hostile = Files { passwd: format!("{name}:x:0:0::/:\n"), group: format!("{name}:x:0:\n") };
+            assert!(hostile.find(name).is_err() && hostile.find(&format!("7:{name}")).is_err(), "{name:?}");
+        }
+    }
+
+    /// CVE-2025-4437, CVE-2024-9676: the files are the image's, and may be of any size and kind, and lead anywhere.
+    #[test]
+    fn the_files_are_read_inside_the_root_as_far_as_a_bound() {
+        let dir = std::env::temp_dir().join(format!("podrun-user-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("etc")).unwrap();
+        let read = || {
+            let root = std::fs::File::open(&dir).unwrap();
+            let Files { passwd, group } = Files::read(std::os::fd::AsFd::as_fd(&root));
+            (passwd.len(), group.len())
+        };
+        assert_eq!(read(), (0, 0));
+        std::fs::write(dir.join("etc/passwd"), "root:x:0:0::/:\n").unwrap();
+        // From inside, this link leads to the file above; from outside to the host's.
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("etc/group")).unwrap();
+        assert_eq!(read(), (15, 15));
+        std::fs::write(dir.join("etc/passwd"), vec![b'x'; (1 << 20) + 1]).unwrap();
+        assert_eq!(read().0, 1 << 20);
+        std::fs::remove_file(dir.join("etc/passwd")).unwrap();
+        nix::unistd::mkfifo(&dir.join("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(), (0, 0));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
     #[test]
     fn home_comes_from_passwd() {
         assert_eq!(files().home(33), Some("/var/www"));

@@ -3,6 +3,7 @@
 use crate::Running;
 use crate::host::Host;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// Whether this is `make stress`.
 pub fn full() -> bool {
@@ -41,6 +42,17 @@ impl Host {
         (count("fd"), count("task"))
     }
 
+    /// Panics when it has more of either than it had; what it still holds of clients that are gone it may have for ten seconds.
+    #[track_caller]
+    pub fn expect_no_more_than(&self, kept: (usize, usize), pid: &Value) {
+        let (end, mut now) = (Instant::now() + Duration::from_secs(10), (usize::MAX, 0));
+        while (now.0 > kept.0 || now.1 > kept.1) && Instant::now() < end {
+            now = self.descriptors_and_threads(pid);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(now.0 <= kept.0 && now.1 <= kept.1, "(descriptors, threads) were {kept:?} and are {now:?}");
+    }
+
     /// Programs that do nothing but take the processors' time, so many for each, until they are dropped.
     pub fn load(&self, times: usize) -> Vec<Running<'_>> {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
@@ -49,4 +61,4 @@ impl Host {
 }
 
 /// For what is meant to take long.
-pub const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+pub const HOUR: Duration = Duration::from_secs(3600);

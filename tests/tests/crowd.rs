@@ -133,7 +133,7 @@ fn execs_without_number_leave_the_monitors_memory_as_it_was() {
     let after = host.written_kib(&monitor);
     println!("the monitor had {before} KiB, and has {after}");
     assert!(after <= before + 200, "{before} KiB became {after}");
-    assert_eq!(host.descriptors_and_threads(&monitor), kept);
+    host.expect_no_more_than(kept, &monitor);
 }
 
 // CVE-2022-23471, CVE-2025-64329: each attach whose client was gone left a goroutine, and in the end no memory.
@@ -160,9 +160,8 @@ fn clients_that_attach_and_vanish_leave_nothing() {
     vanish(20);
     let (before, kept) = (host.written_kib(&monitor), host.descriptors_and_threads(&monitor));
     vanish(many(200, 100_000));
-    eventually("the monitor has let them go", Duration::from_secs(5), || {
-        (host.descriptors_and_threads(&monitor) == kept).then_some(())
-    });
+    // The stdin of a it closes with the first client that came so far, hence there may be fewer.
+    host.expect_no_more_than(kept, &monitor);
     let after = host.written_kib(&monitor);
     println!("the monitor had {before} KiB, and has {after}");
     assert!(after <= before + 200, "{before} KiB became {after}");
