@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "what a long run measured is said on the test's own output")]
 
-use podrun_tests::{HOUR, Host, Value, json, many};
+use podrun_tests::{HOUR, Host, Value, eventually, json, many};
 use std::fs::File;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn an_execed_program_is_in_all_namespaces_of_its_container() {
     let host = Host::new();
     host.pod("web");
     host.start("web/a", "", "sh -c '/probe > /facts; exec /probe sleep 600'");
-    let init: Value = podrun_tests::eventually("the facts", Duration::from_secs(5), || {
+    let init: Value = eventually("the facts", Duration::from_secs(5), || {
         serde_json::from_slice(&host.podrun("exec web/a -- cat /facts").stdout).ok()
     });
     let exec = host.podrun("exec web/a -- /probe").facts();
@@ -300,7 +300,10 @@ fn a_hundred_execs_leave_the_monitor_as_it_was() {
         };
         host.podrun(line).fails(code);
     }
-    assert_eq!((count("fd"), count("task")), before);
+    // The first count may have met what was let go a moment later; the last one may.
+    eventually("no more than before", Duration::from_secs(5), || {
+        (count("fd") <= before.0 && count("task") == before.1).then_some(())
+    });
     assert_eq!(host.inspect("web")["monitor"]["pid"].to_string(), monitor);
 }
 

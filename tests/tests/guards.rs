@@ -1,6 +1,6 @@
 //! What other runtimes got wrong, as attacks on this one. Each test names its CVE.
 
-use podrun_tests::{Host, Outcome, Rootfs, Value, json};
+use podrun_tests::{Host, Outcome, Rootfs, Value, json, many};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -457,7 +457,6 @@ fn a_limit_above_the_hosts_is_told_with_the_numbers() {
 // CVE-2021-30465, CVE-2024-45310: a sibling with the same volume swaps a directory for a link, between look and use.
 #[test]
 fn directories_swapped_for_links_while_a_container_starts_lead_nowhere() {
-    let full = std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full");
     let host = pod();
     let dir = sentinel(&host);
     let source = host.fresh("volume");
@@ -484,7 +483,7 @@ fn directories_swapped_for_links_while_a_container_starts_lead_nowhere() {
     };
     let swappers = [swapper("up"), swapper("down")];
     let mut born = 0;
-    for round in 0..if full { 1000 } else { 24 } {
+    for round in 0..many(24, 1000) {
         let name = ["up", "down"][round % 2];
         let volume = format!("-v {}:/{name}/v/deep/a", source.display());
         let script = format!("sh -c 'echo > here; echo > /{name}/v/deep/a/there'");

@@ -1,6 +1,6 @@
 //! The pod's network: one address, one loopback, one port space; and what it takes on the host, and gives back.
 
-use podrun_tests::{Host, Value, eventually, json};
+use podrun_tests::{Host, Value, eventually, json, many};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -428,7 +428,6 @@ fn random(state: &mut u64) -> u64 {
 // pitfalls.md 2: "1,000 creates killed at random points": in a range of five, so that a single lost address shows.
 #[test]
 fn creates_that_are_killed_at_random_leave_no_address_taken() {
-    let full = std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full");
     let host = Host::new();
     let networks = host.root().join("networks");
     std::fs::create_dir_all(&networks).unwrap();
@@ -436,7 +435,7 @@ fn creates_that_are_killed_at_random_leave_no_address_taken() {
     host.pod("stays");
     let usual = host.podrun("create pod usual").ok().took;
     let mut seed = u64::from(std::process::id());
-    for round in 0..if full { 1000 } else { 30 } {
+    for round in 0..many(30, 1000) {
         let victim = host.command(format!("create pod web{round}")).pipes_may_stay_held().start();
         let wait = u64::try_from(usual.as_micros()).unwrap() * 3 / 2;
         std::thread::sleep(Duration::from_micros(random(&mut seed) % wait));
