@@ -288,10 +288,9 @@ fn an_exec_whose_client_is_gone_does_not_harm_the_next() {
 #[test]
 fn a_hundred_execs_leave_the_monitor_as_it_was() {
     let host = pod_with_a();
-    let monitor = host.inspect("web")["monitor"]["pid"].to_string();
-    let count = |what: &str| std::fs::read_dir(host.outside(format!("/proc/{monitor}/{what}"))).unwrap().count();
+    let monitor = host.inspect("web")["monitor"]["pid"].clone();
     host.podrun("exec web/a -- /probe exit 0").ok();
-    let before = (count("fd"), count("task"));
+    let before = host.descriptors_and_threads(&monitor);
     for n in 0..100 {
         let (line, code) = match n % 3 {
             0 => ("exec web/a -- /probe exit 1", 1),
@@ -300,11 +299,8 @@ fn a_hundred_execs_leave_the_monitor_as_it_was() {
         };
         host.podrun(line).fails(code);
     }
-    // The first count may have met what was let go a moment later; the last one may.
-    eventually("no more than before", Duration::from_secs(5), || {
-        (count("fd") <= before.0 && count("task") == before.1).then_some(())
-    });
-    assert_eq!(host.inspect("web")["monitor"]["pid"].to_string(), monitor);
+    host.expect_no_more_than(before, &monitor);
+    assert_eq!(host.inspect("web")["monitor"]["pid"], monitor);
 }
 
 // CVE-2022-31030: the output of an exec that nobody reads filled the runtime's memory.
