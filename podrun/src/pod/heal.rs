@@ -15,6 +15,7 @@ use crate::sys::cred::{self, Pointers};
 use crate::sys::fd;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 /// How a pod is served.
@@ -86,24 +87,16 @@ pub fn ensure_served(pod: &Pod) -> Result<()> {
 /// Who froze the pod's own cgroup froze its monitor, too: it would never answer.
 fn refuse_frozen(pod: &Pod) -> Result<()> {
     let Some(tree) = &pod.record.host.cgroups.v2 else { return Ok(()) };
-    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id).own();
-    let events = tree.mount.join(place.as_str()).join("cgroup.events");
-    match std::fs::read_to_string(events) {
-        Ok(text) if text.contains("frozen 1") => {
-            let thaw = format!(
-                "echo 0 > {}/{}/cgroup.freeze",
-                tree.mount.display(),
-                cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id)
-            );
-            Err(Error::new(
-                Kind::NotNow,
-                format!("reach the monitor of {}", pod.record.title()),
-                "the pod's cgroup is frozen",
-            )
-            .hint(thaw))
-        }
-        _ => Ok(()),
+    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id);
+    let wish = tree.mount.join(place.as_str()).join("cgroup.freeze");
+    let events = tree.mount.join(place.own().as_str()).join("cgroup.events");
+    let says = |file: &Path, word: &str| std::fs::read_to_string(file).is_ok_and(|text| text.contains(word));
+    // The wish comes first, and is true of each process in its own time; the events tell of wishes further up, too.
+    if !says(&wish, "1") && !says(&events, "frozen 1") {
+        return Ok(());
     }
+    let doing = format!("reach the monitor of {}", pod.record.title());
+    Err(Error::new(Kind::NotNow, doing, "the pod's cgroup is frozen").hint(format!("echo 0 > {}", wish.display())))
 }
 
 /// A new monitor on copies of what pause holds (pidfd_getfd(2)).
