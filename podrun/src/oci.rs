@@ -312,6 +312,30 @@ pub fn rlimit_number(kind: PosixRlimitType) -> Option<u32> {
 mod tests {
     use super::*;
 
+    /// CVE-2022-1708's lesson: what is read has a bound, and is a file.
+    #[test]
+    fn a_config_json_is_a_regular_file_of_at_most_8_mib() {
+        let dir = std::env::temp_dir().join(format!("podrun-oci-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("rootfs")).unwrap();
+        let file = dir.join("config.json");
+        let refused = |words: &str| {
+            let err = load(&dir).unwrap_err();
+            assert!(err.to_string().contains(words), "{err} has no {words}");
+            err
+        };
+        let err = refused("config.json");
+        assert!(err.kind == Kind::NotFound && err.cure().is_some_and(|hint| hint.contains("--rootfs")), "{err}");
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(refused("not a regular file").cure().is_none());
+        std::fs::remove_file(&file).unwrap();
+        let padded = |length: usize| format!("{LEAST}{}", " ".repeat(length - LEAST.len()));
+        std::fs::write(&file, padded(8 << 20)).unwrap();
+        assert_eq!(load(&dir).unwrap().rootfs, dir.join("rootfs"));
+        std::fs::write(&file, padded((8 << 20) + 1)).unwrap();
+        refused("larger than 8 MiB");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
     const LEAST: &str = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs"}}"#;
 
     fn complaint(text: &str) -> (String, String) {
