@@ -312,6 +312,19 @@ pub fn rlimit_number(kind: PosixRlimitType) -> Option<u32> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_is_not_honoured_and_asks_for_nothing_is_no_complaint() {
+        let with = |value: &str| {
+            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"mountLabel\": {value}}}, "), 1)
+        };
+        let refused = |value: &str| parse(&with(value)).is_err_and(|err| err.kind == Kind::Unsupported);
+        assert_eq!(["null", "\"\"", "[]", "{}"].map(refused), [false; 4]);
+        assert_eq!(["\"x\"", "[1]", "{\"a\": 1}", "0"].map(refused), [true; 4]);
+        let version = |text: &str| parse(&LEAST.replace("1.0.2", text)).unwrap_err().cause;
+        assert_eq!(version(""), "missing");
+        assert!(version("7").contains("not a version"), "{}", version("7"));
+    }
+
     /// CVE-2022-1708's lesson: what is read has a bound, and is a file.
     #[test]
     fn a_config_json_is_a_regular_file_of_at_most_8_mib() {
