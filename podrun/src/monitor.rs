@@ -259,6 +259,8 @@ pub fn run(argv: &[String]) -> i32 {
 impl Monitor {
     fn serve(&mut self) -> Result<i32> {
         let mut events = [EpollEvent::empty(); 64];
+        // While the command that made the pod has its own work to finish.
+        self.programs = Programs::begin(&self.facts.cgroups);
         loop {
             let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Err(nix::errno::Errno::EINTR) => 0,

@@ -2,11 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use super::devices;
+use super::layout::Controller;
+use super::layout::Home;
+use super::layout::Layout;
 use super::live::Cgroup;
 use super::live::Open;
 use super::live::cause;
 use super::plan::CgroupPlan;
 use super::plan::Leaf;
+use super::program;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::bpf;
 use nix::errno::Errno;
@@ -20,6 +25,15 @@ pub struct Programs(Vec<(Vec<u64>, OwnedFd)>);
 
 impl Programs {
     const KEPT: usize = 4;
+
+    /// With that of a container which has no rules of its own, where rules are programs. A refusal is for whoever needs it.
+    pub fn begin(layout: &Layout) -> Self {
+        let mut programs = Self::default();
+        if let (Home::V2(_), Ok(rules)) = (layout.home(Controller::Devices), devices::rules(&[])) {
+            let _ = programs.loaded(&program::emit(&rules));
+        }
+        programs
+    }
 
     fn loaded(&mut self, instructions: &[u64]) -> nix::Result<BorrowedFd<'_>> {
         let known = self.0.iter().position(|(known, _)| known == instructions);

@@ -74,7 +74,13 @@ impl Monitor {
                 .hint(format!("`podrun delete container {}/{name}` removes it", self.facts.name)));
         }
         let doing = || format!("create {name}");
-        let plan: Plan = serde_json::from_str(new.plan.get()).map_err(std::io::Error::from).doing(doing)?;
+        let plan: Plan =
+            serde_json::from_str(new.plan.get()).map_err(std::io::Error::from).doing(doing).map_err(|err| {
+                err.hint(format!(
+                    "a podrun of another build made this plan; `podrun upgrade {}` first",
+                    self.facts.name
+                ))
+            })?;
         store::make_private_dir(&self.dir.containers(), 0o700)?;
         store::replace(&self.dir.plan(&name), new.plan.get().as_bytes()).doing(doing)?;
         fault::point("birth.plan-kept");
