@@ -13,12 +13,15 @@
 
 pub mod bridge;
 pub mod cidr;
+pub mod conntrack;
+pub mod elements;
 pub mod files;
 pub mod forward;
 pub mod ipam;
 pub mod link;
 pub mod lock;
 pub mod nft;
+pub mod ports;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -187,9 +190,10 @@ pub fn share(roots: &Roots, pod: &PodId, member: &PodId) -> Result<()> {
 }
 
 /// Ends what the pod holds: its link is silenced at once and goes with its network namespace, unless another pod has
-/// joined that. From the id alone, whatever a crash left; twice is fine.
+/// joined that. Its ports are free before its address is. From the id alone, whatever a crash left; twice is fine.
 pub fn detach(roots: &Roots, pod: &PodId) -> Result<()> {
-    ipam::release(roots, pod)
+    let closed = ports::release(roots, pod);
+    ipam::release(roots, pod).and(closed)
 }
 
 /// Whether to prune, or only to tell what would go.
@@ -205,7 +209,8 @@ pub enum Prune {
 /// A pod whose directory is there counts as live when it is not on the list: it may have been made since. So remove
 /// dead pods' directories first.
 pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+    let in_use = |pod: &PodId| live.contains(pod) || roots.pod(pod).exists();
+    let mut said = ports::prune(roots, in_use, how == Prune::Now)?;
     let nothing = ipam::networks(roots)?.is_empty() && bridge::remembered(roots).is_none();
     if nothing && bridge::remains(roots)?.is_empty() {
         return Ok(said);

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod port;
+
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodName, VolumeName};
 use oci_spec::runtime::Spec;
@@ -27,6 +29,7 @@ pub struct PodSpec {
     pub dns: Vec<std::net::IpAddr>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
+    pub publish: Vec<port::Wish>,
 }
 
 /// How a pod is wired.

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
+use crate::spec::port::Wish;
 use crate::spec::{Network, Owner, PodSpec, SharePid};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ struct CreatePod {
     /// bridge, host, none or pod:NAME
     #[arg(long, default_value = "bridge", value_name = "NETWORK")]
     network: String,
+    /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
+    #[arg(short = 'p', long, value_name = "[IP:]HOST:PORT[/PROTO]")]
+    publish: Vec<String>,
     /// The hostname of all its containers; the pod's name by default
     #[arg(long)]
     hostname: Option<String>,
@@ -60,6 +64,7 @@ struct CreatePod {
 }
 
 const EXAMPLES: &str = "  podrun create pod web
+  podrun create pod shop --publish 8080:80 --publish 127.0.0.1:5353:53/udp
   podrun create pod db --network none --hostname db.local --label tier=back
   podrun create pod side --network pod:web --share pid --volume data";
 
@@ -80,10 +85,11 @@ pub(super) fn pod(words: &Words) -> Result<i32> {
             table::json(&view::inspect(&pod));
         }
         Format::Plain => {
-            let addresses = view::addresses(&record);
-            match addresses.is_empty() {
+            let ports = crate::net::ports::of(&roots, &record.id).into_iter().map(|port| port.to_string());
+            let facts: Vec<_> = view::addresses(&record).into_iter().chain(ports).collect();
+            match facts.is_empty() {
                 true => table::line(&format!("pod/{} created", record.name)),
-                false => table::line(&format!("pod/{} created, {}", record.name, addresses.join(", "))),
+                false => table::line(&format!("pod/{} created, {}", record.name, facts.join(", "))),
             }
         }
     }
@@ -145,9 +151,15 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
     };
     // Checked here, before anything is made.
     crate::net::files::hostname(&hostname)?;
+    let network = Network::parse(&asked.network)?;
+    let publish = wishes(&asked.publish)?;
+    if !publish.is_empty() {
+        publishes(&network)?;
+    }
     Ok(PodSpec {
         hostname,
-        network: Network::parse(&asked.network)?,
+        network,
+        publish,
         pid,
         uts: owner(asked.host_uts),
         ipc: owner(asked.host_ipc),
@@ -161,4 +173,27 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         name,
         namespace,
     })
+}
+
+/// What `--publish` asks for.
+pub(super) fn wishes(publish: &[String]) -> Result<Vec<Wish>> {
+    let all: Result<Vec<Vec<Wish>>> = publish.iter().map(|text| Wish::parse(text)).collect();
+    Ok(all?.concat())
+}
+
+/// Ports lead to an address of the pod's own.
+pub(super) fn publishes(network: &Network) -> Result<()> {
+    let refused = |cause: &str, hint: String| Err(Error::new(Kind::Usage, "read --publish", cause).hint(hint));
+    match network {
+        Network::Host => refused(
+            "a pod on the host's network has the host's ports as they are",
+            "leave --publish out: what listens in the pod listens on the host".to_owned(),
+        ),
+        Network::None => refused("a pod without network has no address", "give it --network bridge".to_owned()),
+        Network::Pod(other) => refused(
+            "the network, and its ports, are another pod's",
+            format!("`podrun update pod {other} --publish …` publishes them there"),
+        ),
+        Network::Bridge => Ok(()),
+    }
 }

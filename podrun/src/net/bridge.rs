@@ -15,6 +15,7 @@ use crate::net::ipam::{self, Pool};
 use crate::net::link::{Ipv6, Link, Netlink, Route};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
 use crate::net::nft;
+use crate::net::ports::{self, Loopback};
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
@@ -95,6 +96,17 @@ pub fn hold_alone(roots: &Roots) -> Result<(Flock<File>, Network)> {
         None => make(roots)?,
     };
     Ok((held, network))
+}
+
+/// All of it anew: the rules are not those that this podrun wrote.
+pub fn reload(roots: &Roots) -> Result<()> {
+    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    match make(roots)?.outside {
+        Outside::Open => Ok(()),
+        Outside::NoNft => Err(Error::new(Kind::Unsupported, "write the firewall rules", "nft is not on PATH")
+            .hint("install nftables: without it no port can be published")),
+        Outside::Failed { why } => Err(Error::new(Kind::Kernel, "write the firewall rules", why)),
+    }
 }
 
 /// What is remembered, when all of it is still there.
@@ -197,8 +209,14 @@ fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
     network.former = network.former.take().or_else(|| forward::to_remember(&now));
     // Remembered before it is changed, so that a crash in between can be undone.
     remember(roots, network)?;
-    let rules = [nft::Masquerade { bridge: &network.bridge, subnet: network.subnet }];
-    let opened = nft::apply(&nft, &nft::rules(&roots.table(), &rules)).and_then(|()| forward::turn_on(&now));
+    let networks = [nft::Masquerade { bridge: &network.bridge, subnet: network.subnet }];
+    let (held, mappings) = ports::hold_all(roots)?;
+    let rules = nft::rules(&roots.table(), &networks, &mappings);
+    let opened = nft::apply(&nft, &rules).and_then(|()| forward::turn_on(&now));
+    drop(held);
+    if opened.is_ok() && !mappings.is_empty() {
+        ports::let_loopback_out(&network.bridge, Loopback::Out)?;
+    }
     network.outside = match opened {
         Ok(()) => Outside::Open,
         Err(err) => Outside::Failed { why: format!("{}: {}", err.what_was_being_done(), err.cause()) },
@@ -214,6 +232,7 @@ pub fn unmake(roots: &Roots, host: &Netlink) -> Result<()> {
     for file in [state_file(roots), lock_file(roots)] {
         gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
     }
+    ports::forget(roots)?;
     for empty in [networks(roots), roots.leases()] {
         let _ = fs::remove_dir(empty); // stays where another network still has something in it
     }

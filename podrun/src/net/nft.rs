@@ -8,6 +8,7 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::Cidr;
+use crate::net::elements::{self, Mapping};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
@@ -19,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long `nft` may take. The kernel's own lock can make it wait for another program's large transaction.
@@ -34,12 +36,15 @@ pub struct Masquerade<'a> {
 /// The table's whole text: replaced in one transaction, so no packet ever meets half of it.
 ///
 /// Out of a network goes what is answered to the host's own address (masquerade), save to the network itself and to
-/// multicast. Into a network goes only what answers a pod: forwarding is on for the pods' sake, and must not open them
-/// to a neighbour who routes to their addresses. No pod speaks to the host's loopback, even where `route_localnet` is on,
+/// multicast. Into a network goes only what answers a pod, or came to a published port: forwarding is on for the pods'
+/// sake, and must not open them to a neighbour who routes to their addresses. What came from the network itself by a
+/// published port has the host's address, too (hairpin), else the answer would take the short way and be nobody's; so has
+/// what came from the host's loopback. All other callers of a published port keep their own. No pod speaks to the host's loopback, even where `route_localnet` is on,
 /// as kube-proxy sets it (CVE-2020-8558). `accept` here would not overrule another table's `drop`, so there is
 /// none; `foreign_drops` finds those.
-pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
+pub fn rules(table: &str, networks: &[Masquerade<'_>], mappings: &[Mapping]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
+    text.push_str(&elements::text(mappings));
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
     for Masquerade { bridge, subnet } in networks {
         let (family, multicast) = match subnet.address.is_ipv4() {
@@ -47,6 +52,8 @@ pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
             false => ("ip6", "ff00::/8"),
         };
         let from = subnet.network();
+        let near = if subnet.address.is_ipv4() { format!("{{ {from}, 127.0.0.0/8 }}") } else { from.to_string() };
+        let _ = writeln!(text, "\t\toifname \"{bridge}\" {family} saddr {near} ct status & dnat == dnat masquerade");
         let _ = writeln!(
             text,
             "\t\t{family} saddr {from} oifname != \"{bridge}\" {family} daddr != {{ {from}, {multicast} }} masquerade"
@@ -56,7 +63,7 @@ pub fn rules(table: &str, networks: &[Masquerade<'_>]) -> String {
     for Masquerade { bridge, .. } in networks {
         let _ = writeln!(
             text,
-            "\t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state != {{ established, related }} drop"
+            "\t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state != {{ established, related }} ct status & dnat == 0 drop"
         );
     }
     text.push_str("\t}\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n");
@@ -75,7 +82,8 @@ pub fn removal(table: &str) -> String {
 
 /// `nft` on PATH.
 pub fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+    // A monitor has no environment.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".into());
     let runs = |file: &Path| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("nft")).find(|file| runs(file))
 }
@@ -106,7 +114,7 @@ pub fn apply(nft: &Path, text: &str) -> Result<()> {
 fn converse(child: &mut Child, text: &str) -> std::io::Result<String> {
     let until = Instant::now() + PATIENCE;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes())?; // shorter than a pipe, so it cannot block
+        stdin.write_all(text.as_bytes())?; // nft reads all of it before it says a word
     }
     let mut said = Vec::new();
     let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
@@ -135,12 +143,12 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const DONE: u16 = 3; // NLMSG_DONE
-const ERROR: u16 = 2; // NLMSG_ERROR
-const REQUEST: u16 = 1; // NLM_F_REQUEST
-const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
-const INET: u8 = 1; // NFPROTO_INET
-const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
+pub(super) const DONE: u16 = 3; // NLMSG_DONE
+pub(super) const ERROR: u16 = 2; // NLMSG_ERROR
+pub(super) const REQUEST: u16 = 1; // NLM_F_REQUEST
+pub(super) const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
+pub(super) const INET: u8 = 1; // NFPROTO_INET
+pub(super) const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
 const TABLE_NAME: u16 = 1; // NFTA_TABLE_NAME
 const CHAIN_TABLE: u16 = 1; // NFTA_CHAIN_TABLE
 const CHAIN_NAME: u16 = 3; // NFTA_CHAIN_NAME
@@ -216,7 +224,7 @@ fn big_endian(value: &[u8]) -> Option<u32> {
 }
 
 /// A socket to the kernel's netfilter; none where the kernel has no such thing.
-fn open() -> nix::Result<Option<OwnedFd>> {
+pub(super) fn open() -> nix::Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     match socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter) {
         Err(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => Ok(None),
@@ -228,18 +236,31 @@ fn open() -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
+/// Closes the socket later, with the process or when there are many. The kernel makes whoever closes one wait until all
+/// that was removed from the firewall has outlived its RCU grace period (nft_rcv_nl_event): some 10 ms, which pass by
+/// themselves while a pod is being deleted.
+pub(super) fn close_later(socket: OwnedFd) {
+    static LATER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+    if let Ok(mut later) = LATER.lock() {
+        if later.len() >= 64 {
+            later.clear();
+        }
+        later.push(socket);
+    }
+}
+
+pub(super) fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
     sendto(socket.as_raw_fd(), message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map(drop)
 }
 
-fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
+pub(super) fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
     let mut buffer = vec![0; 1 << 16]; // netlink(7): a dump's messages never exceed 32 KiB
     let read = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     buffer.truncate(read);
     Ok(buffer)
 }
 
-fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+pub(super) fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(20 + attributes.len());
     message.extend(length.to_ne_bytes());
@@ -251,7 +272,7 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     message
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
     bytes.extend(value);
@@ -259,7 +280,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn string(text: &str) -> Vec<u8> {
+pub(super) fn string(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
@@ -268,7 +289,7 @@ fn aligned(length: usize) -> usize {
 }
 
 /// (type, what follows the netlink header) of each message.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -279,7 +300,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// (type without its flag bits, value) of each attribute.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff; // NLA_TYPE_MASK
@@ -289,7 +310,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn error_of(body: &[u8]) -> Errno {
+pub(super) fn error_of(body: &[u8]) -> Errno {
     let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
     Errno::from_raw(code.wrapping_neg())
 }
@@ -301,17 +322,46 @@ mod tests {
     #[test]
     fn the_table_is_replaced_whole() {
         let subnet = Cidr::v4(10, 88, 0, 1, 16);
-        let text = rules("podrun_ab", &[Masquerade { bridge: "podrun-ab", subnet }]);
+        let text = rules("podrun_ab", &[Masquerade { bridge: "podrun-ab", subnet }], &[]);
         let expected = r#"table inet podrun_ab {}
 delete table inet podrun_ab
 table inet podrun_ab {
+	map at4 {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+	}
+	map any4 {
+		type inet_proto . inet_service : ipv4_addr . inet_service
+	}
+	map at6 {
+		type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service
+	}
+	map any6 {
+		type inet_proto . inet_service : ipv6_addr . inet_service
+	}
+	chain published {
+		dnat ip to ip daddr . meta l4proto . th dport map @at4
+		dnat ip to meta l4proto . th dport map @any4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
+		dnat ip6 to meta l4proto . th dport map @any6
+	}
+	chain prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		ip daddr != 127.0.0.0/8 fib daddr type local jump published
+		ip6 daddr != ::1 fib daddr type local jump published
+	}
+	chain output {
+		type nat hook output priority -100; policy accept;
+		meta nfproto ipv4 fib daddr type local jump published
+		ip6 daddr != ::1 fib daddr type local jump published
+	}
 	chain postrouting {
 		type nat hook postrouting priority 100; policy accept;
+		oifname "podrun-ab" ip saddr { 10.88.0.0/16, 127.0.0.0/8 } ct status & dnat == dnat masquerade
 		ip saddr 10.88.0.0/16 oifname != "podrun-ab" ip daddr != { 10.88.0.0/16, 224.0.0.0/4 } masquerade
 	}
 	chain forward {
 		type filter hook forward priority 0; policy accept;
-		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } drop
+		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } ct status & dnat == 0 drop
 	}
 	chain input {
 		type filter hook input priority 0; policy accept;
@@ -325,7 +375,7 @@ table inet podrun_ab {
     #[test]
     fn each_family_has_its_own_words() {
         let subnet = Cidr::parse("fd00:1::/64").unwrap();
-        let text = rules("t", &[Masquerade { bridge: "b", subnet }]);
+        let text = rules("t", &[Masquerade { bridge: "b", subnet }], &[]);
         assert!(
             text.contains("ip6 saddr fd00:1::/64 oifname != \"b\" ip6 daddr != { fd00:1::/64, ff00::/8 } masquerade"),
             "{text}"

@@ -153,6 +153,8 @@ fn make(
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
+    net::ports::claim(roots, id, &spec.publish)?;
+    fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     Cgroup::create(&cgroup::plan::pod(&host.cgroups, &place, None)?)?;
@@ -164,6 +166,8 @@ fn make(
     let (attachment, mut warnings) = match spec.network {
         Network::Bridge => {
             let (attachment, warnings) = net::attach_bridge(roots, id, sandbox.net.as_fd())?;
+            net::ports::open(roots, id, &attachment)?;
+            fault::step("create-pod.published").doing(|| "make the pod".into())?;
             (Some(attachment), warnings)
         }
         Network::Pod(_) => match &neighbour {

@@ -98,6 +98,7 @@ pub fn inspect(pod: &Pod) -> Value {
         "hostname": record.hostname,
         "labels": record.labels,
         "network": network(record),
+        "ports": ports(pod),
         "sharePid": record.share_pid == SharePid::Pod,
         "volumes": record.volumes,
         "sysctls": record.sysctl.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
@@ -124,6 +125,12 @@ fn network(record: &PodRecord) -> Value {
         "mtu": attachment.map(|attachment| attachment.mtu),
         "bridge": attachment.and_then(|attachment| attachment.bridge.as_ref()),
     })
+}
+
+/// What of the host leads to it.
+fn ports(pod: &Pod) -> Value {
+    let one = |port: &crate::net::ports::Port| json!({"hostIP": port.address, "hostPort": port.host, "port": port.port, "protocol": port.protocol});
+    crate::net::ports::of(&pod.roots, &pod.record.id).iter().map(one).collect()
 }
 
 /// The pod's addresses, without their prefix.

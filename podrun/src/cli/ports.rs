@@ -1,0 +1,57 @@
+//! Verbs about published ports: port.
+
+#![forbid(unsafe_code)]
+
+use super::args::{Global, Words};
+use super::table;
+use crate::error::{Error, Kind, Result};
+use crate::net::ports::{self, Port};
+use crate::spec::port::Wish;
+use clap::Args;
+use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+#[derive(Debug, Args)]
+struct PortVerb {
+    #[command(flatten)]
+    global: Global,
+    pod: String,
+    /// Only where this port of the pod is: 80, 53/udp
+    port: Option<String>,
+    /// json
+    #[arg(short = 'o', long, value_name = "FORMAT")]
+    output: Option<String>,
+}
+
+/// docker's words: `80/tcp -> 0.0.0.0:8080`.
+pub(super) fn port(words: &Words) -> Result<i32> {
+    let asked: PortVerb = words.parse("  podrun port web\n  podrun port web 53/udp")?;
+    let pod = asked.global.pod(&asked.pod)?;
+    let mut all = ports::of(&pod.roots, &pod.record.id);
+    if let Some(text) = &asked.port {
+        let wish = Wish::parse(text)?.remove(0);
+        all.retain(|port| (port.port, port.protocol) == (wish.port, wish.protocol));
+        if all.is_empty() {
+            let cause = format!("its port {}/{} is not published", wish.port, wish.protocol);
+            return Err(Error::new(Kind::NotFound, format!("look at the ports of {}", pod.record.title()), cause));
+        }
+    }
+    match asked.output.as_deref() {
+        Some("json") => table::json(&json!(all)),
+        None if asked.port.is_some() => all.iter().for_each(|port| table::line(&place(port))),
+        None => all.iter().for_each(|port| table::line(&format!("{}/{} -> {}", port.port, port.protocol, place(port)))),
+        Some(other) => {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("read the output format {other:?}"),
+                "there is none of this name",
+            )
+            .hint("json"));
+        }
+    }
+    Ok(0)
+}
+
+fn place(port: &Port) -> String {
+    SocketAddr::new(port.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.host).to_string()
+}

@@ -1,0 +1,295 @@
+//! Published ports, by real traffic: from where they are reached, with which source address, and from where they are not.
+
+use podrun_tests::{Host, Outcome, eventually, json};
+use std::time::Duration;
+
+/// A host with an address in a network, and a neighbour there who routes through it.
+fn host_with_a_neighbour() -> Host {
+    let host = Host::new();
+    host.program("ip link set dev lo up").run().ok();
+    host.program("ip link add name uplink type veth peer name world").run().ok();
+    host.podrun("create pod neighbour --network none").ok();
+    let pause = host.inspect("neighbour")["pause"]["pid"].to_string();
+    host.program(format!("ip link set dev world netns {pause}")).run().ok();
+    host.program("ip addr add 192.0.2.1/24 dev uplink").run().ok();
+    host.program("ip link set dev uplink up").run().ok();
+    let route = "ip addr add 192.0.2.2/24 dev world; ip link set dev world up; ip route add default via 192.0.2.1";
+    inside(&host, "neighbour", route).ok();
+    host
+}
+
+/// A program of the host's in a pod's network, with all that root may do there.
+fn inside(host: &Host, pod: &str, script: &str) -> Outcome {
+    host.command(format!("netns {pod} --")).args(["sh", "-ec", script]).run()
+}
+
+/// A pod with a TCP and a UDP server on port 80, at all its addresses.
+fn server(host: &Host, pod: &str, publish: &str) {
+    host.podrun(format!("create pod {pod} {publish}")).ok();
+    serve(host, pod, 80);
+}
+
+fn serve(host: &Host, pod: &str, port: u16) {
+    for (name, act) in [("tcp", "listen"), ("udp", "udp-listen")] {
+        host.start(&format!("{pod}/{name}-{port}"), "", &format!("/probe {act} 0.0.0.0:{port} {pod}"));
+        let log = format!("logs {pod} -c {name}-{port}");
+        eventually("it listens", Duration::from_secs(5), || {
+            host.podrun(&log).text().contains("listening").then_some(())
+        });
+    }
+}
+
+/// Who asks: the host itself, or somebody in a pod's network.
+fn ask(host: &Host, from: &str, act: &str, whom: &str) -> Outcome {
+    let probe = host.probe().display();
+    match from {
+        "host" => host.program(format!("{probe} {act} {whom}")).run(),
+        pod => inside(host, pod, &format!("{probe} {act} {whom}")),
+    }
+}
+
+const GATEWAY: &str = "10.88.0.1";
+
+// pitfalls.md 29, the matrix of who asks and where; podman#16831, #6401, plugins#68: hairpin, localhost, the wrong source.
+#[test]
+fn a_published_port_is_reached_from_everywhere_with_the_right_source() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "--publish 8080:80 -p 8080:80/udp");
+    host.pod("sibling");
+    for (from, whom, source) in [
+        ("host", "127.0.0.1", GATEWAY),
+        ("host", "192.0.2.1", "192.0.2.1"),
+        ("host", GATEWAY, GATEWAY),
+        ("neighbour", "192.0.2.1", "192.0.2.2"),
+        ("sibling", "192.0.2.1", GATEWAY),
+        ("sibling", GATEWAY, GATEWAY),
+        ("web", "192.0.2.1", GATEWAY),
+        ("web", GATEWAY, GATEWAY),
+    ] {
+        for act in ["ask", "udp-ask"] {
+            let out = ask(&host, from, act, &format!("{whom}:8080"));
+            out.ok().prints(&format!("web to {source}"));
+        }
+    }
+}
+
+// The same where bridges are not filtered (br_netfilter absent or off) and the packet is routed back.
+#[test]
+fn a_pod_reaches_its_own_port_whether_or_not_bridges_are_filtered() {
+    let host = host_with_a_neighbour();
+    let file = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if host.program(format!("cat {file}")).run().code() != 0 {
+        podrun_tests::skip!("this kernel has no br_netfilter: only one way to try");
+    }
+    for value in ["0", "1"] {
+        host.program(format!("sh -c 'echo {value} > {file}'")).run().ok();
+        server(&host, "web", "-p 8080:80");
+        host.pod("sibling");
+        for from in ["web", "sibling"] {
+            ask(&host, from, "ask", "192.0.2.1:8080").ok().prints(&format!("web to {GATEWAY}"));
+        }
+        host.podrun("delete pod web sibling --force").ok();
+    }
+}
+
+// Issue 4: "from outside only published ports are reached, as docker has it: a neighbour who routes to a pod's address gets
+// nothing"; CVE-2020-8558 for the host's loopback.
+#[test]
+fn what_is_not_published_is_not_reached_from_outside() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80 -p 127.0.0.1:8081:80 -p 192.0.2.1:8082:80");
+    serve(&host, "web", 81);
+    let pod = host.inspect("web")["network"]["ip"][0].as_str().unwrap().to_owned();
+    for (whom, reached) in [
+        ("192.0.2.1:8080".to_owned(), true),
+        ("192.0.2.1:8082".to_owned(), true),
+        (format!("{pod}:80"), false),
+        (format!("{pod}:81"), false),
+        ("192.0.2.1:80".to_owned(), false),
+        ("192.0.2.1:8081".to_owned(), false),
+    ] {
+        let out = ask(&host, "neighbour", "ask", &whom);
+        assert_eq!(out.code() == 0, reached, "{whom}: {}", out.errors());
+    }
+    // Neither by a packet that says 127.0.0.1 and comes over the wire.
+    let conf = "/proc/sys/net/ipv4/conf";
+    let hostile =
+        format!("echo 1 > {conf}/all/route_localnet; ip addr flush dev lo; ip route add 127.0.0.1 via 192.0.2.1");
+    inside(&host, "neighbour", &hostile).ok();
+    for port in [8080, 8081] {
+        ask(&host, "neighbour", "ask", &format!("127.0.0.1:{port}")).fails(99);
+        ask(&host, "host", "ask", &format!("127.0.0.1:{port}")).ok().prints(&format!("web to {GATEWAY}"));
+    }
+    ask(&host, "host", "ask", "127.0.0.1:8082").fails(99);
+}
+
+// CVE-2020-8558: for 127.0.0.1 podrun turns route_localnet on, on its bridge, and off again.
+#[test]
+fn published_ports_do_not_open_the_hosts_loopback_to_pods() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80");
+    let mut secret = host.program(format!("{} listen 127.0.0.1:9000 secret", host.probe().display())).start();
+    secret.until_it_prints("listening");
+    let bridge = host.inspect("web")["network"]["bridge"].as_str().unwrap().to_owned();
+    let route_localnet = || host.program(format!("cat /proc/sys/net/ipv4/conf/{bridge}/route_localnet")).run().text();
+    assert_eq!(route_localnet(), "1\n");
+    host.pod("evil");
+    let hostile = format!(
+        "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; ip addr flush dev lo; ip route add 127.0.0.1 via {GATEWAY}"
+    );
+    inside(&host, "evil", &hostile).ok();
+    ask(&host, "evil", "ask", "127.0.0.1:9000").fails(99).says("timed out");
+    ask(&host, "host", "ask", "127.0.0.1:9000").ok().prints("secret to 127.0.0.1");
+    host.podrun("delete pod web --force").ok();
+    assert_eq!(route_localnet(), "0\n");
+}
+
+// Issue 4, 3: "host port 0 = any free one (shown)".
+#[test]
+fn any_free_port_is_chosen_and_shown() {
+    let host = Host::new();
+    host.program("ip link set dev lo up").run().ok();
+    let said = host.podrun("create pod web -p 80 -p 0:80/udp -p 8000-8001:90-91 -p 127.0.0.1::70").ok().text();
+    let ports = host.inspect("web")["ports"].clone();
+    let ports = ports.as_array().unwrap();
+    assert_eq!(ports.len(), 5, "{ports:?}");
+    for port in ports {
+        let host_port = port["hostPort"].as_u64().unwrap();
+        assert!((1..=65535).contains(&host_port), "{port}");
+        assert!(
+            said.contains(&format!("{host_port}->{}/{}", port["port"], port["protocol"].as_str().unwrap())),
+            "{said}"
+        );
+    }
+    let of = |index: usize| ports[index]["hostPort"].as_u64().unwrap();
+    assert_eq!((of(2), of(3), ports[4]["hostIP"].as_str()), (8000, 8001, Some("127.0.0.1")));
+    host.podrun("port web").ok().prints_something_like(&format!("80/tcp -> 0.0.0.0:{}", of(0)));
+    host.podrun("port web 80/udp").ok().prints(&format!("0.0.0.0:{}", of(1)));
+    host.podrun("port web 70").ok().prints(&format!("127.0.0.1:{}", of(4)));
+    host.podrun("port web 71").fails(1).with_one_line().says("71/tcp is not published");
+    host.podrun("get pods -o wide").ok().prints_something_like("8000->90/tcp,8001->91/tcp");
+    serve(&host, "web", 80);
+    ask(&host, "host", "ask", &format!("127.0.0.1:{}", of(0))).ok().prints(&format!("web to {GATEWAY}"));
+    host.podrun("create pod range -p 8000-8003:80").ok().prints_something_like("8002->80/tcp");
+}
+
+// Issue 4, 3: "a conflict detected before anything is made"; bad input: "a port in use (by what)".
+#[test]
+fn a_port_in_use_is_refused_before_anything_is_made_and_it_is_said_by_what() {
+    let host = host_with_a_neighbour();
+    host.podrun("create pod web -p 8080:80 -p 127.0.0.1:8081:80 -p 8082:80/udp").ok();
+    let probe = host.probe().display();
+    let mut tcp = host.program(format!("{probe} listen 127.0.0.1:9000 x")).start();
+    tcp.until_it_prints("listening");
+    let mut udp = host.program(format!("{probe} udp-listen 0.0.0.0:9001 x")).start();
+    udp.until_it_prints("listening");
+    let links = || host.program("ip -o link").run().ok().text();
+    let before = (links(), host.processes().lines().count());
+    for (publish, why) in [
+        ("-p 8080:81", "publish the port 8080/tcp: the pod web has it"),
+        ("-p 127.0.0.1:8080:81", "publish the port 8080/tcp: the pod web has it"),
+        ("-p 8081:81", "publish the port 8081/tcp: the pod web has it"),
+        ("-p 8079-8080:79-80", "publish the port 8080/tcp: the pod web has it"),
+        ("-p 8082:80/udp", "publish the port 8082/udp: the pod web has it"),
+        ("-p 9000:80", "publish the port 9000/tcp: probe (pid "),
+        ("-p 9001:80/udp", "publish the port 9001/udp: probe (pid "),
+        ("-p 9002:80 -p 9002:81", "publish the port 9002/tcp: it is asked for twice"),
+        ("-p 203.0.113.9:9002:80", "publish the port 9002/tcp: this host has no address 203.0.113.9"),
+    ] {
+        host.podrun(format!("create pod other {publish}")).fails(1).says(why).with_one_line();
+        host.podrun("inspect other").fails(1);
+    }
+    assert_eq!((links(), host.processes().lines().count()), before);
+    // What is no conflict.
+    host.podrun("create pod other -p 8080:80/udp -p 192.0.2.1:8081:80 -p 192.0.2.1:9000:80 -p 9001:80").ok();
+    host.podrun("delete pod web").ok();
+    host.podrun("create pod again -p 8080:80").ok();
+}
+
+#[test]
+fn a_wish_for_a_port_that_makes_no_sense_is_a_usage_error() {
+    let host = Host::new();
+    for (flags, why) in [
+        ("-p 65536:80", "\"65536\" is not a port"),
+        ("-p 8009-8000:80", "ends before it begins"),
+        ("-p 8000-8009:80-81", "10 ports of the host for 2 of the pod"),
+        ("-p 8080:80/icmp", "none of tcp, udp and sctp"),
+        ("-p web:80", "is not a port"),
+        ("-p ::1:8080:80", "stands in brackets"),
+        ("-p 8080:80 --network host", "has the host's ports as they are"),
+        ("-p 8080:80 --network none", "has no address"),
+        ("-p 8080:80 --network pod:web", "another pod's"),
+    ] {
+        host.podrun(format!("create pod web {flags}")).fails(2).says(why).with_one_line();
+    }
+    let sctp = host.podrun("create pod web -p 8080:80/sctp");
+    if std::path::Path::new("/proc/sys/net/sctp").exists() {
+        sctp.ok();
+    } else {
+        sctp.fails(1).says("this kernel has no sctp").with_one_line();
+    }
+}
+
+// A family that the pod has no address of.
+#[test]
+fn a_port_of_a_family_that_the_pod_lacks_is_refused_and_nothing_is_left() {
+    let host = Host::new();
+    host.program("ip link set dev lo up").run().ok();
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        podrun_tests::skip!("this kernel has no IPv6");
+    }
+    host.podrun("create pod web -p [::1]:8080:80")
+        .fails(1)
+        .says("a family that the pod has no address of")
+        .with_one_line();
+    host.podrun("prune --force").ok();
+    host.expect_nothing_left("a create that failed");
+}
+
+// pitfalls.md 28: plugins#123, moby#53384: a flow of UDP that outlives the pod it went to must reach the next one.
+#[test]
+fn a_stream_of_udp_finds_the_next_pod_of_its_port() {
+    let host = host_with_a_neighbour();
+    let rounds = if std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full") { 20 } else { 2 };
+    let probe = host.probe().display();
+    let stream = host
+        .command("netns neighbour --")
+        .args(["sh", "-ec", &format!("{probe} udp-stream 192.0.2.1:5353 {} 50", 40 + rounds * 40)])
+        .limit(Duration::from_secs(120))
+        .start();
+    for round in 0..rounds {
+        let pod = format!("web{round}");
+        host.podrun(format!("create pod {pod} -p 5353:80/udp")).ok();
+        host.start(&format!("{pod}/udp"), "", &format!("/probe udp-listen 0.0.0.0:80 {pod}"));
+        std::thread::sleep(Duration::from_secs(1));
+        host.podrun(format!("delete pod {pod} --force")).ok();
+    }
+    let heard = stream.wait().ok().text();
+    for round in 0..rounds {
+        assert!(heard.contains(&format!("web{round} to 192.0.2.2")), "{round} was never reached:\n{heard}");
+    }
+}
+
+// A crash may leave a claim of a pod that is gone; the port is free all the same.
+#[test]
+fn the_ports_of_a_pod_that_vanished_are_free_again() {
+    let host = Host::new();
+    host.podrun("create pod web -p 8080:80").ok();
+    let pod = host.inspect("web");
+    for part in ["pause", "monitor"] {
+        host.kill(&pod[part]["pid"], libc::SIGSTOP);
+    }
+    for part in ["pause", "monitor"] {
+        host.kill(&pod[part]["pid"], libc::SIGKILL);
+    }
+    let dir = host.run_root().join("pods").join(pod["id"].as_str().unwrap());
+    std::fs::remove_dir_all(&dir).unwrap();
+    host.podrun("create pod next -p 8080:80").ok();
+    serve(&host, "next", 80);
+    host.program("ip link set dev lo up").run().ok();
+    ask(&host, "host", "ask", "127.0.0.1:8080").ok().prints(&format!("next to {GATEWAY}"));
+    assert_eq!(
+        host.inspect("next")["ports"],
+        json!([{"hostIP": null, "hostPort": 8080, "port": 80, "protocol": "tcp"}])
+    );
+}
