@@ -61,6 +61,7 @@ const VERBS: &[Verb] = &[
     verb(&["prune"], "Remove what belongs to no pod", host::prune),
     verb(&["doctor"], "Look for what is wrong on this host, and say how to mend it", host::doctor),
     verb(&["info"], "What this host gives to podrun", host::info),
+    verb(&["update", "pod"], "Change a pod that runs: its published ports", ports::update),
     verb(&["upgrade"], "Replace running monitors by this podrun", host::upgrade),
     verb(&["rotate"], "Open a container's log anew, after somebody renamed it", logs::rotate),
     verb(&["version"], "Print the version", host::version),

@@ -196,6 +196,12 @@ pub fn detach(roots: &Roots, pod: &PodId) -> Result<()> {
     ipam::release(roots, pod).and(closed)
 }
 
+/// Puts back what is missing of the host's side: bridge, rules, published ports. Nothing where nothing was made, or nothing
+/// is missing.
+pub fn restore(roots: &Roots) -> Result<()> {
+    bridge::restore(roots)
+}
+
 /// Whether to prune, or only to tell what would go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prune {

@@ -14,5 +14,6 @@ pub mod processes;
 pub mod prune;
 mod relay;
 pub mod terminal;
+pub mod update;
 pub mod upgrade;
 pub mod view;

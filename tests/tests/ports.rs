@@ -293,3 +293,110 @@ fn the_ports_of_a_pod_that_vanished_are_free_again() {
         json!([{"hostIP": null, "hostPort": 8080, "port": 80, "protocol": "tcp"}])
     );
 }
+
+/// podrun's table as text, with its elements in order.
+fn rules(host: &Host) -> Vec<String> {
+    let table = host.program(format!("nft list table inet {}", host.cgroup_name().replace('-', "_"))).run().text();
+    let mut lines: Vec<_> = table.lines().map(|line| line.trim().trim_end_matches(',').to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+// pitfalls.md 14: rke2#10469, firewalld#779, netavark#230: "nft flush ruleset while a client loops: back in < 2 s".
+#[test]
+fn published_ports_come_back_by_themselves_after_the_firewall_was_flushed() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80 -p 8080:80/udp");
+    host.pod("plain");
+    let before = rules(&host);
+    assert!(before.iter().any(|line| line.contains("tcp . 8080 : 10.88.0.")), "{before:?}");
+    let loops = format!("{} udp-stream 192.0.2.1:8080 200 20", host.probe().display());
+    let stream = host.command("netns neighbour --").args(["sh", "-ec", &loops]).start();
+    for _ in 0..5 {
+        host.program("nft flush ruleset").run().ok();
+        eventually("the rules are back", Duration::from_secs(2), || (rules(&host) == before).then_some(()));
+        ask(&host, "neighbour", "ask", "192.0.2.1:8080").ok().prints("web to 192.0.2.2");
+        ask(&host, "host", "ask", "127.0.0.1:8080").ok().prints(&format!("web to {GATEWAY}"));
+    }
+    let heard = stream.wait().ok().text();
+    let silence = heard.lines().find_map(|line| line.strip_prefix("longest silence ")).unwrap().parse::<u32>().unwrap();
+    assert!(silence < 2000, "{heard}");
+    // Ten times at once, and what is there already is not written again.
+    for _ in 0..10 {
+        host.program("nft flush ruleset").run().ok();
+    }
+    eventually("the rules are back", Duration::from_secs(2), || (rules(&host) == before).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(rules(&host), before);
+}
+
+// The same where nobody was there to hear of it: the monitor's successor looks.
+#[test]
+fn a_flush_that_the_monitor_missed_is_mended_by_its_successor() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80");
+    host.podrun("delete pod neighbour --force").ok();
+    let before = rules(&host);
+    let monitor = host.inspect("web")["monitor"]["pid"].clone();
+    host.kill(&monitor, libc::SIGSTOP);
+    host.program("nft flush ruleset").run().ok();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_ne!(rules(&host), before, "somebody else has seen to it");
+    host.kill(&monitor, libc::SIGKILL);
+    eventually("the rules are back", Duration::from_secs(2), || (rules(&host) == before).then_some(()));
+    ask(&host, "host", "ask", "127.0.0.1:8080").ok().prints(&format!("web to {GATEWAY}"));
+}
+
+// After the last pod of a bridge the rules go, and no monitor of a pod without one puts them back.
+#[test]
+fn rules_that_prune_removed_stay_away() {
+    let host = Host::new();
+    host.podrun("create pod lone --network none").ok();
+    for _ in 0..3 {
+        host.podrun("create pod web -p 8080:80").ok();
+        host.podrun("delete pod web --force").ok();
+        host.podrun("prune --force").ok();
+        std::thread::sleep(Duration::from_millis(200));
+        host.program("nft list tables").run().ok().prints("");
+        assert!(!host.run_root().join("networks").exists() && !host.run_root().join("ports").exists());
+    }
+}
+
+// pitfalls.md 34: "add a port to a running pod: reachable, other connections unbroken"; podman PR#2779, compose#10263.
+#[test]
+fn ports_of_a_pod_that_runs_come_and_go_and_no_other_connection_breaks() {
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80");
+    serve(&host, "web", 81);
+    host.podrun("create pod other -p 9000:80").ok();
+    host.start("web/echo", "", "/probe echo 0.0.0.0:90");
+    host.podrun("update pod web -p 8090:90").ok().prints("pod/web updated, 8080->80/tcp, 8090->90/tcp");
+    let words = [host.probe().as_os_str(), "talk".as_ref(), "192.0.2.1:8090".as_ref()];
+    let mut talk = host.command("netns neighbour --").args(words).open_stdin().start();
+    talk.write("one\n");
+    talk.until_it_prints("one");
+    host.podrun("update pod web --publish 8081:81 --publish 8081:81/udp").ok();
+    for act in ["ask", "udp-ask"] {
+        ask(&host, "neighbour", act, "192.0.2.1:8081").ok().prints("web to 192.0.2.2");
+    }
+    // A swap in one go, and one that fails and changes nothing.
+    host.podrun("update pod web --unpublish 8080 --publish 8080:81").ok();
+    host.podrun("update pod web --unpublish 8080:81 --publish 9000:81")
+        .fails(1)
+        .says("the pod other has it")
+        .with_one_line();
+    ask(&host, "neighbour", "ask", "192.0.2.1:8080").ok().prints("web to 192.0.2.2");
+    host.podrun("update pod web --unpublish 8080 --unpublish 8081 --unpublish 8081/udp").ok();
+    for port in [8080, 8081] {
+        ask(&host, "neighbour", "ask", &format!("192.0.2.1:{port}")).fails(99);
+        ask(&host, "host", "ask", &format!("127.0.0.1:{port}")).fails(99);
+    }
+    ask(&host, "neighbour", "udp-ask", "192.0.2.1:8081").fails(99);
+    talk.write("two\n");
+    talk.until_it_prints("two");
+    host.podrun("update pod web --unpublish 8080").fails(1).says("has no such port").with_one_line();
+    host.podrun("update pod web").fails(2).with_one_line();
+    host.podrun("port web").ok().prints("90/tcp -> 0.0.0.0:8090");
+    host.podrun("create pod lone --network none").ok();
+    host.podrun("update pod lone -p 8080:80").fails(2).says("has no address").with_one_line();
+}

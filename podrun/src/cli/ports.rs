@@ -1,11 +1,13 @@
-//! Verbs about published ports: port.
+//! Verbs about published ports: port, update pod.
 
 #![forbid(unsafe_code)]
 
 use super::args::{Global, Words};
+use super::create::{publishes, wishes};
 use super::table;
 use crate::error::{Error, Kind, Result};
 use crate::net::ports::{self, Port};
+use crate::pod::update;
 use crate::spec::port::Wish;
 use clap::Args;
 use serde_json::json;
@@ -54,4 +56,35 @@ pub(super) fn port(words: &Words) -> Result<i32> {
 
 fn place(port: &Port) -> String {
     SocketAddr::new(port.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.host).to_string()
+}
+
+#[derive(Debug, Args)]
+struct UpdatePod {
+    #[command(flatten)]
+    global: Global,
+    pod: String,
+    /// A port of the host that leads to one of the pod's from now on
+    #[arg(short = 'p', long, value_name = "[IP:]HOST:PORT[/PROTO]")]
+    publish: Vec<String>,
+    /// A port of the host that does no longer
+    #[arg(long, value_name = "HOST[/PROTO]")]
+    unpublish: Vec<String>,
+}
+
+pub(super) fn update(words: &Words) -> Result<i32> {
+    let asked: UpdatePod = words.parse(
+        "  podrun update pod web --publish 8443:443\n  podrun update pod web --unpublish 8080 --publish 8080:81",
+    )?;
+    if asked.publish.is_empty() && asked.unpublish.is_empty() {
+        return Err(Error::new(Kind::Usage, "read the command line", "nothing is to be changed")
+            .hint("give it --publish or --unpublish"));
+    }
+    let wishes = wishes(&asked.publish)?;
+    let pod = asked.global.pod(&asked.pod)?;
+    publishes(&pod.record.network)?;
+    let unpublish: Result<Vec<Vec<Port>>> = asked.unpublish.iter().map(|text| update::named(&pod, text)).collect();
+    update::ports(&pod, &wishes, &unpublish?.concat())?;
+    let all: Vec<_> = ports::of(&pod.roots, &pod.record.id).iter().map(|port| format!(", {port}")).collect();
+    table::line(&format!("pod/{} updated{}", pod.record.name, all.concat()));
+    Ok(0)
 }

@@ -103,10 +103,39 @@ pub fn reload(roots: &Roots) -> Result<()> {
     let _held = lock(&lock_file(roots), Hold::Exclusive)?;
     match make(roots)?.outside {
         Outside::Open => Ok(()),
-        Outside::NoNft => Err(Error::new(Kind::Unsupported, "write the firewall rules", "nft is not on PATH")
-            .hint("install nftables: without it no port can be published")),
-        Outside::Failed { why } => Err(Error::new(Kind::Kernel, "write the firewall rules", why)),
+        Outside::NoNft => Err(no_nft()),
+        Outside::Failed { why } => Err(Error::new(Kind::Kernel, RULES, why)),
     }
+}
+
+/// The same, where anything was made and not all of it is there any more.
+pub fn restore(roots: &Roots) -> Result<()> {
+    if remembered(roots).is_none() {
+        return Ok(());
+    }
+    let file = lock_file(roots);
+    let _held = lock(&file, Hold::Exclusive)?;
+    match (remembered(roots), ready(roots)?) {
+        (Some(_), Some(_)) => Ok(()),
+        (Some(_), None) => match make(roots)?.outside {
+            Outside::Open => Ok(()),
+            Outside::NoNft => Err(no_nft()),
+            Outside::Failed { why } => Err(Error::new(Kind::Kernel, RULES, why)),
+        },
+        // Somebody has just undone it all; nor is there to be a lock.
+        (None, _) => {
+            gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
+            let _ = fs::remove_dir(networks(roots));
+            Ok(())
+        }
+    }
+}
+
+const RULES: &str = "write the firewall rules";
+
+fn no_nft() -> Error {
+    Error::new(Kind::Unsupported, RULES, "nft is not on PATH")
+        .hint("install nftables: without it no port can be published")
 }
 
 /// What is remembered, when all of it is still there.

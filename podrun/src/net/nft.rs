@@ -9,10 +9,11 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::Cidr;
 use crate::net::elements::{self, Mapping};
+use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
-use nix::sys::socket::{recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -172,6 +173,70 @@ pub fn table_exists(name: &str) -> Result<bool> {
         },
         _ => Ok(false),
     }
+}
+
+/// What was heard of the own table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    Nothing,
+    Made,
+    Gone,
+    /// There was more than the socket has room for.
+    Missed,
+}
+
+/// A socket on which the kernel tells of changes of the firewall, in the calling thread's network namespace: not of
+/// elements that come and go, nor of the number that each change has.
+pub fn listen() -> nix::Result<Option<OwnedFd>> {
+    const TABLES: u32 = 1 << 6; // NFNLGRP_NFTABLES is the seventh group
+    let Some(socket) = open()? else { return Ok(None) };
+    sys::socket::attach_filter(socket.as_fd(), &mut without_elements()).map_err(|_| Errno::EINVAL)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, TABLES))?;
+    Ok(Some(socket))
+}
+
+/// Pure: classic BPF on a message's first header, whose type is in the host's order where BPF reads the network's.
+fn without_elements() -> [libc::sock_filter; 6] {
+    let code = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    let unless = |kind: u16, jt| code(0x15, jt, u32::from(u16::from_be_bytes(kind.to_ne_bytes()))); // BPF_JMP | BPF_JEQ
+    let (new_element, delete_element, new_generation) = (SUBSYSTEM | 12, SUBSYSTEM | 14, SUBSYSTEM | 15);
+    [
+        code(0x28, 0, 4), // BPF_LD | BPF_H | BPF_ABS: nlmsg_type
+        unless(new_element, 3),
+        unless(delete_element, 2),
+        unless(new_generation, 1),
+        code(0x06, 0, u32::MAX), // BPF_RET: all of it
+        code(0x06, 0, 0),
+    ]
+}
+
+/// What the socket has to tell of `table`, without waiting: the last word holds.
+pub fn hear(socket: &OwnedFd, table: &str) -> News {
+    let mut buffer = vec![0; 1 << 16];
+    let mut news = News::Nothing;
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(read) => news = last_word(&buffer[..read], table).unwrap_or(news),
+            Err(Errno::ENOBUFS) => news = News::Missed,
+            Err(Errno::EINTR) => {}
+            Err(_) => return news,
+        }
+    }
+}
+
+/// Pure.
+fn last_word(bytes: &[u8], table: &str) -> Option<News> {
+    const DELETE_TABLE: u16 = SUBSYSTEM | 2;
+    let about = |(kind, body): (u16, &[u8])| {
+        let news = match kind {
+            NEW_TABLE => News::Made,
+            DELETE_TABLE => News::Gone,
+            _ => return None,
+        };
+        let name = attributes(body.get(4..)?).find(|(kind, _)| *kind == TABLE_NAME)?.1;
+        (body.first() == Some(&INET) && name == string(table)).then_some(news)
+    };
+    messages(bytes).filter_map(about).last()
 }
 
 /// A chain of the forward hook that podrun did not make.
@@ -417,6 +482,25 @@ table inet podrun_ab {
         let zero_length = [0; 32];
         assert_eq!(messages(&zero_length).count(), 0, "a length of 0 must not loop for ever");
         assert_eq!(attributes(&zero_length).count(), 0);
+    }
+
+    #[test]
+    fn the_last_word_on_the_own_table_holds() {
+        let told = |kind: u16, family: u8, name: &str| {
+            request(SUBSYSTEM | kind, 0, family, &attribute(TABLE_NAME, &string(name)))
+        };
+        let (made, gone) = (told(0, INET, "podrun"), told(2, INET, "podrun"));
+        for (all, news) in [
+            (vec![], None),
+            (vec![&made], Some(News::Made)),
+            (vec![&gone], Some(News::Gone)),
+            (vec![&made, &gone, &made], Some(News::Made)),
+            (vec![&told(8, INET, "podrun"), &gone, &told(2, INET, "podrun_ab")], Some(News::Gone)),
+            (vec![&told(2, INET, "podru"), &told(2, 2, "podrun")], None),
+        ] {
+            let bytes: Vec<u8> = all.into_iter().flatten().copied().collect();
+            assert_eq!(last_word(&bytes, "podrun"), news);
+        }
     }
 
     #[test]

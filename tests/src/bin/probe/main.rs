@@ -34,7 +34,8 @@ fn act(words: &[&str]) -> Act {
         ["anchor"] => acts::anchor(),
         ["with", rest @ ..] => with::run(rest),
         [
-            "listen" | "ask" | "udp-listen" | "udp-ask" | "udp-stream" | "ping" | "advertise" | "abstract-sockets",
+            "listen" | "echo" | "talk" | "ask" | "udp-listen" | "udp-ask" | "udp-stream" | "ping" | "advertise"
+            | "abstract-sockets",
             ..,
         ] => network::act(words),
         _ => acts::act(words),

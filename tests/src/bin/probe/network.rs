@@ -9,6 +9,7 @@ use nix::sys::socket::{
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn act(words: &[&str]) -> Act {
     match words {
         ["listen", at, text] => listen(at, text)?,
+        ["echo", at] => echo(at)?,
+        ["talk", whom] => talk(whom)?,
         ["ask", whom] => ask(whom)?,
         ["udp-listen", at, text] => udp_listen(at, text)?,
         ["udp-ask", whom] => udp_ask(whom)?,
@@ -40,6 +43,34 @@ fn listen(at: &str, text: &str) -> std::io::Result<()> {
         // A caller that is gone is no reason to stop.
         let _ = writeln!(caller, "{text} to {from}");
     }
+    Ok(())
+}
+
+/// Gives every caller back what it sends, for ever.
+fn echo(at: &str) -> std::io::Result<()> {
+    let listener = TcpListener::bind(at)?;
+    say("listening")?;
+    for caller in listener.incoming() {
+        let mut caller = caller?;
+        std::thread::spawn(move || {
+            let mut back = caller.try_clone()?;
+            std::io::copy(&mut caller, &mut back)?;
+            back.shutdown(Shutdown::Write)
+        });
+    }
+    Ok(())
+}
+
+/// stdin to the other side, what it answers to stdout, each to its end.
+fn talk(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
+    let mut back = stream.try_clone()?;
+    let asking = std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin().lock(), &mut stream)?;
+        stream.shutdown(Shutdown::Write)
+    });
+    std::io::copy(&mut back, &mut std::io::stdout())?;
+    asking.join().map_err(|_| "the asking thread panicked")??;
     Ok(())
 }
 
