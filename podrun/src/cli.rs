@@ -50,6 +50,7 @@ const VERBS: &[Verb] = &[
     workload(&["attach"], "Show a container's output and pass input to it", run::attach),
     workload(&["wait"], "Wait for a container's end, print its exit code and exit with it", control::wait),
     workload(&["netns"], "Run a program of the host inside the pod's network", host::netns),
+    verb(&["port-forward"], "Lead ports of the host to a pod's loopback while this runs", ports::forward),
     verb(&["ps"], "List containers", show::ps),
     verb(&["get", "pods"], "List pods", show::get_pods),
     verb(&["get", "pod"], "Show a pod", show::get_pod),

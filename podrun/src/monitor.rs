@@ -10,6 +10,7 @@ mod clients;
 mod ending;
 mod execs;
 mod firewall;
+mod inlet;
 pub mod keep;
 mod keepers;
 mod recover;
@@ -27,6 +28,7 @@ use crate::store::{ContainerRecord, PodDir};
 use clients::Client;
 use execs::Exec;
 use firewall::Firewall;
+use inlet::Inlet;
 use keep::Store;
 use keepers::{Outlet, Pause};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -100,6 +102,7 @@ enum Token {
     Status,
     Firewall,
     Restorer,
+    InletExit,
 }
 
 impl Token {
@@ -121,6 +124,7 @@ impl Token {
             Self::Status => (11, 0),
             Self::Firewall => (12, 0),
             Self::Restorer => (13, 0),
+            Self::InletExit => (14, 0),
         };
         kind << Self::KIND | id
     }
@@ -142,6 +146,7 @@ impl Token {
             11 => Self::Status,
             12 => Self::Firewall,
             13 => Self::Restorer,
+            14 => Self::InletExit,
             _ => return None,
         })
     }
@@ -170,6 +175,8 @@ enum Alarm {
     Emptied,
     /// The rules may be gone.
     Firewall,
+    /// The inlet could not be started, or died.
+    Inlet,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -247,6 +254,7 @@ struct Monitor {
     unheard: VecDeque<(String, crate::store::Ended)>,
     clients: BTreeMap<u64, Client>,
     firewall: Firewall,
+    inlet: Option<Inlet>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -307,6 +315,7 @@ impl Monitor {
             Token::Status => self.read_notes(),
             Token::Firewall => self.firewall_changed(),
             Token::Restorer => self.firewall_restored(),
+            Token::InletExit => self.inlet_ended(),
         }
     }
 
@@ -354,6 +363,7 @@ impl Monitor {
                 // The cgroups are looked at after every event.
                 Alarm::Emptied => {}
                 Alarm::Firewall => self.restore_firewall(),
+                Alarm::Inlet => self.ensure_inlet(),
             }
         }
     }
@@ -377,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::Restorer] {
+        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::InletExit] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

@@ -8,6 +8,7 @@ pub mod delete;
 pub mod exec;
 pub mod find;
 pub mod foreground;
+pub mod forward;
 pub mod heal;
 pub mod launch;
 pub mod processes;

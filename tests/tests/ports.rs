@@ -1,6 +1,6 @@
 //! Published ports, by real traffic: from where they are reached, with which source address, and from where they are not.
 
-use podrun_tests::{Host, Outcome, eventually, json};
+use podrun_tests::{Host, Outcome, Value, eventually, json};
 use std::time::Duration;
 
 /// A host with an address in a network, and a neighbour there who routes through it.
@@ -230,20 +230,138 @@ fn a_wish_for_a_port_that_makes_no_sense_is_a_usage_error() {
     }
 }
 
-// A family that the pod has no address of.
+fn has_no_ipv6() -> bool {
+    !std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// The process that carries what comes by ::1.
+fn inlet(host: &Host) -> Option<Value> {
+    let all = host.processes();
+    let line = all.lines().find(|line| line.contains(" podrun-inlet "))?;
+    line.split_whitespace().next()?.parse::<i64>().ok().map(Value::from)
+}
+
+fn reached(host: &Host, act: &str, whom: &str) -> Option<()> {
+    (ask(host, "host", act, whom).text() == format!("web to {GATEWAY}\n")).then_some(())
+}
+
+// Issue 4, 3: "from 127.0.0.1 and ::1 (where nftables cannot, as for ::1, by a small forwarder)".
 #[test]
-fn a_port_of_a_family_that_the_pod_lacks_is_refused_and_nothing_is_left() {
-    let host = Host::new();
-    host.program("ip link set dev lo up").run().ok();
-    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+fn a_published_port_is_reached_by_the_ipv6_loopback_whoever_dies() {
+    if has_no_ipv6() {
         podrun_tests::skip!("this kernel has no IPv6");
     }
-    host.podrun("create pod web -p [::1]:8080:80")
-        .fails(1)
-        .says("a family that the pod has no address of")
-        .with_one_line();
-    host.podrun("prune --force").ok();
-    host.expect_nothing_left("a create that failed");
+    let host = host_with_a_neighbour();
+    server(&host, "web", "-p 8080:80 -p 8080:80/udp -p [::1]:8082:80");
+    let patience = Duration::from_secs(5);
+    let all_reached = |after: &str| {
+        for (act, port) in [("ask", 8080), ("udp-ask", 8080), ("ask", 8082)] {
+            eventually(&format!("{port} answers {act} after {after}"), patience, || {
+                reached(&host, act, &format!("[::1]:{port}"))
+            });
+        }
+    };
+    all_reached("create");
+    ask(&host, "host", "ask", "127.0.0.1:8082").fails(99);
+    let first = inlet(&host).unwrap();
+    host.kill(&first, libc::SIGKILL);
+    all_reached("the death of the inlet");
+    assert_ne!(inlet(&host).unwrap(), first);
+    for part in ["monitor", "pause", "monitor"] {
+        let pid = host.inspect("web")[part]["pid"].clone();
+        host.kill(&pid, libc::SIGKILL);
+        eventually("it is dead", patience, || (!host.lives(&pid)).then_some(()));
+        // After a death of pause the next command starts a monitor.
+        host.podrun("get pod web").ok();
+        all_reached(&format!("the death of {part}"));
+    }
+    host.podrun("delete pod web --force").ok();
+    ask(&host, "host", "ask", "[::1]:8080").fails(99);
+    assert_eq!(inlet(&host), None);
+}
+
+// The same on a pod that runs: a connection by ::1 goes on while other ports come and go; no idle turning of the loop.
+#[test]
+fn what_goes_by_the_ipv6_loopback_is_whole_and_other_ports_changes_do_not_break_it() {
+    if has_no_ipv6() {
+        podrun_tests::skip!("this kernel has no IPv6");
+    }
+    let host = host_with_a_neighbour();
+    host.pod("web");
+    host.start("web/echo", "", "/probe echo 0.0.0.0:90");
+    host.podrun("update pod web -p 8090:90").ok();
+    let talk = || host.program(format!("{} talk [::1]:8090", host.probe().display()));
+    eventually("the inlet listens", Duration::from_secs(5), || (talk().run().code() == 0).then_some(()));
+    let much: String = (0..400_000).map(|n| format!("line {n}\n")).collect();
+    let out = talk().stdin(much.clone()).run();
+    assert!(out.ok().text() == much, "{} bytes came back", out.text().len());
+    let mut one = talk().open_stdin().start();
+    one.write("one\n");
+    one.until_it_prints("one");
+    host.podrun("update pod web -p 8091:91 -p 8092:92/udp").ok();
+    host.podrun("update pod web --unpublish 8091").ok();
+    one.write("two\n");
+    one.until_it_prints("two");
+    let inlet = inlet(&host).unwrap();
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(host.outside(format!("/proc/{inlet}/stat"))).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before <= 2, "it turned without a reason");
+    host.podrun("update pod web --unpublish 8090").ok();
+    one.write("three\n");
+    one.until_it_prints("three");
+    eventually("nobody is let in any more", Duration::from_secs(5), || (talk().run().code() != 0).then_some(()));
+    one.close_stdin();
+    one.wait().ok();
+}
+
+// Issue 4, 3: "`podrun port-forward POD HOST:PORT` (userland, no rules needed; several at once; stays up through container
+// restarts)".
+#[test]
+fn port_forward_leads_to_the_pods_loopback_through_restarts_until_the_pod_is_gone() {
+    let host = Host::new();
+    host.program("ip link set dev lo up").run().ok();
+    host.podrun("create pod lone --network none").ok();
+    for (name, act, port) in [("tcp", "listen", 80), ("more", "listen", 81), ("udp", "udp-listen", 53)] {
+        host.start(&format!("lone/{name}"), "", &format!("/probe {act} 127.0.0.1:{port} lone"));
+    }
+    let mut forward = host.command("port-forward lone 8080:80 :81 5353:53/udp").limit(Duration::from_secs(60)).start();
+    forward.until_it_prints("127.0.0.1:8080 leads to port 80/tcp of lone");
+    forward.until_it_prints("127.0.0.1:5353 leads to port 53/udp of lone");
+    let patience = Duration::from_secs(5);
+    let answers = |act: &str, whom: &str| ask(&host, "host", act, whom).text() == "lone to 127.0.0.1\n";
+    for (act, port) in [("ask", 8080), ("udp-ask", 5353)] {
+        eventually("it answers", patience, || answers(act, &format!("127.0.0.1:{port}")).then_some(()));
+        if !has_no_ipv6() {
+            assert!(answers(act, &format!("[::1]:{port}")), "{act} by ::1");
+        }
+    }
+    host.podrun("stop lone -c tcp --time 0").ok();
+    // A reset, and not an end that looks like an empty answer.
+    ask(&host, "host", "ask", "127.0.0.1:8080").fails(99);
+    eventually("it says why", patience, || {
+        forward.stderr().contains("in lone, 127.0.0.1:80: Connection refused").then_some(())
+    });
+    host.podrun("start lone -c tcp").ok();
+    eventually("it answers again", patience, || answers("ask", "127.0.0.1:8080").then_some(()));
+    host.podrun("port-forward lone 8080:80").fails(1).says("(pid ").with_one_line();
+    host.podrun("port-forward lone 0:80/sctp").fails(1).says("no sctp").with_one_line();
+    host.podrun("port-forward lone x:80").fails(2).with_one_line();
+    let other = host.command("port-forward lone 8082:80").start();
+    eventually("the other one answers", patience, || answers("ask", "127.0.0.1:8082").then_some(()));
+    other.signal(libc::SIGINT);
+    other.wait().fails(130);
+    for part in ["monitor", "pause"] {
+        host.kill(&host.inspect("lone")[part]["pid"], libc::SIGKILL);
+        host.podrun("ps lone").ok();
+        assert!(answers("ask", "127.0.0.1:8080"), "after the death of {part}");
+    }
+    host.podrun("delete pod lone --force").ok();
+    forward.wait().fails(1).says("the pod is gone");
 }
 
 // pitfalls.md 28: plugins#123, moby#53384: a flow of UDP that outlives the pod it went to must reach the next one.

@@ -1,4 +1,4 @@
-//! Verbs about published ports: port, update pod.
+//! Verbs about ports: port, update pod, port-forward.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ use super::create::{publishes, wishes};
 use super::table;
 use crate::error::{Error, Kind, Result};
 use crate::net::ports::{self, Port};
+use crate::pod::forward::{self, Told};
 use crate::pod::update;
 use crate::spec::port::Wish;
 use clap::Args;
@@ -87,4 +88,33 @@ pub(super) fn update(words: &Words) -> Result<i32> {
     let all: Vec<_> = ports::of(&pod.roots, &pod.record.id).iter().map(|port| format!(", {port}")).collect();
     table::line(&format!("pod/{} updated{}", pod.record.name, all.concat()));
     Ok(0)
+}
+
+#[derive(Debug, Args)]
+struct PortForward {
+    #[command(flatten)]
+    global: Global,
+    pod: String,
+    /// The host's and the pod's, 8080:80; one that is the same on both sides, 80; any free one of the host's, :80
+    #[arg(required = true, value_name = "[IP:]HOST:PORT[/PROTO]")]
+    ports: Vec<String>,
+}
+
+pub(super) fn forward(words: &Words) -> Result<i32> {
+    let asked: PortForward =
+        words.parse("  podrun port-forward web 8080:80\n  podrun port-forward db 5432 0.0.0.0:9090:90 :53/udp")?;
+    let wishes: Result<Vec<Vec<Wish>>> = asked.ports.iter().map(|text| Wish::parse(&both_sides(text))).collect();
+    let pod = asked.global.pod(&asked.pod)?;
+    let name = &pod.record.name;
+    let never = forward::forward(&pod, &wishes?.concat(), |told| match told {
+        Told::Open { at, port, protocol } => table::line(&format!("{at} leads to port {port}/{protocol} of {name}")),
+        Told::Refused(why) => super::warn(&format!("in {name}, {why}")),
+    })?;
+    match never {}
+}
+
+/// kubectl's habit: a port alone is the same on both sides.
+fn both_sides(text: &str) -> String {
+    let (port, protocol) = text.split_at(text.find('/').unwrap_or(text.len()));
+    if port.contains(':') { text.to_owned() } else { format!("{port}:{port}{protocol}") }
 }

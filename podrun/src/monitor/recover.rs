@@ -126,6 +126,7 @@ fn assemble(
         unheard: VecDeque::new(),
         clients: BTreeMap::new(),
         firewall: Firewall::default(),
+        inlet: None,
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -209,6 +210,7 @@ impl Monitor {
         fault::point("recover.execs");
         // A pod whose rules nobody watches is a pod all the same.
         let _ = self.listen_to_firewall();
+        self.ensure_inlet();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
         self.save_keepers()?;
         fault::point("recover.recorded");

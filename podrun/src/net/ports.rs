@@ -11,6 +11,8 @@
 
 mod taken;
 
+pub use taken::explain;
+
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::PodId;
@@ -29,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -87,6 +89,19 @@ impl Port {
         pod.iter().filter(fits).map(one).collect()
     }
 
+    /// What of it the kernel cannot translate: `::1` always, and any IPv6 address when the pod has none.
+    fn detour(&self, pod: &[IpAddr]) -> Option<Detour> {
+        let loopback = IpAddr::from(Ipv6Addr::LOCALHOST);
+        let has_six = pod.iter().any(IpAddr::is_ipv6);
+        let at = match self.address {
+            None => loopback,
+            Some(address) if address.is_ipv6() && (address == loopback || !has_six) => address,
+            Some(_) => return None,
+        };
+        let (at, to) = (SocketAddr::new(at, self.host), SocketAddr::new(*pod.first()?, self.port));
+        (self.protocol != Protocol::Sctp).then_some(Detour { protocol: self.protocol, at, to })
+    }
+
     /// Whether 127.0.0.1 is one of its addresses.
     fn is_on_loopback(&self) -> bool {
         match self.address {
@@ -97,7 +112,19 @@ impl Port {
     }
 }
 
+/// A way through user space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Detour {
+    pub protocol: Protocol,
+    pub at: SocketAddr,
+    pub to: SocketAddr,
+}
+
 impl Published {
+    pub fn detours(&self) -> Vec<Detour> {
+        self.ports.iter().filter_map(|port| port.detour(&self.addresses)).collect()
+    }
+
     pub fn mappings(&self) -> Vec<Mapping> {
         self.ports.iter().flat_map(|port| port.mappings(&self.addresses)).collect()
     }
@@ -250,7 +277,9 @@ pub fn open(roots: &Roots, pod: &PodId, attachment: &Attachment) -> Result<()> {
     published.bridge.clone_from(&attachment.bridge);
     let doing = || "publish the pod's ports".to_owned();
     let mappings = published.mappings();
-    if let Some(port) = published.ports.iter().find(|port| port.mappings(&published.addresses).is_empty()) {
+    let leads_nowhere =
+        |port: &&Port| port.mappings(&published.addresses).is_empty() && port.detour(&published.addresses).is_none();
+    if let Some(port) = published.ports.iter().find(leads_nowhere) {
         return Err(Error::new(
             Kind::Invalid,
             doing(),
@@ -413,7 +442,7 @@ pub fn prune(roots: &Roots, lives: impl Fn(&PodId) -> bool, remove: bool) -> Res
         said.push(format!("the port {}/{} of the host", port.host, port.protocol));
         if remove {
             // Where it led to, nobody knows any more; an element is found by its key.
-            let somewhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED)];
+            let somewhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
             elements::change(&roots.table(), Change::Remove, &port.mappings(&somewhere))?;
             gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
         }
@@ -490,6 +519,26 @@ mod tests {
             let mappings = port(text).mappings(&pod);
             assert_eq!(mappings.iter().map(|one| one.to.to_string()).collect::<Vec<_>>(), to, "{text}");
             assert!(mappings.iter().all(|one| one.address == at.map(|at| at.parse().unwrap())), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_translate_makes_a_detour() {
+        let (four, both) =
+            (vec!["10.88.0.5".parse().unwrap()], vec!["10.88.0.5".parse().unwrap(), "fd00::5".parse().unwrap()]);
+        for (text, pod, at) in [
+            ("80:8", &four, Some("[::1]:80")),
+            ("80:8/udp", &both, Some("[::1]:80")),
+            ("80:8/sctp", &four, None),
+            ("127.0.0.1:80:8", &four, None),
+            ("[::1]:80:8", &both, Some("[::1]:80")),
+            ("[::]:80:8", &four, Some("[::]:80")),
+            ("[fd01::1]:80:8", &four, Some("[fd01::1]:80")),
+            ("[fd01::1]:80:8", &both, None),
+        ] {
+            let detour = port(text).detour(pod);
+            assert_eq!(detour.map(|detour| detour.at.to_string()).as_deref(), at, "{text}");
+            assert!(detour.is_none_or(|detour| detour.to.to_string() == "10.88.0.5:8"), "{text}");
         }
     }
 

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::client;
 use super::find::Pod;
 use crate::error::{Error, Kind, Result};
+use crate::monitor::socket::Request;
 use crate::net::ports::{self, Port};
 use crate::spec::port::{HostPort, Wish};
 use crate::store;
@@ -27,6 +29,8 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
         ports::claim(&pod.roots, id, &former)?;
         ports::open(&pod.roots, id, attachment)?;
     }
+    // A monitor of an earlier build knows no such request: with it `::1` waits for `podrun upgrade`.
+    let _ = client::command(pod, &Request::Ports);
     made
 }
 

@@ -12,25 +12,42 @@ use nix::sys::socket::{
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 /// That no socket of the host has this port.
 pub(super) fn probe(wish: &Wish, host: u16) -> Result<()> {
     for address in addresses(wish) {
-        match attempt(wish.protocol, SocketAddr::new(address, host)) {
+        match patiently(wish.protocol, SocketAddr::new(address, host)) {
             Ok(_) => {}
             // Every address of the host: of those families that it has.
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if wish.address.is_none() && address.is_ipv6() => {}
-            Err(errno) => return Err(explain(wish, address, host, errno)),
+            Err(errno) => return Err(explain(doing(wish, host), wish.protocol, address, host, errno)),
         }
     }
     Ok(())
 }
 
+/// A process of podrun's that carried what came by `::1` to the pod that had the port before may be a moment behind.
+fn patiently(protocol: Protocol, at: SocketAddr) -> nix::Result<OwnedFd> {
+    for _ in 0..20 {
+        match attempt(protocol, at) {
+            Err(Errno::EADDRINUSE) if who(protocol, at.port()).is_none_or(|who| who.starts_with(INLET)) => {}
+            other => return other,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    attempt(protocol, at)
+}
+
+/// What such a process is called.
+const INLET: &str = "podrun-inlet";
+
 /// A port that no socket of the host has.
 pub(super) fn free(wish: &Wish) -> Result<u16> {
     let first = addresses(wish)[0];
     for _ in 0..100 {
-        let held = attempt(wish.protocol, SocketAddr::new(first, 0)).map_err(|errno| explain(wish, first, 0, errno))?;
+        let held = attempt(wish.protocol, SocketAddr::new(first, 0))
+            .map_err(|errno| explain(doing(wish, 0), wish.protocol, first, 0, errno))?;
         let port = getsockname::<SockaddrStorage>(held.as_raw_fd())
             .ok()
             .and_then(|name| name.as_sockaddr_in().map(|v4| v4.port()).or(name.as_sockaddr_in6().map(|v6| v6.port())));
@@ -42,6 +59,10 @@ pub(super) fn free(wish: &Wish) -> Result<u16> {
         }
     }
     Err(Error::new(Kind::Exhausted, format!("find a free {} port", wish.protocol), "all tried ones are in use"))
+}
+
+fn doing(wish: &Wish, host: u16) -> String {
+    format!("publish the port {host}/{}", wish.protocol)
 }
 
 fn addresses(wish: &Wish) -> Vec<IpAddr> {
@@ -71,9 +92,8 @@ fn attempt(protocol: Protocol, at: SocketAddr) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn explain(wish: &Wish, address: IpAddr, host: u16, errno: Errno) -> Error {
-    let protocol = wish.protocol;
-    let doing = format!("publish the port {host}/{protocol}");
+/// Why a socket could not have the port, and who has it.
+pub fn explain(doing: String, protocol: Protocol, address: IpAddr, host: u16, errno: Errno) -> Error {
     match errno {
         Errno::EADDRINUSE => {
             let who = who(protocol, host).unwrap_or_else(|| "a socket of this host".to_owned());
