@@ -86,7 +86,7 @@ fn an_upgrade_between_two_formats_and_back_keeps_every_container() {
         let ended = host.until("web", name, "Exited");
         assert_eq!((&ended["exitCode"], &ended["restarts"]), (&json!(137), &json!(0)), "{ended:#}");
     }
-    assert_eq!(record(&host, "containers/new")["version"], 1);
+    assert_eq!(record(&host, "containers/new")["version"], 2);
     let log = std::fs::read(host.container("web", "counts")["logPath"].as_str().unwrap()).unwrap();
     let counted = String::from_utf8(joined(&cri_lines(&log), "stdout")).unwrap();
     assert!(

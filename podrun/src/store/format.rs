@@ -1,4 +1,4 @@
-//! Formats of records: which build may read what another one wrote. docs/decisions/0013 has the rules.
+//! Formats of records: which build may read what another one wrote. docs/decisions/0014 has the rules.
 //!
 //! Promises: a record of a format that this build does not know is left as it is, and so is the pod that it belongs to.
 
