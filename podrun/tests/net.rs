@@ -464,7 +464,7 @@ cases! {
         let before = sh("grep -H . /proc/sys/net/ipv4/conf/*/forwarding");
         let pod = host.pod();
         let told = findings(&host.roots, std::slice::from_ref(&pod.id));
-        assert!(told.iter().any(|finding| finding.what.contains("did not need to change forwarding")), "{told:?}");
+        assert!(told.iter().any(|finding| finding.what.contains("did not need to change net.ipv4.conf.*.forwarding")), "{told:?}");
         host.delete(pod);
         host.prune();
         assert_eq!(sh("grep -H . /proc/sys/net/ipv4/conf/*/forwarding"), before);

@@ -13,7 +13,7 @@ use crate::fault;
 use crate::id::{NetworkName, PodId};
 use crate::net::cidr::{Cidr, Mac};
 use crate::net::definition::{self, BUILT_IN, Definition, Driver};
-use crate::net::forward::{self, Former};
+use crate::net::forward::{self, Family, Former};
 use crate::net::ipam::{self, Ends, Pool, Range};
 use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
@@ -51,6 +51,9 @@ pub struct Network {
     /// Its IPv6 range, where it has one.
     #[serde(default)]
     pub six: Option<Six>,
+    /// Whether the host does not forward IPv6 for it, since it could only do so for everybody.
+    #[serde(default)]
+    pub six_cut_off: bool,
     pub mtu: u32,
     pub ipv6: Ipv6,
     #[serde(default)]
@@ -218,6 +221,7 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
         gateway,
         range: definition.range.filter(|range| subnet.contains(range.address)),
         six,
+        six_cut_off: false,
         mtu: definition.mtu.unwrap_or_else(|| facts.mtu_outwards()),
         ipv6: if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown },
         policy: Policy {
@@ -293,18 +297,25 @@ fn take_back_ports(roots: &Roots, host: &Netlink, name: &str, bridge: u32) -> Re
 /// Rules first, then forwarding: the host never forwards for pods what the rules would not.
 fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
     let Some(nft) = nft::find() else { return remember(roots, network) };
-    let now = forward::now()?;
     let others: Vec<Network> = all_remembered(roots)?.into_iter().filter(|other| other.name != network.name).collect();
-    let remembered = || others.iter().find_map(|other| other.former.clone());
-    network.former = network.former.take().or_else(remembered).or_else(|| forward::to_remember(&now));
+    let mut former = network.former.take().or_else(|| others.iter().find_map(|other| other.former.clone()));
+    let families = network.families().map(|family| forward::now(family).map(|now| (family, now)));
+    let families = families.collect::<Result<Vec<_>>>()?;
+    for (family, now) in &families {
+        former.get_or_insert_default().note(*family, now);
+    }
+    network.former = former.filter(|former| !former.is_empty());
     // Remembered before it is changed, so that a crash in between can be undone.
     remember(roots, network)?;
     let parts: Vec<Part> = others.iter().chain([&*network]).map(|one| one.part(roots)).collect();
-    let opened = nft::apply(&nft, &nft::rules(&roots.table(), &parts)).and_then(|()| forward::turn_on(&now));
+    let opened = nft::apply(&nft, &nft::rules(&roots.table(), &parts))
+        .and_then(|()| families.iter().try_for_each(|(family, now)| forward::turn_on(*family, now)));
     network.outside = match opened {
         Ok(()) => Outside::Open,
         Err(err) => Outside::Failed { why: format!("{}: {}", err.what_was_being_done(), err.cause()) },
     };
+    let cut_off = families.iter().any(|(family, now)| *family == Family::Six && !now.is_possible());
+    network.six_cut_off = cut_off;
     Ok(())
 }
 
@@ -385,20 +396,22 @@ pub fn remains(roots: &Roots) -> Result<Vec<String>> {
     if nft::table_exists(&roots.table())? {
         found.push(format!("nftables table inet {}", roots.table()));
     }
-    let changed = turned_on(roots, &forward::now()?)?;
-    if !changed.is_empty() {
-        found.push(format!("forwarding of {}", changed.join(", ")));
+    for (family, what) in [(Family::Four, "forwarding"), (Family::Six, "IPv6 forwarding")] {
+        let changed = turned_on(roots, family)?;
+        if !changed.is_empty() {
+            found.push(format!("{what} of {}", changed.join(", ")));
+        }
     }
     Ok(found)
 }
 
 /// The host's own interfaces whose forwarding podrun turned on; not what goes with its networks anyway.
-pub fn turned_on(roots: &Roots, now: &forward::Now) -> Result<Vec<String>> {
+pub fn turned_on(roots: &Roots, family: Family) -> Result<Vec<String>> {
     let bridges: Vec<String> = known(roots)?.iter().map(|name| roots.bridge_of(name)).collect();
-    let ours = |name: &String| bridges.contains(name) || PodId::could_be_veth(name);
     let former = all_remembered(roots)?.into_iter().find_map(|network| network.former);
-    let changed = former.iter().flat_map(|former| forward::to_turn_off(former, now));
-    Ok(changed.filter(|name| !ours(name)).cloned().collect())
+    let mut changed = former.map_or(Ok(Vec::new()), |former| forward::turned_on(&former, family))?;
+    changed.retain(|name| !bridges.contains(name) && !PodId::could_be_veth(name));
+    Ok(changed)
 }
 
 impl Network {
@@ -410,6 +423,12 @@ impl Network {
 
     pub fn subnets(&self) -> impl Iterator<Item = Cidr> + use<> {
         [self.subnet].into_iter().chain(self.six.map(|six| six.subnet))
+    }
+
+    /// The families that the host is to forward for it.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let six = self.six.is_some() && !self.policy.internal;
+        [Family::Four].into_iter().chain(six.then_some(Family::Six))
     }
 
     /// Its part of the firewall's table.
@@ -449,6 +468,10 @@ impl Network {
     pub fn warnings(&self) -> Vec<String> {
         let cut_off = format!("pods on {} reach each other and this host, but nothing beyond it", self.seen_as());
         match &self.outside {
+            Outside::Open if self.six_cut_off => vec![format!(
+                "this kernel forwards IPv6 for all or for none (before Linux 6.17), and podrun leaves that as it is: by IPv6 \
+                 {cut_off}; sysctl -w net/ipv6/conf/all/forwarding=1"
+            )],
             Outside::Open => Vec::new(),
             Outside::NoNft if self.policy.internal => Vec::new(),
             Outside::NoNft => vec![format!("nft is not on PATH: {cut_off}; install nftables")],

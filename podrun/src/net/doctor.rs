@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::id::PodId;
 use crate::net::bridge::{self, Network, Outside};
-use crate::net::forward;
+use crate::net::forward::{self, Family};
 use crate::net::link::{Link, Netlink};
 use crate::net::nft;
 use crate::net::prune::{Prune, prune};
@@ -85,7 +85,9 @@ fn find_network(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
     for warning in made.iter().flat_map(Network::warnings) {
         found.push(finding(State::Bad, warning, None));
     }
-    found.push(find_forwarding(roots, &made)?);
+    for family in Family::BOTH {
+        found.extend(find_forwarding(roots, family, &made)?);
+    }
     Ok(found)
 }
 
@@ -101,23 +103,28 @@ fn find_bridge(network: &Network, links: &[Link]) -> Option<Finding> {
     })
 }
 
-fn find_forwarding(roots: &Roots, made: &[Network]) -> Result<Finding> {
-    let now = forward::now()?;
-    if made.iter().any(|network| network.outside == Outside::Open) && !now.off.is_empty() {
+fn find_forwarding(roots: &Roots, family: Family, made: &[Network]) -> Result<Option<Finding>> {
+    let open = |network: &Network| network.outside == Outside::Open && network.families().any(|one| one == family);
+    if !made.iter().any(open) && family == Family::Six {
+        return Ok(None);
+    }
+    let now = forward::now(family)?;
+    let (tree, key) = (family.tree(), family.key());
+    if made.iter().any(open) && !now.off.is_empty() {
         let off: Vec<_> = now.off.iter().map(String::as_str).collect();
         let what = format!("no forwarding of what comes in by {}: answers to pods get lost there", off.join(", "));
-        let cure: Vec<_> = off.iter().map(|name| format!("net/ipv4/conf/{name}/forwarding=1")).collect();
-        return Ok(finding(State::Bad, what, Some(&format!("sysctl -w {}", cure.join(" ")))));
+        let cure: Vec<_> = off.iter().map(|name| format!("{tree}/{name}/{key}=1")).collect();
+        return Ok(Some(finding(State::Bad, what, Some(&format!("sysctl -w {}", cure.join(" "))))));
     }
-    let ours = bridge::turned_on(roots, &now)?;
-    Ok(match ours.is_empty() {
-        true => finding(State::Good, "podrun did not need to change forwarding", None),
+    let ours = bridge::turned_on(roots, family)?;
+    Ok(Some(match ours.is_empty() {
+        true => finding(State::Good, format!("podrun did not need to change {}.*.{key}", tree.replace('/', ".")), None),
         false => finding(
             State::Note,
-            format!("podrun turned on net.ipv4.conf.*.forwarding of {}", ours.join(", ")),
+            format!("podrun turned on {}.*.{key} of {}", tree.replace('/', "."), ours.join(", ")),
             Some("`podrun prune` turns it off again when no pod is left"),
         ),
-    })
+    }))
 }
 
 /// Other people's firewalls, which podrun never touches: a drop there wins over any accept of ours.
