@@ -560,3 +560,106 @@ fn pods_that_are_made_at_once_on_one_network_have_different_addresses() {
         assert_eq!((ips.len(), macs.len()), (count, count), "{network}");
     }
 }
+
+// pain 30: "bind(::, pod v6 addr) in the first instruction of the container succeeds 1000 x".
+#[test]
+fn ipv6_addresses_are_usable_in_the_first_instruction() {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        skip!("this kernel has no IPv6");
+    }
+    let host = Host::new();
+    host.podrun("network create six --ipv6").ok();
+    for _ in 0..many(5, 1000) {
+        host.podrun("create pod web --network six").ok();
+        let ip = addresses(&host, "web", "six").remove(1);
+        host.start("web/first", "", &format!("/probe listen [{ip}]:80 first"));
+        eventually("it listens", Duration::from_secs(10), || {
+            let said = host.podrun("logs web/first").text();
+            assert!(!said.contains("EADDRNOTAVAIL") && !said.contains("Cannot assign"), "{said}");
+            said.contains("listening").then_some(())
+        });
+        inside(&host, "web", "ip -6 -o addr show tentative").ok().prints("");
+        host.podrun("delete pod web --force").ok();
+    }
+}
+
+#[test]
+fn a_network_of_two_families_is_one_network() {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        skip!("this kernel has no IPv6");
+    }
+    let host = host(
+        &["six --subnet 10.77.0.0/24 --subnet fd77::/64", "other --ipv6"],
+        &[("a", "six"), ("b", "six"), ("c", "other")],
+    );
+    lan(&host);
+    let shown = host.podrun("network inspect six").json();
+    assert_eq!(shown["subnets"][1], json!({"subnet": "fd77::/64", "gateway": "fd77::1", "range": null}));
+    let chosen = host.podrun("network inspect other").json()["subnets"][1]["subnet"].as_str().unwrap().to_owned();
+    assert!(chosen.starts_with("fd") && chosen.ends_with("::/64"), "{chosen}");
+    assert_eq!(addresses(&host, "a", "six"), ["10.77.0.2", "fd77::2"]);
+    hears(&host, "a", "10.77.0.3", "b to 10.77.0.2");
+    hears(&host, "a", "fd77::3", "b to fd77::2");
+    host.program(format!("{} ask [fd77::3]:80", host.probe().display())).run().ok().prints("b to fd77::1");
+    hears_nothing(&host, "c", "fd77::3");
+    let hosts = host.run("a/hosts", "", "cat /etc/hosts").ok().text();
+    assert!(hosts.contains("10.77.0.2\ta\n") && hosts.contains("fd77::2\ta\n"), "{hosts}");
+    assert_eq!(host.inspect("a")["network"]["ip"], json!(["10.77.0.2", "fd77::2"]));
+    // Nobody's router advertisement is heard, of the host's either.
+    for place in ["a", "b"] {
+        inside(&host, place, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra").ok().prints("0");
+    }
+    let bridge = shown["bridge"].as_str().unwrap();
+    host.program(format!("cat /proc/sys/net/ipv6/conf/{bridge}/accept_ra")).run().ok().prints("0");
+    // Nobody comes in from outside; out goes what a pod asks for, where the kernel forwards by interface.
+    inside(&host, "lan", "ip -6 route add fd77::/64 via 2001:db8:1::1").ok();
+    hears_nothing(&host, "lan", "fd77::3");
+    host.program("cat /proc/sys/net/ipv6/conf/all/forwarding").run().ok().prints("0");
+    if host.program("cat /proc/sys/net/ipv6/conf/default/force_forwarding").run().code() == 0 {
+        hears(&host, "a", "2001:db8:1::2", "lan to 2001:db8:1::1");
+    } else {
+        assert!(host.podrun("doctor").text().contains("forwards IPv6 for all or for none"));
+    }
+    // A wish for each family, and connected later.
+    host.podrun("create pod d --network none").ok();
+    host.podrun("network connect six d --ip 10.77.0.99 --ip fd77::99").ok();
+    assert_eq!(addresses(&host, "d", "six"), ["10.77.0.99", "fd77::99"]);
+    hears(&host, "d", "fd77::3", "b to fd77::99");
+    assert!(inside(&host, "d", "ip -6 route show default").ok().text().contains("via fd77::1 dev eth0"));
+    host.podrun("create pod e --network six,ip=fd77::99").fails(1).with_one_line().says("pod d has it");
+    no_lan(&host);
+    for pod in ["a", "b", "c", "d"] {
+        host.podrun(format!("delete pod {pod} --force")).ok();
+    }
+    host.podrun("prune --force").ok();
+    let left = host.program("sh -c 'grep -l 1 /proc/sys/net/ipv6/conf/*/force_forwarding; true'").run().text();
+    assert_eq!(left, "", "forwarding that was turned on is turned off");
+}
+
+// A create that fails at any of its steps leaves nothing (1.25); so does a connect.
+#[test]
+fn a_connect_that_fails_at_any_step_leaves_nothing() {
+    let host = Host::with_faults();
+    host.podrun("network create back").ok();
+    host.podrun("create pod web --network none").ok();
+    let links = || host.program("ip -o link").run().ok().text().matches("veth").count();
+    let before = host.podrun("inspect web").json()["networks"].clone();
+    for point in [
+        "create-pod.bridged",
+        "create-pod.opened-outside",
+        "create-pod.leased",
+        "create-pod.linked",
+        "network.connected",
+        "network.recorded",
+    ] {
+        let told = host.command("network connect back web").env("PODRUN_FAULT", format!("fail:{point}")).run();
+        told.fails(1).with_one_line().says("connect the pod web to back");
+        assert_eq!(host.podrun("inspect web").json()["networks"], before, "{point}");
+        assert_eq!(links(), 0, "{point}");
+        assert_eq!(inside(&host, "web", "ip -o link").ok().text().lines().count(), 1, "{point}");
+        let leases = std::fs::read_dir(host.run_root().join("leases/back")).into_iter().flatten().flatten();
+        let leases: Vec<_> = leases.map(|lease| lease.file_name()).filter(|name| name != ".last").collect();
+        assert!(leases.is_empty(), "{point}: {leases:?}");
+    }
+    host.podrun("network connect back web").ok();
+}

@@ -182,6 +182,12 @@ impl Together {
         self.pods.iter().map(|pod| pod.record.id.clone()).collect()
     }
 
+    /// All of them hold what one of them holds.
+    fn join(&self, roots: &Roots, network: &str, pod: &PodId) -> Result<()> {
+        fault::step("network.connected").doing(|| "share the lease".into())?;
+        self.ids().iter().filter(|id| *id != pod).try_for_each(|id| ipam::join(roots, network, pod, id))
+    }
+
     /// Records and /etc/hosts say what there is now.
     fn write(&self, before: &[Attachment], after: &[Attachment]) -> Result<()> {
         let addresses = |all: &[Attachment]| -> Vec<IpAddr> {
@@ -192,7 +198,7 @@ impl Together {
             store::write(&pod.dir.networks(), &Networks::new(after.to_vec()))?;
             rewrite_hosts(&pod.dir.0.join("hosts"), &old, &new, &pod.record.hostname)?;
         }
-        Ok(())
+        fault::step("network.recorded").doing(|| "write the pod's networks".into())
     }
 }
 
@@ -238,14 +244,8 @@ fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachm
     let title = pod.record.title();
     let who = net::Pod { id: &pod.record.id, title: &title, netns: netns.as_fd(), beside: &before };
     let (made, warnings) = net::attach(&pod.roots, &who, std::slice::from_ref(wish))?;
-    fault::point("network.connected");
     let after: Vec<Attachment> = before.iter().chain(&made).cloned().collect();
-    let told = together
-        .ids()
-        .iter()
-        .filter(|id| **id != pod.record.id)
-        .try_for_each(|id| ipam::join(&pod.roots, &network, &pod.record.id, id))
-        .and_then(|()| together.write(&before, &after));
+    let told = together.join(&pod.roots, &network, &pod.record.id).and_then(|()| together.write(&before, &after));
     if let Err(err) = told {
         let _ = together.write(&after, &before);
         for one in &made {
@@ -253,7 +253,6 @@ fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachm
         }
         return Err(err);
     }
-    fault::point("network.connect-recorded");
     let made = made.into_iter().next().ok_or_else(|| Error::new(Kind::Kernel, "attach the pod", "nothing was made"))?;
     Ok((made, warnings))
 }
@@ -299,7 +298,5 @@ fn disconnect_all(
         }
         next.default_route = true;
     }
-    together.write(before, &after)?;
-    fault::point("network.disconnect-recorded");
-    Ok(())
+    together.write(before, &after)
 }
