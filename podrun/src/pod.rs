@@ -10,6 +10,7 @@ pub mod find;
 pub mod foreground;
 pub mod heal;
 pub mod launch;
+pub mod network;
 pub mod processes;
 pub mod prune;
 mod relay;

@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
-use crate::spec::{Network, Owner, PodSpec, SharePid};
+use crate::spec::network::{self, Attach};
+use crate::spec::{Owner, PodSpec, SharePid};
 use clap::Args;
 use std::collections::BTreeMap;
 
@@ -18,9 +19,10 @@ struct CreatePod {
     global: Global,
     /// The pod's name
     name: String,
-    /// bridge, host, none or pod:NAME
-    #[arg(long, default_value = "bridge", value_name = "NETWORK")]
-    network: String,
+    /// What an interface leads to, the first one out; as often as wanted. A network's name, or bridge, ptp, host, none,
+    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF; keys: ip, mac, mtu, interface
+    #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
+    network: Vec<String>,
     /// The hostname of all its containers; the pod's name by default
     #[arg(long)]
     hostname: Option<String>,
@@ -61,7 +63,8 @@ struct CreatePod {
 
 const EXAMPLES: &str = "  podrun create pod web
   podrun create pod db --network none --hostname db.local --label tier=back
-  podrun create pod side --network pod:web --share pid --volume data";
+  podrun create pod side --network pod:web --share pid --volume data
+  podrun create pod two --network front,ip=10.89.0.7 --network back,interface=back0";
 
 pub(super) fn pod(words: &Words) -> Result<i32> {
     let asked: CreatePod = words.parse(EXAMPLES)?;
@@ -80,7 +83,8 @@ pub(super) fn pod(words: &Words) -> Result<i32> {
             table::json(&view::inspect(&pod));
         }
         Format::Plain => {
-            let addresses = view::addresses(&record);
+            let addresses = created.attachments.iter().flat_map(|attachment| &attachment.addresses);
+            let addresses: Vec<String> = addresses.map(|cidr| cidr.address.to_string()).collect();
             match addresses.is_empty() {
                 true => table::line(&format!("pod/{} created", record.name)),
                 false => table::line(&format!("pod/{} created, {}", record.name, addresses.join(", "))),
@@ -143,11 +147,13 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         (None, true) => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         (None, false) => name.to_string(),
     };
+    let networks = asked.network.iter().map(|text| Attach::parse(text)).collect::<Result<Vec<_>>>()?;
+    network::check(&networks)?;
     // Checked here, before anything is made.
     crate::net::files::hostname(&hostname)?;
     Ok(PodSpec {
         hostname,
-        network: Network::parse(&asked.network)?,
+        networks,
         pid,
         uts: owner(asked.host_uts),
         ipc: owner(asked.host_ipc),
