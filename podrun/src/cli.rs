@@ -10,6 +10,7 @@ mod control;
 mod create;
 mod host;
 mod logs;
+mod network;
 mod ports;
 mod run;
 mod show;
@@ -59,6 +60,13 @@ const VERBS: &[Verb] = &[
     verb(&["top"], "List the processes of a pod", show::top),
     verb(&["delete", "pod"], "Stop a pod's containers and remove it", control::delete_pod),
     verb(&["delete", "container"], "Remove a container", control::delete_container),
+    verb(&["network", "create"], "Describe a network; its first pod makes it", network::create),
+    verb(&["network", "ls"], "List networks", network::list),
+    verb(&["network", "inspect"], "A network, its ranges and every pod on it, as JSON", network::inspect),
+    verb(&["network", "rm"], "Remove networks that no pod is on", network::remove),
+    verb(&["network", "connect"], "Put a running pod on one more network", network::connect),
+    verb(&["network", "disconnect"], "Take a running pod off a network", network::disconnect),
+    verb(&["network", "reload"], "Put bridges and rules back after somebody flushed them", network::reload),
     verb(&["prune"], "Remove what belongs to no pod", host::prune),
     verb(&["doctor"], "Look for what is wrong on this host, and say how to mend it", host::doctor),
     verb(&["info"], "What this host gives to podrun", host::info),
@@ -74,6 +82,9 @@ const ALIASES: &[(&[&str], &[&str])] = &[
     (&["delete", "pods"], &["delete", "pod"]),
     (&["delete", "ctr"], &["delete", "container"]),
     (&["unpause"], &["resume"]),
+    (&["network", "list"], &["network", "ls"]),
+    (&["network", "remove"], &["network", "rm"]),
+    (&["network", "delete"], &["network", "rm"]),
     (&["get", "po"], &["get", "pods"]),
     (&["ls"], &["ps"]),
     (&["--version"], &["version"]),

@@ -78,6 +78,12 @@ name!(
     "volume name"
 );
 
+name!(
+    /// The name of a network that somebody made.
+    NetworkName,
+    "network name"
+);
+
 impl Default for NamespaceName {
     fn default() -> Self {
         Self("default".to_owned())
@@ -114,8 +120,18 @@ impl PodId {
     }
 
     /// The host end of this pod's n-th network interface: IFNAMSIZ leaves 15 bytes.
-    pub fn veth(&self) -> String {
-        format!("veth{}", &self.0[..11])
+    pub fn veth(&self, n: usize) -> String {
+        match n {
+            0 => format!("veth{}", &self.0[..11]),
+            n => format!("vet{:x}{}", n % 16, &self.0[..11]),
+        }
+    }
+
+    /// Whether some pod's interface could have this name on the host.
+    pub fn could_be_veth(name: &str) -> bool {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let digits = name.strip_prefix("veth").or_else(|| name.strip_prefix("vet").and_then(|rest| rest.get(1..)));
+        digits.is_some_and(|digits| digits.len() == 11 && digits.bytes().all(hex))
     }
 }
 
@@ -167,6 +183,9 @@ mod tests {
 
     #[test]
     fn the_veth_fits_ifnamsiz() {
-        assert_eq!(PodId::random([0xab; 16]).veth(), "vethabababababa");
+        let id = PodId::random([0xab; 16]);
+        assert_eq!((id.veth(0).as_str(), id.veth(15).as_str()), ("vethabababababa", "vetfabababababa"));
+        assert!(PodId::could_be_veth(&id.veth(0)) && PodId::could_be_veth(&id.veth(3)));
+        assert!(!PodId::could_be_veth("veth0") && !PodId::could_be_veth("vethABABABABABA"));
     }
 }

@@ -102,17 +102,40 @@ impl Roots {
         format!("podrun{}", self.suffix("_"))
     }
 
+    /// The bridge of a network: that of the default one, or `podrun-<hash>` of run-root and network.
+    pub fn bridge_of(&self, network: &str) -> String {
+        match network {
+            "bridge" => self.bridge(),
+            name => format!("podrun-{:08x}", self.hash_of(name)),
+        }
+    }
+
+    /// The group (netdevice(7), `ip link … group`) of the host's ends of a network that has no bridge. Large, since
+    /// people choose small ones.
+    pub fn link_group_of(&self, network: &str) -> u32 {
+        0x4000_0000 | (self.hash_of(network) & 0x3fff_ffff)
+    }
+
+    fn hash_of(&self, network: &str) -> u32 {
+        hash(self.run.as_os_str().as_encoded_bytes().iter().chain(b"\0").chain(network.as_bytes()))
+    }
+
     fn suffix(&self, separator: &str) -> String {
         if self.run == Path::new(DEFAULT_RUN_ROOT) {
             return String::new();
         }
-        // FNV-1a: the name only has to differ between run-roots, and to be the same in every build.
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in self.run.as_os_str().as_encoded_bytes() {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        format!("{separator}{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
+        format!("{separator}{:08x}", hash(self.run.as_os_str().as_encoded_bytes()))
     }
+}
+
+/// FNV-1a, folded: a name only has to differ between run-roots, and to be the same in every build.
+fn hash<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in bytes {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let folded = (hash >> 32) ^ (hash & 0xffff_ffff);
+    u32::try_from(folded).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -126,6 +149,13 @@ mod tests {
         assert_eq!((plain.bridge().as_str(), plain.table().as_str()), ("podrun0", "podrun"));
         assert_ne!(plain.cgroup(), other.cgroup());
         assert!(other.bridge().len() <= 15, "{}", other.bridge());
+        for roots in [&plain, &other] {
+            assert_eq!(roots.bridge_of("bridge"), roots.bridge());
+            assert!(roots.bridge_of("front").len() <= 15 && roots.bridge_of("front") != roots.bridge_of("back"));
+            assert_ne!(roots.link_group_of("ptp"), roots.link_group_of("other"));
+            assert!((0x4000_0000..0x8000_0000).contains(&roots.link_group_of("ptp")), "iproute2 knows no larger one");
+        }
+        assert_ne!(plain.bridge_of("front"), other.bridge_of("front"));
         assert!(other.table().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
     }
 

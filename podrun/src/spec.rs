@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod network;
 pub mod port;
 
-use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodName, VolumeName};
+pub use network::{Attach, Network};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ pub struct PodSpec {
     pub name: PodName,
     pub namespace: NamespaceName,
     pub hostname: String,
-    pub network: Network,
+    /// Its interfaces, the first one first. What is all of a network (the host's, none, another pod's) stands alone.
+    pub networks: Vec<Attach>,
     pub pid: SharePid,
     pub uts: Owner,
     pub ipc: Owner,
@@ -30,45 +32,6 @@ pub struct PodSpec {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub publish: Vec<port::Wish>,
-}
-
-/// How a pod is wired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Network {
-    /// podrun's own bridge.
-    Bridge,
-    /// The host's own stack.
-    Host,
-    /// Loopback and nothing else.
-    None,
-    /// Another pod's.
-    Pod(PodName),
-}
-
-impl Network {
-    /// `bridge`, `host`, `none` or `pod:NAME`.
-    pub fn parse(text: &str) -> Result<Self> {
-        match (text, text.split_once(':')) {
-            ("bridge", _) => Ok(Self::Bridge),
-            ("host", _) => Ok(Self::Host),
-            ("none", _) => Ok(Self::None),
-            (_, Some(("pod", name))) => Ok(Self::Pod(PodName::parse(name)?)),
-            _ => Err(Error::new(Kind::Usage, format!("read the network {text:?}"), "podrun knows no such network")
-                .hint("bridge, host, none or pod:NAME")),
-        }
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bridge => f.write_str("bridge"),
-            Self::Host => f.write_str("host"),
-            Self::None => f.write_str("none"),
-            Self::Pod(name) => write!(f, "pod:{name}"),
-        }
-    }
 }
 
 /// Whether the containers of a pod see each other's processes.
@@ -96,6 +59,13 @@ pub struct Owners {
     pub net: Owner,
     pub uts: Owner,
     pub ipc: Owner,
+}
+
+impl PodSpec {
+    /// What the pod's first interface leads to.
+    pub fn network(&self) -> &Network {
+        self.networks.first().map_or(&Network::None, |first| &first.network)
+    }
 }
 
 /// A container as asked for: an OCI document and what podrun does with it.

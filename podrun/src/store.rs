@@ -4,6 +4,7 @@
 //!   <run-root>/names/<namespace>_<name>   a link to the pod's directory: the reservation of the name
 //!   <run-root>/pods/<id>/lock             flock: whoever makes or deletes the pod
 //!                        pod.json         PodRecord, written last when the pod is made, never changed
+//!                        networks.json    Networks: the pod's interfaces, replaced by connect and disconnect
 //!                        monitor.json     Keepers: who serves the pod now
 //!                        monitor.sock     the monitor's door
 //!                        hosts, hostname, resolv.conf
@@ -49,7 +50,9 @@ pub struct PodRecord {
     pub namespace: NamespaceName,
     pub created_at: String,
     pub hostname: String,
+    /// What the first interface was to lead to.
     pub network: Network,
+    /// What it became; `networks.json` has all of them, as they are now.
     pub attachment: Option<Attachment>,
     /// The pod whose network this one joined.
     pub network_of: Option<PodId>,
@@ -67,6 +70,30 @@ pub struct PodRecord {
     pub warnings: Vec<String>,
 }
 
+/// The interfaces of a pod, the first one first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Networks {
+    pub version: u32,
+    #[serde(default = "format::first")]
+    pub readable_since: u32,
+    pub attachments: Vec<Attachment>,
+}
+
+impl Networks {
+    pub fn new(attachments: Vec<Attachment>) -> Self {
+        Self { version: VERSION, readable_since: READABLE_SINCE, attachments }
+    }
+}
+
+/// A pod's interfaces as they are now. A pod of the first builds has one at most, and its record says it.
+pub fn attachments(dir: &PodDir, record: &PodRecord) -> Vec<Attachment> {
+    match read::<Networks>(&dir.networks()) {
+        Ok(networks) => networks.attachments,
+        Err(_) => record.attachment.iter().cloned().collect(),
+    }
+}
+
 impl PodRecord {
     pub fn roots(&self) -> Roots {
         Roots { root: self.root.clone(), run: self.run_root.clone() }
@@ -74,10 +101,15 @@ impl PodRecord {
 
     /// `name`, or `namespace/name` outside the default namespace, for messages.
     pub fn title(&self) -> String {
-        match self.namespace == NamespaceName::default() {
-            true => self.name.to_string(),
-            false => format!("{}/{}", self.namespace, self.name),
-        }
+        title(&self.namespace, &self.name)
+    }
+}
+
+/// The same before there is a record.
+pub fn title(namespace: &NamespaceName, name: &PodName) -> String {
+    match *namespace == NamespaceName::default() {
+        true => name.to_string(),
+        false => format!("{namespace}/{name}"),
     }
 }
 
@@ -319,6 +351,10 @@ impl PodDir {
         self.0.join("monitor.json")
     }
 
+    pub fn networks(&self) -> PathBuf {
+        self.0.join("networks.json")
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.0.join("monitor.sock")
     }
@@ -448,7 +484,11 @@ mod tests {
             serde_json::from_value::<T>(later).unwrap();
             serde_json::from_str(text).unwrap()
         }
-        assert_eq!(both::<PodRecord>(POD).hostname, "web");
+        let pod = both::<PodRecord>(POD);
+        assert_eq!(pod.hostname, "web");
+        let nowhere = PodDir("/nonexistent".into());
+        let [one] = &attachments(&nowhere, &pod)[..] else { panic!("it has one interface") };
+        assert_eq!((one.interface.as_str(), one.default_route, one.gateways().len()), ("eth0", true, 1));
         assert!(both::<Keepers>(KEEPERS).pause_restarts);
         assert_eq!(both::<ContainerRecord>(CONTAINER).state, State::Running);
         assert_eq!(both::<crate::container::plan::Plan>(PLAN).process.uid, 0);

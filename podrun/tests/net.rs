@@ -7,8 +7,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use podrun::error::{Kind, Result};
 use podrun::id::PodId;
 use podrun::net::ipam::survey;
-use podrun::net::{Attachment, Finding, Prune, State, attach_bridge, detach, findings, prune, share};
+use podrun::net::{Attachment, Finding, Prune, State, attach, detach, findings, prune, share};
 use podrun::roots::Roots;
+use podrun::spec::{Attach, Network};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -94,7 +95,7 @@ impl Host {
 
     fn attach(&self, netns: OwnedFd) -> Result<Pod> {
         let id = self.id();
-        match attach_bridge(&self.roots, &id, netns.as_fd()) {
+        match attach_bridge(&self.roots, &id, &netns) {
             Ok((attachment, warnings)) => Ok(Pod { id, netns, attachment, warnings }),
             Err(err) => {
                 self.forget(&id);
@@ -199,6 +200,13 @@ impl Drop for Other {
     }
 }
 
+/// One interface on the default bridge.
+fn attach_bridge(roots: &Roots, id: &PodId, netns: &OwnedFd) -> Result<(Attachment, Vec<String>)> {
+    let pod = podrun::net::Pod { id, title: "web", netns: netns.as_fd(), beside: &[] };
+    let (attachments, warnings) = attach(roots, &pod, &[Attach::from(Network::Bridge)])?;
+    Ok((attachments.into_iter().next().unwrap(), warnings))
+}
+
 /// What `Other` does.
 fn hold(pod: &str) {
     let (id, run) = pod.split_once('@').unwrap();
@@ -209,7 +217,7 @@ fn hold(pod: &str) {
         return bad.for_each(|finding| println!("\nsaid {} {}", finding.what, finding.cure.unwrap_or_default()));
     }
     let netns = bare_netns();
-    match attach_bridge(&roots, &PodId::parse(id).unwrap(), netns.as_fd()) {
+    match attach_bridge(&roots, &PodId::parse(id).unwrap(), &netns) {
         Ok((attachment, warnings)) => {
             println!("\nsaid {}", attachment.addresses[0].address);
             warnings.iter().for_each(|warning| println!("said {warning}"));
@@ -364,12 +372,12 @@ cases! {
         assert!(interface.contains("inet 10.88.0.2/16") && interface.contains("02:70:0a:58:00:02"), "{interface}");
         assert!(interface.contains("UP,LOWER_UP") && !interface.contains("inet6"), "{interface}");
         assert!(pod.run("ip route").starts_with("default via 10.88.0.1 dev eth0"));
-        let link = sh(&format!("ip -d link show {}", pod.id.veth()));
+        let link = sh(&format!("ip -d link show {}", pod.id.veth(0)));
         let master = format!("master {}", host.roots.bridge());
         for part in [&format!("alias {}", pod.id), "altname lease-0a580002", "fe:70:0a:58:00:02", &master] {
             assert!(link.contains(part), "{part} in {link}");
         }
-        assert!(!sh(&format!("ip addr show {}", pod.id.veth())).contains("inet"), "the host's end has no address");
+        assert!(!sh(&format!("ip addr show {}", pod.id.veth(0))).contains("inet"), "the host's end has no address");
         let record = serde_json::to_string(said).unwrap();
         assert_eq!(&serde_json::from_str::<Attachment>(&record).unwrap(), said);
         assert_eq!(pod.warnings, Vec::<String>::new());
@@ -456,7 +464,7 @@ cases! {
         let before = sh("grep -H . /proc/sys/net/ipv4/conf/*/forwarding");
         let pod = host.pod();
         let told = findings(&host.roots, std::slice::from_ref(&pod.id));
-        assert!(told.iter().any(|finding| finding.what.contains("did not need to change forwarding")), "{told:?}");
+        assert!(told.iter().any(|finding| finding.what.contains("did not need to change net.ipv4.conf.*.forwarding")), "{told:?}");
         host.delete(pod);
         host.prune();
         assert_eq!(sh("grep -H . /proc/sys/net/ipv4/conf/*/forwarding"), before);
@@ -464,7 +472,7 @@ cases! {
 
     fn a_deleted_pod_is_silent_at_once_and_its_link_goes_with_its_namespace(host) {
         let (pod, peer) = (host.pod(), host.pod());
-        let link = pod.id.veth();
+        let link = pod.id.veth(0);
         detach(&host.roots, &pod.id).unwrap();
         assert!(silent(&peer.netns, &pod.ip().to_string()), "its namespace still lives, and says nothing");
         detach(&host.roots, &pod.id).unwrap();
@@ -484,7 +492,7 @@ cases! {
 
     fn attaching_twice_is_refused_and_harmless(host) {
         let pod = host.pod();
-        let err = attach_bridge(&host.roots, &pod.id, pod.netns.as_fd()).unwrap_err();
+        let err = attach_bridge(&host.roots, &pod.id, &pod.netns).unwrap_err();
         assert_eq!(err.kind, Kind::AlreadyExists, "{err}");
         assert!(answers(&pod));
     }
@@ -531,7 +539,7 @@ cases! {
         host.forget(&pod.id);
         let next = host.pod();
         assert_eq!(next.ip(), pod.ip());
-        assert!(!sh("ip -br link").contains(&pod.id.veth()), "the old link had to go first");
+        assert!(!sh("ip -br link").contains(&pod.id.veth(0)), "the old link had to go first");
         assert!(answers(&next));
     }
 
@@ -542,7 +550,7 @@ cases! {
         for _ in 0..7 {
             let pod = host.pod();
             had.push(pod.ip().to_string());
-            let link = pod.id.veth();
+            let link = pod.id.veth(0);
             host.delete(pod);
             until("the link is gone", || try_sh(&format!("ip link show {link}")).is_err());
         }
@@ -739,12 +747,12 @@ cases! {
         let before = (links(), host.leases());
         // Not a network namespace.
         let err = host.refused(File::open("/proc/self/ns/mnt").unwrap().into());
-        assert_eq!(err.what_was_being_done(), "enter the pod's network namespace");
+        assert_eq!(err.what_was_being_done(), "attach it to bridge: enter the pod's network namespace");
         // An interface of that name is there already.
         let taken = netns();
         within(&taken, "ip link add eth0 type veth peer name far0");
         let err = host.refused(taken);
-        assert!(err.to_string().starts_with("make the link veth"), "{err}");
+        assert!(err.to_string().starts_with("attach it to bridge: make the link veth"), "{err}");
         assert_eq!((links(), host.leases()), before);
         assert!(answers(&pod));
     }

@@ -22,6 +22,7 @@ const END: &[&str] = &["end.", "restart.", "erase."];
 const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
 const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
+const NETWORK: &[&str] = &["network."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -33,7 +34,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY];
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -227,6 +228,35 @@ fn a_command_may_be_killed_whatever_it_asks() {
         }
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn a_command_may_be_killed_while_it_connects_or_disconnects() {
+    try_each(NETWORK, |fixture, point, n| {
+        let host = &fixture.host;
+        host.podrun("network create back").ok();
+        fixture.pod("");
+        // The last point is on both ways.
+        if point == "network.disconnected" || (point == "network.recorded" && n == 1) {
+            host.podrun("network connect back web").ok();
+            fixture.dies(point, "network disconnect back web");
+        } else {
+            fixture.dies(point, "network connect back web");
+        }
+        match n {
+            // The same once more, whatever was left.
+            0 => {
+                let on = host.inspect("web")["networks"].as_array().map_or(0, Vec::len);
+                let verb = if on == 2 { "disconnect" } else { "connect" };
+                host.podrun(format!("network {verb} back web")).ok();
+            }
+            1 => drop(host.podrun("network rm --force back").ok()),
+            _ => {}
+        }
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+        let _ = host.podrun("network rm back");
     });
 }
 

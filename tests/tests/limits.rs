@@ -322,7 +322,9 @@ fn a_fork_bomb_is_stopped_within_the_grace_and_five_seconds() {
     host.pod("web");
     let bundle = host.bundle(|config| {
         config["linux"]["resources"]["pids"] = json!({ "limit": 300 });
-        config["process"]["args"] = json!(["sh", "-c", "trap '' TERM; bomb() { while :; do bomb & done; }; bomb"]);
+        // A shell that cannot fork leaves, so the first process is none.
+        let bomb = "bomb() { while :; do bomb & done; }; bomb 2>/dev/null & exec /probe stubborn";
+        config["process"]["args"] = json!(["sh", "-c", bomb]);
     });
     host.podrun(format!("run web/bomb -d --bundle {bundle}")).ok();
     let dirs: Vec<PathBuf> = ["unified", "pids"].map(|hierarchy| cgroup(&host, hierarchy, "bomb")).into();
@@ -336,6 +338,7 @@ fn a_fork_bomb_is_stopped_within_the_grace_and_five_seconds() {
     podrun_tests::eventually("it has filled its limit", std::time::Duration::from_secs(20), || {
         (pids()? > 250).then_some(())
     });
+    assert_eq!(host.container("web", "bomb")["state"], "Running");
     host.podrun("stop web -c bomb --time 1").ok().within(std::time::Duration::from_secs(6));
     assert_eq!(host.container("web", "bomb")["state"], "Exited");
     podrun_tests::eventually("its cgroups are gone", std::time::Duration::from_secs(5), || {

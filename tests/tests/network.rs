@@ -178,7 +178,7 @@ fn a_pod_may_join_the_network_of_another() {
     assert_eq!(web["namespaces"]["net"], guest["namespaces"]["net"]);
     assert_ne!(web["namespaces"]["uts"], guest["namespaces"]["uts"]);
     host.podrun("create pod lost --network pod:wbe").fails(1).with_one_line().says("web");
-    host.podrun("create pod odd --network nosuch").fails(2).with_one_line().says("nosuch");
+    host.podrun("create pod odd --network nosuch").fails(1).with_one_line().says("find the network nosuch");
 }
 
 // Issue 3, 3: "sysctls that belong to its own namespaces, set once"; pitfalls.md 32.

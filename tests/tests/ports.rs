@@ -518,3 +518,81 @@ fn ports_of_a_pod_that_runs_come_and_go_and_no_other_connection_breaks() {
     host.podrun("create pod lone --network none").ok();
     host.podrun("update pod lone -p 8080:80").fails(2).says("has no address").with_one_line();
 }
+
+// Every network that has a way in from the host, and both families.
+#[test]
+fn ports_are_published_on_every_network_that_has_a_way_in() {
+    let host = host_with_a_neighbour();
+    host.podrun("network create front --subnet 10.97.0.0/24").ok();
+    host.podrun("network create quiet --subnet 10.98.0.0/24 --no-icc").ok();
+    host.podrun("network create back --internal").ok();
+    for (pod, networks, port) in [
+        ("named", "--network front", 8081),
+        ("routed", "--network ptp", 8082),
+        ("apart", "--network quiet", 8083),
+        ("two", "--network back --network front", 8084),
+    ] {
+        server(&host, pod, &format!("{networks} -p {port}:80 -p {port}:80/udp"));
+        for act in ["ask", "udp-ask"] {
+            let at = |whom: &str| format!("{whom}:{port}");
+            ask(&host, "neighbour", act, &at("192.0.2.1")).ok().prints(&format!("{pod} to 192.0.2.2"));
+            ask(&host, "host", act, &at("127.0.0.1")).ok();
+            // Without ICC the bridge takes nothing back to the port that it came from, where it is filtered.
+            if pod != "apart" {
+                ask(&host, pod, act, &at("192.0.2.1")).ok();
+            }
+        }
+    }
+    // From pod to pod across networks that do not see each other, by the host's address.
+    ask(&host, "named", "ask", "192.0.2.1:8083").ok();
+    ask(&host, "routed", "ask", "192.0.2.1:8081").ok();
+    let inner = host.inspect("named")["network"]["ip"][0].as_str().unwrap().to_owned();
+    ask(&host, "apart", "ask", &format!("{inner}:80")).fails(99);
+    host.podrun("create pod hidden --network back -p 8085:80")
+        .fails(1)
+        .says("no network that anybody comes in to")
+        .with_one_line();
+    // What is rewritten for one network keeps the ports of all.
+    host.podrun("network create more").ok();
+    host.podrun("create pod new --network more").ok();
+    host.podrun("delete pod new --force").ok();
+    host.podrun("network rm more").ok();
+    for port in 8081..=8084 {
+        ask(&host, "neighbour", "ask", &format!("192.0.2.1:{port}")).ok();
+    }
+    host.podrun("delete pod named routed apart two --force").ok();
+    host.podrun("network rm front quiet back").ok();
+}
+
+#[test]
+fn a_published_port_is_reached_by_ipv6() {
+    if has_no_ipv6() {
+        podrun_tests::skip!("this kernel has no IPv6");
+    }
+    let host = host_with_a_neighbour();
+    host.program("ip -6 addr add fd77::1/64 dev uplink nodad").run().ok();
+    inside(&host, "neighbour", "ip -6 addr add fd77::2/64 dev world nodad; ip -6 route add default via fd77::1").ok();
+    host.program("sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
+    host.podrun("network create six --subnet 10.97.0.0/24 --subnet fd97::/64").ok();
+    host.podrun("create pod web --network six -p 8080:80 -p [fd77::1]:8081:80").ok();
+    host.start("web/tcp", "", "/probe listen [::]:80 web");
+    host.podrun("create pod sibling --network six").ok();
+    for (from, whom, source) in [
+        ("neighbour", "[fd77::1]:8080", "fd77::2"),
+        ("neighbour", "[fd77::1]:8081", "fd77::2"),
+        ("neighbour", "192.0.2.1:8080", "::ffff:192.0.2.2"),
+        ("host", "[fd77::1]:8080", "fd77::1"),
+        ("sibling", "[fd77::1]:8080", "fd97::1"),
+        ("web", "[fd77::1]:8080", "fd97::1"),
+    ] {
+        eventually("it listens", Duration::from_secs(5), || (ask(&host, from, "ask", whom).code() == 0).then_some(()));
+        ask(&host, from, "ask", whom).ok().prints(&format!("web to {source}"));
+    }
+    eventually("::1 answers", Duration::from_secs(5), || {
+        (ask(&host, "host", "ask", "[::1]:8080").code() == 0).then_some(())
+    });
+    ask(&host, "neighbour", "ask", "192.0.2.1:8081").fails(99);
+    host.podrun("delete pod web sibling --force").ok();
+    host.podrun("network rm six").ok();
+    host.program("sh -c 'echo 0 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
+}

@@ -51,7 +51,7 @@ fn labels(text: &str) {
     }
     if let Ok(id) = PodId::parse(text) {
         assert_eq!(id.to_string(), text);
-        assert!(id.veth().len() <= 15, "longer than IFNAMSIZ");
+        assert!(id.veth(0).len() <= 15, "longer than IFNAMSIZ");
         let roots = Roots { root: "/r".into(), run: "/run".into() };
         assert_eq!(roots.pod(&id).parent(), Some(roots.pods().as_path()));
     }

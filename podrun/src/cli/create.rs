@@ -8,8 +8,9 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
+use crate::spec::network::{self, Attach, Network};
 use crate::spec::port::Wish;
-use crate::spec::{Network, Owner, PodSpec, SharePid};
+use crate::spec::{Owner, PodSpec, SharePid};
 use clap::Args;
 use std::collections::BTreeMap;
 
@@ -19,9 +20,10 @@ struct CreatePod {
     global: Global,
     /// The pod's name
     name: String,
-    /// bridge, host, none or pod:NAME
-    #[arg(long, default_value = "bridge", value_name = "NETWORK")]
-    network: String,
+    /// What an interface leads to, the first one out; as often as wanted. A network's name, or bridge, ptp, host, none,
+    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF; keys: ip, mac, mtu, interface
+    #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
+    network: Vec<String>,
     /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
     #[arg(short = 'p', long, value_name = "[IP:]HOST:PORT[/PROTO]")]
     publish: Vec<String>,
@@ -66,7 +68,8 @@ struct CreatePod {
 const EXAMPLES: &str = "  podrun create pod web
   podrun create pod shop --publish 8080:80 --publish 127.0.0.1:5353:53/udp
   podrun create pod db --network none --hostname db.local --label tier=back
-  podrun create pod side --network pod:web --share pid --volume data";
+  podrun create pod side --network pod:web --share pid --volume data
+  podrun create pod two --network front,ip=10.89.0.7 --network back,interface=back0";
 
 pub(super) fn pod(words: &Words) -> Result<i32> {
     let asked: CreatePod = words.parse(EXAMPLES)?;
@@ -85,8 +88,10 @@ pub(super) fn pod(words: &Words) -> Result<i32> {
             table::json(&view::inspect(&pod));
         }
         Format::Plain => {
+            let addresses = created.attachments.iter().flat_map(|attachment| &attachment.addresses);
+            let addresses = addresses.map(|cidr| cidr.address.to_string());
             let ports = crate::net::ports::of(&roots, &record.id).into_iter().map(|port| port.to_string());
-            let facts: Vec<_> = view::addresses(&record).into_iter().chain(ports).collect();
+            let facts: Vec<String> = addresses.chain(ports).collect();
             match facts.is_empty() {
                 true => table::line(&format!("pod/{} created", record.name)),
                 false => table::line(&format!("pod/{} created, {}", record.name, facts.join(", "))),
@@ -149,16 +154,17 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         (None, true) => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         (None, false) => name.to_string(),
     };
+    let networks = asked.network.iter().map(|text| Attach::parse(text)).collect::<Result<Vec<_>>>()?;
+    network::check(&networks)?;
     // Checked here, before anything is made.
     crate::net::files::hostname(&hostname)?;
-    let network = Network::parse(&asked.network)?;
     let publish = wishes(&asked.publish)?;
     if !publish.is_empty() {
-        publishes(&network)?;
+        publishes(networks.iter().map(|one| &one.network))?;
     }
     Ok(PodSpec {
         hostname,
-        network,
+        networks,
         publish,
         pid,
         uts: owner(asked.host_uts),
@@ -181,19 +187,28 @@ pub(super) fn wishes(publish: &[String]) -> Result<Vec<Wish>> {
     Ok(all?.concat())
 }
 
-/// Ports lead to an address of the pod's own.
-pub(super) fn publishes(network: &Network) -> Result<()> {
-    let refused = |cause: &str, hint: String| Err(Error::new(Kind::Usage, "read --publish", cause).hint(hint));
-    match network {
-        Network::Host => refused(
-            "a pod on the host's network has the host's ports as they are",
-            "leave --publish out: what listens in the pod listens on the host".to_owned(),
-        ),
-        Network::None => refused("a pod without network has no address", "give it --network bridge".to_owned()),
-        Network::Pod(other) => refused(
-            "the network, and its ports, are another pod's",
-            format!("`podrun update pod {other} --publish …` publishes them there"),
-        ),
-        Network::Bridge => Ok(()),
+/// Ports lead to an address of the pod's own, by a link of the host's own.
+pub(super) fn publishes<'a>(networks: impl IntoIterator<Item = &'a Network>) -> Result<()> {
+    let mut refused = None;
+    for network in networks {
+        let (cause, hint) = match network {
+            Network::Bridge | Network::Ptp | Network::Named(_) => return Ok(()),
+            Network::Host => (
+                "a pod on the host's network has the host's ports as they are",
+                "leave --publish out: what listens in the pod listens on the host".to_owned(),
+            ),
+            Network::None => ("a pod without network has no address", "give it --network bridge".to_owned()),
+            Network::Netns(_) => ("the network is somebody else's", "publish the ports where it was made".to_owned()),
+            Network::Macvlan(_) | Network::Ipvlan(_) => (
+                "the pod has an address of its own beside the host's, and all its ports are reached there",
+                "give it another interface, --network bridge, for a port of the host's".to_owned(),
+            ),
+            Network::Pod(other) => (
+                "the network, and its ports, are another pod's",
+                format!("`podrun update pod {other} --publish …` publishes them there"),
+            ),
+        };
+        refused = refused.or(Some(Error::new(Kind::Usage, "read --publish", cause).hint(hint)));
     }
+    refused.map_or(Ok(()), Err)
 }

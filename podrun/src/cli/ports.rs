@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::net::ports::{self, Port};
 use crate::pod::forward::{self, Told};
 use crate::pod::update;
+use crate::spec::network::Network;
 use crate::spec::port::Wish;
 use clap::Args;
 use serde_json::json;
@@ -82,7 +83,11 @@ pub(super) fn update(words: &Words) -> Result<i32> {
     }
     let wishes = wishes(&asked.publish)?;
     let pod = asked.global.pod(&asked.pod)?;
-    publishes(&pod.record.network)?;
+    // It may have been connected to a network since it was made.
+    let connected = pod.attachments().iter().any(|one| one.host_interface.is_some());
+    if !connected || matches!(pod.record.network, Network::Pod(_)) {
+        publishes([&pod.record.network])?;
+    }
     let unpublish: Result<Vec<Vec<Port>>> = asked.unpublish.iter().map(|text| update::named(&pod, text)).collect();
     update::ports(&pod, &wishes, &unpublish?.concat())?;
     let all: Vec<_> = ports::of(&pod.roots, &pod.record.id).iter().map(|port| format!(", {port}")).collect();

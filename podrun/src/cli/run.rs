@@ -183,7 +183,7 @@ fn made(pod: &Pod, spec: &ContainerSpec, planned: &launch::Planned, format: Form
         Format::Name => table::line(&title),
         Format::Json => table::json(&crate::pod::view::container(&pod.container(&spec.name)?)),
         Format::Plain => {
-            let addresses = crate::pod::view::addresses(&pod.record);
+            let addresses = crate::pod::view::addresses(pod);
             match addresses.is_empty() {
                 true => table::line(&format!("{title} {done}")),
                 false => table::line(&format!("{title} {done}, {}", addresses.join(", "))),

@@ -150,7 +150,7 @@ fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
         let all = view::containers(pod);
         let running = all.iter().filter(|record| record.state == State::Running).count();
         let restarts: u32 = all.iter().map(|record| record.restarts).sum();
-        let addresses = view::addresses(&pod.record);
+        let addresses = view::addresses(pod);
         let address = if addresses.is_empty() { pod.record.network.to_string() } else { addresses.join(",") };
         let state = view::state(pod);
         (

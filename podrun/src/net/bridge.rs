@@ -1,27 +1,31 @@
-//! The bridge of the default network: made on first use, remembered in the run-root, undone when no pod is left.
+//! What networks are on the host: made with the first pod, remembered in the run-root, undone when no pod is left.
 //!
-//! `networks/bridge.json` in the run-root says what was made and what the host was like before. Each attach holds the
-//! network's lock shared, whoever makes or undoes it exclusively; whether all is still there costs an attach some
+//! `networks/<name>.json` in the run-root says what was made and what the host was like before. Each attach holds the
+//! networks' lock shared, whoever makes or undoes one exclusively; whether all is still there costs an attach some
 //! microseconds and no process: boot id, network namespace, the bridge's index, and one question to netfilter.
+//!
+//! The names of bridges and link groups follow from run-root and network, so what a crash left is found without any file.
 
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
-use crate::id::PodId;
-use crate::net::cidr::{Cidr, Mac, choose, overlapped};
-use crate::net::forward::{self, Former};
-use crate::net::ipam::{self, Pool};
-use crate::net::link::{Ipv6, Link, Netlink, Route};
+use crate::id::{NetworkName, PodId};
+use crate::net::cidr::{Cidr, Mac};
+use crate::net::definition::{self, BUILT_IN, Definition, Driver};
+use crate::net::forward::{self, Family, Former};
+use crate::net::ipam::{self, Ends, Pool, Range};
+use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
-use crate::net::nft;
-use crate::net::ports::{self, Loopback};
+use crate::net::nft::{self, Part, Policy, Side};
+use crate::net::ports;
+use crate::net::ranges::{self, Facts, Size};
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,27 +34,43 @@ use std::time::{Duration, Instant};
 /// The name of the default network.
 pub const NAME: &str = "bridge";
 
-/// Where nothing else is known, Ethernet's.
-const MTU: u32 = 1500;
-/// RFC 8200: the least that IPv6 works with, and enough for anybody's IPv4.
-const LEAST_MTU: u32 = 1280;
-
 /// What was made on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
     pub version: u32,
     pub name: String,
-    pub bridge: String,
+    #[serde(default)]
+    pub driver: Driver,
+    /// Where the driver has one.
+    pub bridge: Option<String>,
     pub index: u32,
     pub subnet: Cidr,
     pub gateway: IpAddr,
+    #[serde(default)]
+    pub range: Option<Cidr>,
+    /// Its IPv6 range, where it has one.
+    #[serde(default)]
+    pub six: Option<Six>,
+    /// Whether the host does not forward IPv6 for it, since it could only do so for everybody.
+    #[serde(default)]
+    pub six_cut_off: bool,
     pub mtu: u32,
     pub ipv6: Ipv6,
+    #[serde(default)]
+    pub policy: Policy,
     pub outside: Outside,
     /// What to restore; absent where the host forwarded already.
     pub former: Option<Former>,
     place: Place,
+}
+
+/// The second family of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Six {
+    pub subnet: Cidr,
+    pub gateway: IpAddr,
+    pub range: Option<Cidr>,
 }
 
 /// Whether pods reach what is beyond the host.
@@ -70,78 +90,77 @@ struct Place {
     netns: u64,
 }
 
-/// `networks/bridge.json` under the root: what an administrator wishes for. Absent means: podrun chooses.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Definition {
-    pub subnet: Option<Cidr>,
-    pub mtu: Option<u32>,
-}
-
 /// The network, ready for use, with its lock.
-pub fn hold(roots: &Roots) -> Result<(Flock<File>, Network)> {
+pub fn hold(roots: &Roots, name: &str, definition: &Definition) -> Result<(Flock<File>, Network)> {
     let held = lock(&lock_file(roots), Hold::Shared)?;
-    if let Some(network) = ready(roots)? {
+    if let Some(network) = ready(roots, name)? {
         return Ok((held, network));
     }
     drop(held);
-    hold_alone(roots)
+    hold_alone(roots, name, definition)
 }
 
 /// The same with nobody beside: made where it is missing. Fifty pods may wait here for the one that makes it.
-pub fn hold_alone(roots: &Roots) -> Result<(Flock<File>, Network)> {
+pub fn hold_alone(roots: &Roots, name: &str, definition: &Definition) -> Result<(Flock<File>, Network)> {
     let held = lock(&lock_file(roots), Hold::Exclusive)?;
-    let network = match ready(roots)? {
+    let network = match ready(roots, name)? {
         Some(network) => network,
-        None => make(roots)?,
+        // Somebody may have removed it since its definition was read.
+        None if !definition::is_built_in(name) => make(roots, name, &definition::find(roots, name)?)?,
+        None => make(roots, name, definition)?,
     };
     Ok((held, network))
 }
 
-/// All of it anew: the rules are not those that this podrun wrote.
-pub fn reload(roots: &Roots) -> Result<()> {
-    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
-    match make(roots)?.outside {
-        Outside::Open => Ok(()),
-        Outside::NoNft => Err(no_nft()),
-        Outside::Failed { why } => Err(Error::new(Kind::Kernel, RULES, why)),
-    }
-}
-
-/// The same, where anything was made and not all of it is there any more.
+/// Makes again what is missing of the networks that were made here; nothing where all is there. For a monitor that has
+/// heard of a flush, while somebody may just be undoing it all.
 pub fn restore(roots: &Roots) -> Result<()> {
-    if remembered(roots).is_none() {
+    if all_remembered(roots)?.is_empty() {
         return Ok(());
     }
     let file = lock_file(roots);
-    let _held = lock(&file, Hold::Exclusive)?;
-    match (remembered(roots), ready(roots)?) {
-        (Some(_), Some(_)) => Ok(()),
-        (Some(_), None) => match make(roots)?.outside {
-            Outside::Open => Ok(()),
-            Outside::NoNft => Err(no_nft()),
-            Outside::Failed { why } => Err(Error::new(Kind::Kernel, RULES, why)),
-        },
-        // Somebody has just undone it all; nor is there to be a lock.
-        (None, _) => {
-            gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
-            let _ = fs::remove_dir(networks(roots));
-            Ok(())
+    let held = lock(&file, Hold::Exclusive)?;
+    let mut all = all_remembered(roots)?;
+    if all.is_empty() {
+        // Undone meanwhile; nor is there to be a lock.
+        gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
+        let _ = fs::remove_dir(networks(roots));
+        return Ok(());
+    }
+    for network in &all {
+        if ready(roots, &network.name)?.is_none() {
+            drop(held);
+            all = reload(roots)?;
+            break;
         }
+    }
+    all.iter().try_for_each(refuse_closed)
+}
+
+/// Without its rules a network's ports lead nowhere.
+pub fn refuse_closed(network: &Network) -> Result<()> {
+    const DOING: &str = "write the firewall rules";
+    match &network.outside {
+        Outside::Open => Ok(()),
+        Outside::NoNft => Err(Error::new(Kind::Unsupported, DOING, "nft is not on PATH")
+            .hint("install nftables: without it no port can be published")),
+        Outside::Failed { why } => Err(Error::new(Kind::Kernel, DOING, why)),
     }
 }
 
-const RULES: &str = "write the firewall rules";
-
-fn no_nft() -> Error {
-    Error::new(Kind::Unsupported, RULES, "nft is not on PATH")
-        .hint("install nftables: without it no port can be published")
+/// The table as it has to be, with every published port in it.
+fn write_rules(roots: &Roots, nft: &Path, parts: &[Part]) -> Result<()> {
+    let (_held, mappings) = ports::hold_all(roots)?;
+    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings))?;
+    ports::forget_misled(&mappings)?;
+    ports::reopen_loopback(roots)
 }
 
 /// What is remembered, when all of it is still there.
-fn ready(roots: &Roots) -> Result<Option<Network>> {
-    let Some(network) = remembered(roots) else { return Ok(None) };
-    let here = network.place == Place::here()? && sys::net::link_index(&network.bridge) == Ok(network.index);
+fn ready(roots: &Roots, name: &str) -> Result<Option<Network>> {
+    let Some(network) = remembered(roots, name) else { return Ok(None) };
+    let bridge = || network.bridge.as_ref().is_none_or(|bridge| sys::net::link_index(bridge) == Ok(network.index));
+    let here = network.place == Place::here()? && bridge();
     let open = match network.outside {
         Outside::Open => here && nft::table_exists(&roots.table())?,
         Outside::NoNft => here && nft::find().is_none(),
@@ -151,38 +170,119 @@ fn ready(roots: &Roots) -> Result<Option<Network>> {
 }
 
 /// What was made, whether or not it is still there.
-pub fn remembered(roots: &Roots) -> Option<Network> {
-    serde_json::from_slice(&fs::read(state_file(roots)).ok()?).ok()
+pub fn remembered(roots: &Roots, name: &str) -> Option<Network> {
+    serde_json::from_slice(&fs::read(state_file(roots, name)).ok()?).ok()
 }
 
-fn make(roots: &Roots) -> Result<Network> {
-    let definition = definition(roots)?;
+/// All that were made here and since the boot.
+pub fn all_remembered(roots: &Roots) -> Result<Vec<Network>> {
     let place = Place::here()?;
-    // Another run-root could be choosing its range at this moment; the namespace itself is the lock between them.
-    let netns = File::open(NETNS).doing(|| format!("open {NETNS}"))?;
-    let _choosing = flock(netns, Hold::Exclusive, Instant::now() + Duration::from_secs(30), Path::new(NETNS))?;
+    let made = names_in(&networks(roots)).into_iter().filter_map(|name| remembered(roots, &name));
+    Ok(made.filter(|network| network.place == place).collect())
+}
 
+/// Every network of which something may be on the host.
+pub fn known(roots: &Roots) -> Result<BTreeSet<String>> {
+    let built_in = BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    let leased = ipam::networks(roots)?;
+    let leased = leased.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    let all = built_in.chain(definition::names(roots)?).chain(names_in(&networks(roots))).chain(leased);
+    Ok(all.filter(|name| NetworkName::parse(name).is_ok()).collect())
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = files.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = files.filter_map(|file| Some(file.strip_suffix(".json")?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// The ranges of all networks but this one, made or only described.
+fn other_ranges(roots: &Roots, name: &str) -> Result<Vec<(String, Cidr)>> {
+    let mut ranges = Vec::new();
+    for network in all_remembered(roots)?.into_iter().filter(|other| other.name != name) {
+        ranges.extend(network.subnets().map(|subnet| (network.name.clone(), subnet)));
+    }
+    for other in definition::names(roots)?.into_iter().filter(|other| other != name) {
+        // A definition that cannot be read is told to whoever uses it.
+        let Ok(definition) = definition::find(roots, &other) else { continue };
+        let wishes = definition.wishes().filter(|_| !definition.driver.hangs_on_a_link());
+        ranges.extend(wishes.map(|wish| (other.clone(), wish.subnet)));
+    }
+    Ok(ranges)
+}
+
+/// Another run-root could be choosing its range at this moment; the namespace itself is the lock between them.
+fn choosing() -> Result<Flock<File>> {
+    let netns = File::open(NETNS).doing(|| format!("open {NETNS}"))?;
+    flock(netns, Hold::Exclusive, Instant::now() + Duration::from_secs(30), Path::new(NETNS))
+}
+
+/// Writes the definition of a new network, with the ranges that it will have.
+pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six: Option<Cidr>) -> Result<Definition> {
+    let doing = format!("create the network {name}");
+    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    let _choosing = choosing()?;
+    if !definition.driver.hangs_on_a_link() {
+        let group = roots.link_group_of(name.as_str());
+        let facts = Facts::look(&Netlink::here()?, None, group, other_ranges(roots, name.as_str())?)?;
+        definition.subnet6 = definition.subnet6.or(six);
+        definition.wishes().try_for_each(|wish| facts.refuse_taken(wish.subnet, &doing))?;
+        if definition.subnet.is_none() {
+            definition.subnet = Some(ranges::choose(Size::Small, &facts)?);
+        }
+    }
+    definition.check().map_err(|cause| Error::new(Kind::Invalid, doing, cause))?;
+    definition::write(roots, name, &definition)?;
+    Ok(definition)
+}
+
+fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
+    let place = Place::here()?;
+    let _choosing = choosing()?;
     let host = Netlink::here()?;
-    let facts = Facts::look(&host, &roots.bridge())?;
-    let known = remembered(roots).filter(|known| known.place == place);
-    let subnet = plan(definition.subnet, known.as_ref().map(|known| known.subnet), &facts)?;
-    let gateway = subnet.nth(*subnet.hosts().start());
-    let mtu = definition.mtu.unwrap_or_else(|| facts.mtu_outwards());
-    let ipv6 = if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown };
+    let bridge = (definition.driver == Driver::Bridge).then(|| roots.bridge_of(name));
+    let others = other_ranges(roots, name)?;
+    let facts = Facts::look(&host, bridge.as_deref(), roots.link_group_of(name), others)?;
+    let known = remembered(roots, name).filter(|known| known.place == place);
+    let size = if name == NAME { Size::Large } else { Size::Small };
+    let subnet = ranges::plan(definition.subnet, known.as_ref().map(|known| known.subnet), size, &facts)?;
+    let first = |subnet: Cidr| subnet.nth(*subnet.hosts().start());
+    // A definition may have changed under pods that live in what it was.
+    let gateway = definition.gateway.filter(|gateway| subnet.contains(*gateway)).unwrap_or(first(subnet));
+    let six = definition.subnet6.map(|subnet| Six {
+        subnet: subnet.network(),
+        gateway: definition.gateway6.unwrap_or(first(subnet)),
+        range: definition.range6,
+    });
     let mut network = Network {
         version: 1,
-        name: NAME.to_owned(),
-        bridge: roots.bridge(),
+        name: name.to_owned(),
+        driver: definition.driver,
+        bridge,
         index: 0,
         subnet,
         gateway,
-        mtu,
-        ipv6,
+        range: definition.range.filter(|range| subnet.contains(range.address)),
+        six,
+        six_cut_off: false,
+        mtu: definition.mtu.unwrap_or_else(|| facts.mtu_outwards()),
+        ipv6: if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown },
+        policy: Policy {
+            internal: definition.internal,
+            isolate: definition.isolate,
+            masquerade: definition.masquerade,
+            icc: definition.icc,
+        },
         outside: Outside::NoNft,
         former: known.and_then(|known| known.former),
         place,
     };
-    network.index = make_bridge(roots, &host, &network, &facts)?;
+    if let Some(bridge) = network.bridge.clone() {
+        let stp = if definition.stp { Stp::On } else { Stp::Off };
+        network.index = make_bridge(roots, &host, &network, &bridge, stp, &facts)?;
+    }
     fault::step("create-pod.bridged").doing(|| "make the pod".into())?;
     open_outside(roots, &mut network)?;
     fault::step("create-pod.opened-outside").doing(|| "make the pod".into())?;
@@ -192,28 +292,36 @@ fn make(roots: &Roots) -> Result<Network> {
 
 const NETNS: &str = "/proc/thread-self/ns/net";
 
-fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, facts: &Facts) -> Result<u32> {
+fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, stp: Stp, facts: &Facts) -> Result<u32> {
     if facts.ours.is_none() {
-        host.add_bridge(&network.bridge, Mac::pod(network.gateway), network.mtu)?;
+        host.add_bridge(bridge, Mac::pod(network.gateway), network.mtu, stp)?;
     }
-    let index = sys::net::link_index(&network.bridge).doing(|| format!("find the bridge {}", network.bridge))?;
+    let index = sys::net::link_index(bridge).doing(|| format!("find the bridge {bridge}"))?;
     if network.ipv6 == Ipv6::Known {
-        quiet(&network.bridge)?;
+        set_ipv6(bridge, network.six)?;
     }
     if facts.address_of(index).is_none() {
         host.add_address(index, Cidr { address: network.gateway, prefix: network.subnet.prefix })?;
     }
+    if let Some(six) = network.six {
+        let own = Cidr { address: six.gateway, prefix: six.subnet.prefix };
+        if !facts.has_address(index, own) {
+            host.add_address(index, own)?;
+        }
+    }
     host.set_up(index)?;
     if facts.ours.is_none() {
-        take_back_ports(roots, host, index)?;
+        take_back_ports(roots, host, &network.name, index)?;
     }
     Ok(index)
 }
 
-/// A bridge without IPv6 addresses has no use for IPv6: no pod can move the host's routes by a router advertisement
-/// (CVE-2020-13597), nor reach the host's services by a link-local address.
-fn quiet(bridge: &str) -> Result<()> {
-    for (key, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+/// No bridge believes a router advertisement, so no pod can move the host's routes by one (CVE-2020-13597). One without
+/// IPv6 addresses has no use for IPv6, and no pod reaches the host's services there by a link-local address; one
+/// with them has its own at once, since nobody else can have it.
+fn set_ipv6(bridge: &str, six: Option<Six>) -> Result<()> {
+    let disable = if six.is_some() { "0" } else { "1" };
+    for (key, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", disable)] {
         let file = format!("/proc/sys/net/ipv6/conf/{bridge}/{key}");
         forward::write(Path::new(&file), value).doing(|| format!("write {value} to {file}"))?;
     }
@@ -221,8 +329,8 @@ fn quiet(bridge: &str) -> Result<()> {
 }
 
 /// Somebody deleted the bridge under living pods: their links come back to the new one.
-fn take_back_ports(roots: &Roots, host: &Netlink, bridge: u32) -> Result<()> {
-    let directory = roots.leases().join(NAME);
+fn take_back_ports(roots: &Roots, host: &Netlink, name: &str, bridge: u32) -> Result<()> {
+    let directory = roots.leases().join(name);
     for entry in ipam::survey(&directory)?.values() {
         for link in entry.links(&directory).iter().filter_map(|name| sys::net::link_index(name).ok()) {
             host.set_bridge(link, bridge)?;
@@ -233,37 +341,79 @@ fn take_back_ports(roots: &Roots, host: &Netlink, bridge: u32) -> Result<()> {
 
 /// Rules first, then forwarding: the host never forwards for pods what the rules would not.
 fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
-    let Some(nft) = nft::find() else { return Ok(()) };
-    let now = forward::now()?;
-    network.former = network.former.take().or_else(|| forward::to_remember(&now));
+    let Some(nft) = nft::find() else { return remember(roots, network) };
+    let others: Vec<Network> = all_remembered(roots)?.into_iter().filter(|other| other.name != network.name).collect();
+    let mut former = network.former.take().or_else(|| others.iter().find_map(|other| other.former.clone()));
+    let families = network.families().map(|family| forward::now(family).map(|now| (family, now)));
+    let families = families.collect::<Result<Vec<_>>>()?;
+    for (family, now) in &families {
+        former.get_or_insert_default().note(*family, now);
+    }
+    network.former = former.filter(|former| !former.is_empty());
     // Remembered before it is changed, so that a crash in between can be undone.
     remember(roots, network)?;
-    let networks = [nft::Masquerade { bridge: &network.bridge, subnet: network.subnet }];
-    let (held, mappings) = ports::hold_all(roots)?;
-    let rules = nft::rules(&roots.table(), &networks, &mappings);
-    let opened = nft::apply(&nft, &rules).and_then(|()| forward::turn_on(&now));
-    drop(held);
-    if opened.is_ok() && !mappings.is_empty() {
-        ports::let_loopback_out(&network.bridge, Loopback::Out)?;
-    }
+    let parts: Vec<Part> = others.iter().chain([&*network]).map(|one| one.part(roots)).collect();
+    let opened = write_rules(roots, &nft, &parts)
+        .and_then(|()| families.iter().try_for_each(|(family, now)| forward::turn_on(*family, now)));
     network.outside = match opened {
         Ok(()) => Outside::Open,
         Err(err) => Outside::Failed { why: format!("{}: {}", err.what_was_being_done(), err.cause()) },
     };
+    let cut_off = families.iter().any(|(family, now)| *family == Family::Six && !now.is_possible());
+    network.six_cut_off = cut_off;
     Ok(())
 }
 
-/// Undoes all that `make` did, as far as it can; what is left is remembered, and the first reason told. For callers
-/// that hold the lock; twice is fine.
-pub fn unmake(roots: &Roots, host: &Netlink) -> Result<()> {
-    let undone = [host.delete(&roots.bridge()), remove_table(roots), restore_forwarding(roots)];
-    undone.into_iter().collect::<Result<()>>()?;
-    for file in [state_file(roots), lock_file(roots)] {
-        gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
+/// Puts back what somebody took away from under the networks that are in use: bridges, rules, forwarding. Says which
+/// networks those are.
+pub fn reload(roots: &Roots) -> Result<Vec<Network>> {
+    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    let mut made = Vec::new();
+    for network in all_remembered(roots)? {
+        // As it was made, should its definition be gone or be broken by now.
+        let definition = definition::find(roots, &network.name).unwrap_or_else(|_| network.as_defined());
+        made.push(make(roots, &network.name, &definition)?);
     }
+    Ok(made)
+}
+
+/// Undoes all that `make` did for these networks, as far as it can; what is left is remembered, and the first reason
+/// told. With the last network the rules and the change of forwarding go. For callers that hold the lock; twice is fine.
+pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
+    let here = all_remembered(roots)?;
+    let (gone_ones, kept): (Vec<Network>, Vec<Network>) =
+        here.into_iter().partition(|network| names.contains(&network.name));
+    let bridges = names.iter().map(|name| host.delete(&roots.bridge_of(name)));
+    bridges.collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
+    let former = gone_ones.iter().find_map(|network| network.former.clone());
+    if let Some(first) = kept.first() {
+        let first = Network { former: first.former.clone().or(former), ..first.clone() };
+        remember(roots, &first)?;
+        forget(roots, names)?;
+        return match nft::find().filter(|_| first.outside == Outside::Open) {
+            Some(nft) => {
+                let parts: Vec<Part> = kept.iter().map(|one| one.part(roots)).collect();
+                write_rules(roots, &nft, &parts)
+            }
+            // What the rules say of links that are gone holds for nobody.
+            None => Ok(()),
+        };
+    }
+    let undone = [remove_table(roots), former.as_ref().map_or(Ok(()), forward::restore)];
+    undone.into_iter().collect::<Result<()>>()?;
+    forget(roots, names)?;
+    forget(roots, &names_in(&networks(roots)))?;
+    gone(fs::remove_file(lock_file(roots))).doing(|| format!("remove {}", lock_file(roots).display()))?;
     ports::forget(roots)?;
     for empty in [networks(roots), roots.leases()] {
         let _ = fs::remove_dir(empty); // stays where another network still has something in it
+    }
+    Ok(())
+}
+
+fn forget(roots: &Roots, names: &[String]) -> Result<()> {
+    for file in names.iter().map(|name| state_file(roots, name)) {
+        gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
     }
     Ok(())
 }
@@ -280,145 +430,99 @@ fn remove_table(roots: &Roots) -> Result<()> {
     nft::apply(&nft::find().ok_or_else(missing)?, &nft::removal(&table))
 }
 
-fn restore_forwarding(roots: &Roots) -> Result<()> {
-    let here = Place::here()?;
-    let former = remembered(roots).filter(|known| known.place == here).and_then(|known| known.former);
-    former.as_ref().map_or(Ok(()), forward::restore)
+/// What `unmake` would undo for one network.
+pub fn remains_of(roots: &Roots, name: &str) -> Option<String> {
+    let bridge = roots.bridge_of(name);
+    sys::net::link_index(&bridge).is_ok().then(|| format!("bridge {bridge}"))
 }
 
-/// What `unmake` would undo.
+/// What `unmake` would undo with the last of them.
 pub fn remains(roots: &Roots) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    if sys::net::link_index(&roots.bridge()).is_ok() {
-        found.push(format!("bridge {}", roots.bridge()));
-    }
     if nft::table_exists(&roots.table())? {
         found.push(format!("nftables table inet {}", roots.table()));
     }
-    if let Some(network) = remembered(roots) {
-        let changed = network.turned_on(&forward::now()?);
+    for (family, what) in [(Family::Four, "forwarding"), (Family::Six, "IPv6 forwarding")] {
+        let changed = turned_on(roots, family)?;
         if !changed.is_empty() {
-            found.push(format!("forwarding of {}", changed.join(", ")));
+            found.push(format!("{what} of {}", changed.join(", ")));
         }
     }
     Ok(found)
 }
 
+/// The host's own interfaces whose forwarding podrun turned on; not what goes with its networks anyway.
+pub fn turned_on(roots: &Roots, family: Family) -> Result<Vec<String>> {
+    let bridges: Vec<String> = known(roots)?.iter().map(|name| roots.bridge_of(name)).collect();
+    let former = all_remembered(roots)?.into_iter().find_map(|network| network.former);
+    let mut changed = former.map_or(Ok(Vec::new()), |former| forward::turned_on(&former, family))?;
+    changed.retain(|name| !bridges.contains(name) && !PodId::could_be_veth(name));
+    Ok(changed)
+}
+
 impl Network {
     pub fn pool(&self, roots: &Roots) -> Pool {
-        Pool::new(roots, &self.name, self.subnet, self.gateway)
+        let four = Range { subnet: self.subnet, gateway: Some(self.gateway), only: self.range };
+        let six = self.six.map(|six| Range { subnet: six.subnet, gateway: Some(six.gateway), only: six.range });
+        Pool::new(roots, &self.name, [four].into_iter().chain(six).collect(), Ends::OnHost)
     }
 
-    /// The host's own interfaces whose forwarding podrun turned on; not what goes with its network anyway.
-    pub fn turned_on(&self, now: &forward::Now) -> Vec<String> {
-        let ours = |name: &str| {
-            let pods = |end: &str| end.len() == 11 && end.bytes().all(|b| b.is_ascii_hexdigit());
-            name == self.bridge || name.strip_prefix("veth").is_some_and(pods)
+    pub fn subnets(&self) -> impl Iterator<Item = Cidr> + use<> {
+        [self.subnet].into_iter().chain(self.six.map(|six| six.subnet))
+    }
+
+    /// The families that the host is to forward for it.
+    pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        let six = self.six.is_some() && !self.policy.internal;
+        [Family::Four].into_iter().chain(six.then_some(Family::Six))
+    }
+
+    /// Its part of the firewall's table.
+    pub fn part(&self, roots: &Roots) -> Part {
+        let side = match &self.bridge {
+            Some(bridge) => Side::Bridge(bridge.clone()),
+            None => Side::Group(roots.link_group_of(&self.name)),
         };
-        let changed = self.former.iter().flat_map(|former| forward::to_turn_off(former, now));
-        changed.filter(|name| !ours(name)).cloned().collect()
+        Part { side, subnets: self.subnets().collect(), policy: self.policy }
+    }
+
+    /// What its definition must have said.
+    fn as_defined(&self) -> Definition {
+        Definition {
+            driver: self.driver,
+            subnet: Some(self.subnet),
+            gateway: Some(self.gateway),
+            range: self.range,
+            subnet6: self.six.map(|six| six.subnet),
+            gateway6: self.six.map(|six| six.gateway),
+            range6: self.six.and_then(|six| six.range),
+            internal: self.policy.internal,
+            isolate: self.policy.isolate,
+            masquerade: self.policy.masquerade,
+            icc: self.policy.icc,
+            mtu: Some(self.mtu),
+            ..Definition::default()
+        }
+    }
+
+    /// How people call it: by the link that they see.
+    pub fn seen_as(&self) -> &str {
+        self.bridge.as_deref().unwrap_or(&self.name)
     }
 
     /// What the user of a new pod should know.
     pub fn warnings(&self) -> Vec<String> {
-        let bridge = &self.bridge;
-        let cut_off = format!("pods on {bridge} reach each other and this host, but nothing beyond it");
+        let cut_off = format!("pods on {} reach each other and this host, but nothing beyond it", self.seen_as());
         match &self.outside {
+            Outside::Open if self.six_cut_off => vec![format!(
+                "this kernel forwards IPv6 for all or for none (before Linux 6.17), and podrun leaves that as it is: by IPv6 \
+                 {cut_off}; sysctl -w net/ipv6/conf/all/forwarding=1"
+            )],
             Outside::Open => Vec::new(),
+            Outside::NoNft if self.policy.internal => Vec::new(),
             Outside::NoNft => vec![format!("nft is not on PATH: {cut_off}; install nftables")],
             Outside::Failed { why } => vec![format!("{why}: {cut_off}")],
         }
-    }
-}
-
-/// The host's side of the choice.
-#[derive(Debug, Clone, Default)]
-struct Facts {
-    /// The link that has our bridge's name.
-    ours: Option<Link>,
-    links: Vec<Link>,
-    addresses: Vec<(u32, Cidr)>,
-    routes: Vec<Route>,
-}
-
-impl Facts {
-    fn look(host: &Netlink, bridge: &str) -> Result<Self> {
-        let links = host.links()?;
-        let ours = links.iter().find(|link| link.name == bridge).cloned();
-        Ok(Self { ours, links, addresses: host.addresses()?, routes: host.routes()? })
-    }
-
-    fn address_of(&self, link: u32) -> Option<Cidr> {
-        self.addresses.iter().find(|(of, _)| *of == link).map(|(_, address)| *address)
-    }
-
-    /// What the host already uses, our own bridge aside.
-    fn taken(&self) -> Vec<Cidr> {
-        let ours = self.ours.as_ref().map(|link| link.index);
-        let routes = self.routes.iter().filter(|route| route.by.is_none() || route.by != ours).map(|route| route.to);
-        let addresses = self.addresses.iter().filter(|(of, _)| Some(*of) != ours).map(|(_, address)| *address);
-        addresses.chain(routes).collect()
-    }
-
-    /// The MTU of the way out, so that what a pod sends fits (a cloud's overlay has less than 1500).
-    fn mtu_outwards(&self) -> u32 {
-        let out =
-            self.routes.iter().find(|route| route.to.prefix == 0 && route.by.is_some()).and_then(|route| route.by);
-        let link = self.links.iter().find(|link| Some(link.index) == out);
-        link.map_or(MTU, |link| link.mtu.clamp(LEAST_MTU, 65_535))
-    }
-}
-
-/// Which range the bridge gets: the one that its pods already live in, the one that is wished for, the next free one.
-fn plan(wished: Option<Cidr>, known: Option<Cidr>, facts: &Facts) -> Result<Cidr> {
-    let doing = || "choose the bridge's address range".to_owned();
-    if let Some(link) = &facts.ours {
-        if !link.is_bridge {
-            return Err(Error::new(Kind::AlreadyExists, doing(), format!("{} is there and is no bridge", link.name))
-                .hint(format!("rename it, or `ip link del {}`", link.name)));
-        }
-        if let Some(address) = facts.address_of(link.index) {
-            return Ok(address.network());
-        }
-    }
-    let taken = facts.taken();
-    if let Some(known) = known.filter(|known| overlapped(*known, &taken).is_none()) {
-        return Ok(known.network());
-    }
-    match wished {
-        Some(wished) => match overlapped(wished, &taken) {
-            None => Ok(wished.network()),
-            Some(other) => Err(Error::new(Kind::Invalid, doing(), format!("{wished} overlaps {other} of this host"))
-                .hint("give a range that the host has no address in and no route to")),
-        },
-        None => choose(&taken).ok_or_else(|| {
-            Error::new(Kind::Exhausted, doing(), "the host has routes to every private range that podrun tries")
-                .hint("name a free range as `{\"subnet\": \"…\"}` in networks/bridge.json under podrun's root")
-        }),
-    }
-}
-
-fn definition(roots: &Roots) -> Result<Definition> {
-    let file = roots.networks().join(format!("{NAME}.json"));
-    let doing = || format!("read {}", file.display());
-    let text = match fs::read(&file) {
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Definition::default()),
-        other => other.doing(doing)?,
-    };
-    let definition: Definition =
-        serde_json::from_slice(&text).map_err(|err| Error::new(Kind::Invalid, doing(), err))?;
-    check(definition).map_err(|cause| Error::new(Kind::Invalid, doing(), cause))
-}
-
-fn check(definition: Definition) -> Result<Definition, String> {
-    match definition.subnet {
-        Some(subnet) if !subnet.address.is_ipv4() => Err(format!("subnet: {subnet} is not an IPv4 range")),
-        Some(subnet) if subnet.prefix < 8 => Err(format!("subnet: {subnet} is more than any network")),
-        Some(subnet) if subnet.prefix > 31 => Err(format!("subnet: {subnet} has no room for a gateway and a pod")),
-        _ => match definition.mtu {
-            Some(mtu) if !(68..=65_535).contains(&mtu) => Err(format!("mtu: {mtu} is not within 68 and 65535")),
-            _ => Ok(definition),
-        },
     }
 }
 
@@ -434,17 +538,18 @@ impl Place {
 fn remember(roots: &Roots, network: &Network) -> Result<()> {
     directory(&networks(roots))?;
     let text = serde_json::to_vec_pretty(network).expect("a network is plain data");
-    replace(&state_file(roots), &text)
+    replace(&state_file(roots, &network.name), &text)
 }
 
 fn networks(roots: &Roots) -> PathBuf {
     roots.run.join("networks")
 }
 
-fn state_file(roots: &Roots) -> PathBuf {
-    networks(roots).join(format!("{NAME}.json"))
+fn state_file(roots: &Roots, name: &str) -> PathBuf {
+    networks(roots).join(format!("{name}.json"))
 }
 
+/// One lock for all networks: their rules are one table.
 pub fn lock_file(roots: &Roots) -> PathBuf {
     networks(roots).join(format!("{NAME}.lock"))
 }
@@ -452,93 +557,43 @@ pub fn lock_file(roots: &Roots) -> PathBuf {
 /// The pod that a link was made for, by what the link itself says.
 pub fn owner(link: &Link) -> Option<PodId> {
     let pod = PodId::parse(link.alias.as_deref()?).ok()?;
-    (pod.veth() == link.name).then_some(pod)
+    let digits = link.name.get(4..)?;
+    (PodId::could_be_veth(&link.name) && pod.as_str().starts_with(digits)).then_some(pod)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn cidr(text: &str) -> Cidr {
-        Cidr::parse(text).unwrap()
-    }
-
-    fn link(index: u32, name: &str, is_bridge: bool, mtu: u32) -> Link {
-        let name = name.to_owned();
-        Link { index, name, second_names: vec![], alias: None, bridge: None, is_bridge, up: true, mtu }
-    }
-
-    fn facts(ours: Option<&str>, routes: &[(&str, u32)]) -> Facts {
-        let ours = ours.map(|address| (link(9, "podrun0", true, 1500), cidr(address)));
-        Facts {
-            addresses: ours.iter().map(|(link, address)| (link.index, *address)).collect(),
-            links: vec![link(2, "eth0", false, 1450)],
-            ours: ours.map(|(link, _)| link),
-            routes: routes.iter().map(|(to, by)| Route { to: cidr(to), by: Some(*by) }).collect(),
-        }
-    }
-
-    #[test]
-    fn the_range_is_kept_then_wished_then_free() {
-        let bare: &[(&str, u32)] = &[("0.0.0.0/0", 2)];
-        let busy: &[(&str, u32)] = &[("10.88.0.0/16", 2), ("10.77.0.0/16", 2)];
-        for (wished, known, ours, routes, chosen) in [
-            (None, None, None, bare, Ok("10.88.0.0/16")),
-            (None, None, None, busy, Ok("10.89.0.0/16")),
-            (Some("10.99.0.0/29"), None, None, busy, Ok("10.99.0.0/29")),
-            (Some("10.99.0.9/29"), None, None, busy, Ok("10.99.0.8/29")),
-            (Some("10.77.8.0/24"), None, None, busy, Err("10.77.8.0/24 overlaps 10.77.0.0/16 of this host")),
-            (Some("10.99.0.0/29"), Some("10.90.0.0/16"), None, busy, Ok("10.90.0.0/16")),
-            (None, Some("10.88.0.0/16"), None, busy, Ok("10.89.0.0/16")),
-            (Some("10.99.0.0/29"), None, Some("10.88.0.1/16"), bare, Ok("10.88.0.0/16")),
-            (None, None, Some("10.88.0.1/16"), &[("10.88.0.0/16", 9)], Ok("10.88.0.0/16")),
-        ] {
-            let planned = plan(wished.map(cidr), known.map(cidr), &facts(ours, routes));
-            assert_eq!(planned.map_err(|err| err.cause().to_owned()), chosen.map(cidr).map_err(str::to_owned));
-        }
-    }
-
-    #[test]
-    fn a_stranger_with_our_name_is_not_taken_for_the_bridge() {
-        let facts = Facts { ours: Some(link(3, "podrun0", false, 1500)), ..Facts::default() };
-        assert_eq!(plan(None, None, &facts).unwrap_err().kind, Kind::AlreadyExists);
-    }
-
-    #[test]
-    fn the_mtu_is_the_way_outs() {
-        assert_eq!(facts(None, &[("0.0.0.0/0", 2)]).mtu_outwards(), 1450);
-        assert_eq!(facts(None, &[("10.0.0.0/8", 2)]).mtu_outwards(), 1500);
-        let tiny = Facts { links: vec![link(2, "tun0", false, 576)], ..facts(None, &[("0.0.0.0/0", 2)]) };
-        assert_eq!(tiny.mtu_outwards(), 1280);
-    }
-
-    #[test]
-    fn a_definition_is_checked() {
-        let read = |text: &str| serde_json::from_str(text).map_err(|err| err.to_string()).and_then(check);
-        assert_eq!(read("{}"), Ok(Definition::default()));
-        assert_eq!(read(r#"{"subnet": "10.1.0.0/24", "mtu": 1400}"#).unwrap().mtu, Some(1400));
-        for (bad, why) in [
-            (r#"{"subnet": "10.1.0.0/32"}"#, "no room"),
-            (r#"{"subnet": "0.0.0.0/0"}"#, "more than any network"),
-            (r#"{"subnet": "fd00::/64"}"#, "not an IPv4 range"),
-            (r#"{"subnet": "x"}"#, "no /prefix"),
-            (r#"{"mtu": 67}"#, "not within"),
-            (r#"{"subnets": []}"#, "unknown field"),
-            ("{\n", "line 2"),
-        ] {
-            let err = read(bad).unwrap_err();
-            assert!(err.contains(why), "{bad}: {err}");
-        }
+    fn link(name: &str, alias: Option<&str>) -> Link {
+        let (name, alias) = (name.to_owned(), alias.map(str::to_owned));
+        let (second_names, bridge) = (vec![], None);
+        Link { index: 5, name, second_names, alias, bridge, is_bridge: false, up: true, mtu: 1500, group: 0 }
     }
 
     #[test]
     fn a_link_belongs_to_the_pod_that_both_its_names_tell() {
-        let pod = PodId::random([7; 16]);
-        let named =
-            |name: &str, alias: Option<&str>| Link { alias: alias.map(str::to_owned), ..link(5, name, false, 1500) };
-        assert_eq!(owner(&named(&pod.veth(), Some(pod.as_str()))), Some(pod.clone()));
-        assert_eq!(owner(&named("eth0", Some(pod.as_str()))), None);
-        assert_eq!(owner(&named(&pod.veth(), None)), None);
-        assert_eq!(owner(&named(&pod.veth(), Some("uplink"))), None);
+        let (pod, other) = (PodId::random([7; 16]), PodId::random([8; 16]));
+        assert_eq!(owner(&link(&pod.veth(0), Some(pod.as_str()))), Some(pod.clone()));
+        assert_eq!(owner(&link(&pod.veth(3), Some(pod.as_str()))), Some(pod.clone()));
+        assert_eq!(owner(&link("eth0", Some(pod.as_str()))), None);
+        assert_eq!(owner(&link(&pod.veth(0), Some(other.as_str()))), None);
+        assert_eq!(owner(&link(&pod.veth(0), None)), None);
+        assert_eq!(owner(&link(&pod.veth(0), Some("uplink"))), None);
+    }
+
+    /// What the build before networks had names wrote.
+    #[test]
+    fn what_an_earlier_build_remembered_is_read() {
+        let text = r#"{"version": 1, "name": "bridge", "bridge": "podrun0", "index": 3, "subnet": "10.88.0.0/16",
+            "gateway": "10.88.0.1", "mtu": 1500, "ipv6": "known", "outside": {"is": "open"}, "former": null,
+            "place": {"boot": "x", "netns": 1}}"#;
+        let network: Network = serde_json::from_str(text).unwrap();
+        assert_eq!((network.seen_as(), network.driver, network.policy), ("podrun0", Driver::Bridge, Policy::default()));
+        let part = network.part(&Roots::default());
+        assert_eq!(
+            part,
+            Part { side: Side::Bridge("podrun0".into()), subnets: vec![network.subnet], policy: network.policy }
+        );
     }
 }

@@ -72,18 +72,29 @@ pub fn hosts(addresses: &[IpAddr], name: &str, extra: &[HostEntry]) -> Result<St
         checked(name, NAME, "host name")?;
         let _ = writeln!(text, "{address}\t{name}");
     }
+    text.push_str(&own_lines(addresses, name));
+    Ok(text)
+}
+
+/// The pod's own lines.
+fn own_lines(addresses: &[IpAddr], name: &str) -> String {
     let nowhere = [IpAddr::from([127, 0, 1, 1])];
     let own = if addresses.is_empty() { &nowhere[..] } else { addresses };
-    if name != "localhost" {
-        let names = match name.split_once('.') {
-            Some((short, _)) => format!("{name} {short}"),
-            None => name.to_owned(),
-        };
-        for address in own {
-            let _ = writeln!(text, "{address}\t{names}");
-        }
-    }
-    Ok(text)
+    let names = match name.split_once('.') {
+        _ if name == "localhost" => return String::new(),
+        Some((short, _)) => format!("{name} {short}"),
+        None => name.to_owned(),
+    };
+    own.iter().map(|address| format!("{address}\t{names}\n")).collect()
+}
+
+/// The same file once the pod has other addresses: its own lines are replaced, all others stay as they are.
+pub fn hosts_with(text: &str, before: &[IpAddr], after: &[IpAddr], name: &str) -> Result<String> {
+    checked_hostname(name)?;
+    let old = own_lines(before, name);
+    let kept = text.lines().filter(|line| !old.lines().any(|own| own == *line));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    Ok(kept + &own_lines(after, name))
 }
 
 /// What resolv.conf(5) is to say. Empty lists mean: as the host.
@@ -288,6 +299,19 @@ ff02::2\tip6-allrouters
             let addresses: Vec<_> = addresses.iter().map(|text| ip(text)).collect();
             assert_eq!(hosts(&addresses, name, &extra).unwrap(), format!("{LOOPBACK}{expected}"));
         }
+    }
+
+    #[test]
+    fn a_pod_that_gets_other_addresses_keeps_the_lines_of_others() {
+        let db = HostEntry { name: "db".into(), address: ip("10.0.0.7") };
+        let (one, two) = ([ip("10.88.0.5")], [ip("10.88.0.5"), ip("10.89.0.2")]);
+        for name in ["web", "web.example.org", "localhost"] {
+            let text = |addresses: &[IpAddr]| hosts(addresses, name, std::slice::from_ref(&db)).unwrap();
+            for (before, after) in [(&one[..], &two[..]), (&two, &one), (&[], &one), (&one, &[])] {
+                assert_eq!(hosts_with(&text(before), before, after, name).unwrap(), text(after), "{name}");
+            }
+        }
+        assert!(hosts_with("", &[], &[], "a\nb").is_err());
     }
 
     /// CVE-2022-4318, CVE-2026-15809: real bytes, each in a place where nothing else is wrong.

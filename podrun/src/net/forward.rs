@@ -10,6 +10,10 @@
 //! * who else wants forwarding still sees 0 and turns it on for himself, so podrun can tell that it is no longer its
 //!   own to turn off;
 //! * another 0 written over the 0 (`sysctl --system` after a package's installation) changes nothing.
+//!
+//! IPv6 knows no forwarding by interface but `force_forwarding` (Linux 6.17), which is used in the same way. Where there
+//! is none, nothing is changed: `net.ipv6.conf.all.forwarding` makes the host a router, which no longer hears of its own
+//! routes, and that is its administrator's to decide.
 
 #![forbid(unsafe_code)]
 
@@ -21,12 +25,66 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const CONF: &str = "/proc/sys/net/ipv4/conf";
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Four,
+    Six,
+}
 
-/// What forwarded before podrun changed anything: names of interfaces, and perhaps `default`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::Four, Self::Six];
+
+    /// `net/ipv4/conf`, as sysctl(8) has it.
+    pub fn tree(self) -> &'static str {
+        match self {
+            Self::Four => "net/ipv4/conf",
+            Self::Six => "net/ipv6/conf",
+        }
+    }
+
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Four => "forwarding",
+            Self::Six => "force_forwarding",
+        }
+    }
+
+    fn conf(self) -> PathBuf {
+        Path::new("/proc/sys").join(self.tree())
+    }
+}
+
+/// What forwarded before podrun changed anything: names of interfaces, and perhaps `default`; nothing of a family that was
+/// left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Former {
-    pub forwarding: BTreeSet<String>,
+    pub forwarding: Option<BTreeSet<String>>,
+    #[serde(default)]
+    pub forwarding6: Option<BTreeSet<String>>,
+}
+
+impl Former {
+    fn of(&self, family: Family) -> Option<&BTreeSet<String>> {
+        match family {
+            Family::Four => self.forwarding.as_ref(),
+            Family::Six => self.forwarding6.as_ref(),
+        }
+    }
+
+    /// Remembers, once, what a family was like before it is changed.
+    pub fn note(&mut self, family: Family, now: &Now) {
+        let place = match family {
+            Family::Four => &mut self.forwarding,
+            Family::Six => &mut self.forwarding6,
+        };
+        if place.is_none() && !now.off.is_empty() {
+            *place = Some(now.on.clone());
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What forwards now.
@@ -35,46 +93,64 @@ pub struct Now {
     /// `net.ipv4.ip_forward` is 1: somebody wants it for the whole host.
     pub all: bool,
     pub on: BTreeSet<String>,
+    /// What can be turned on.
     pub off: BTreeSet<String>,
 }
 
-pub fn now() -> Result<Now> {
+impl Now {
+    /// Whether there is forwarding, or can be.
+    pub fn is_possible(&self) -> bool {
+        self.all || !self.on.is_empty() || !self.off.is_empty()
+    }
+}
+
+pub fn now(family: Family) -> Result<Now> {
     let mut now = Now { all: false, on: BTreeSet::new(), off: BTreeSet::new() };
-    for entry in fs::read_dir(CONF).doing(|| format!("read {CONF}"))?.flatten() {
+    let conf = family.conf();
+    let is_one = |file: PathBuf| fs::read(file).ok().map(|text| text.starts_with(b"1"));
+    for entry in fs::read_dir(&conf).doing(|| format!("read {}", conf.display()))?.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let on = fs::read(entry.path().join("forwarding")).is_ok_and(|text| text.starts_with(b"1"));
-        match name.as_str() {
-            "all" => now.all = on,
-            "lo" => {} // nothing comes in by it that is to go elsewhere
-            _ if on => drop(now.on.insert(name)),
-            _ => drop(now.off.insert(name)),
+        match (name.as_str(), is_one(entry.path().join(family.key()))) {
+            ("all", _) => now.all = is_one(entry.path().join("forwarding")).unwrap_or(false),
+            ("lo", _) => {} // nothing comes in by it that is to go elsewhere
+            (_, Some(true)) => drop(now.on.insert(name)),
+            (_, Some(false)) => drop(now.off.insert(name)),
+            (_, None) => {}
         }
+    }
+    if family == Family::Six && now.all {
+        // It forwards already, whatever the interfaces say.
+        now.off.clear();
     }
     Ok(now)
 }
 
-/// What to remember before turning on; nothing when there is nothing to turn on.
-pub fn to_remember(now: &Now) -> Option<Former> {
-    (!now.off.is_empty()).then(|| Former { forwarding: now.on.clone() })
-}
-
-pub fn turn_on(now: &Now) -> Result<()> {
-    now.off.iter().try_for_each(|name| set(name, "1"))
+pub fn turn_on(family: Family, now: &Now) -> Result<()> {
+    now.off.iter().try_for_each(|name| set(family, name, "1"))
 }
 
 /// What to turn off again: all that did not forward formerly, save when somebody has turned on the whole host since.
-pub fn to_turn_off<'a>(former: &'a Former, now: &'a Now) -> impl Iterator<Item = &'a String> {
+pub fn to_turn_off<'a>(former: &'a BTreeSet<String>, now: &'a Now) -> impl Iterator<Item = &'a String> {
     let ours = !now.all;
-    now.on.iter().filter(move |name| ours && !former.forwarding.contains(*name))
+    now.on.iter().filter(move |name| ours && !former.contains(*name))
+}
+
+/// The same of a family, by what is remembered of it.
+pub fn turned_on(former: &Former, family: Family) -> Result<Vec<String>> {
+    let Some(former) = former.of(family) else { return Ok(Vec::new()) };
+    let now = now(family)?;
+    Ok(to_turn_off(former, &now).cloned().collect())
 }
 
 pub fn restore(former: &Former) -> Result<()> {
-    let now = now()?;
-    to_turn_off(former, &now).try_for_each(|name| set(name, "0"))
+    for family in Family::BOTH {
+        turned_on(former, family)?.iter().try_for_each(|name| set(family, name, "0"))?;
+    }
+    Ok(())
 }
 
-fn set(interface: &str, value: &str) -> Result<()> {
-    let file = path(interface);
+fn set(family: Family, interface: &str, value: &str) -> Result<()> {
+    let file = family.conf().join(interface).join(family.key());
     // An interface may go while we look at it.
     gone(write(&file, value)).doing(|| format!("write {value} to {}", file.display()))
 }
@@ -82,10 +158,6 @@ fn set(interface: &str, value: &str) -> Result<()> {
 /// Writes a sysctl. Not fs::write: its O_CREAT turns "no such file" into "permission denied" in /proc.
 pub fn write(sysctl: &Path, value: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).open(sysctl)?.write_all(value.as_bytes())
-}
-
-fn path(interface: &str) -> PathBuf {
-    Path::new(CONF).join(interface).join("forwarding")
 }
 
 #[cfg(test)]
@@ -104,16 +176,29 @@ mod tests {
             ("", false, "", ""),
             ("", true, "default eth0", ""), // docker came later
         ] {
-            let former = Former { forwarding: names(former) };
             let now = Now { all, on: names(on), off: BTreeSet::new() };
-            assert_eq!(to_turn_off(&former, &now).cloned().collect::<BTreeSet<_>>(), names(turned_off));
+            assert_eq!(to_turn_off(&names(former), &now).cloned().collect::<BTreeSet<_>>(), names(turned_off));
         }
     }
 
     #[test]
     fn where_everything_forwards_nothing_is_remembered() {
         let now = |off| Now { all: true, on: names("default eth0"), off: names(off) };
-        assert_eq!(to_remember(&now("")), None);
-        assert_eq!(to_remember(&now("wg0")), Some(Former { forwarding: names("default eth0") }));
+        let noted = |off| {
+            let mut former = Former::default();
+            former.note(Family::Four, &now(off));
+            former
+        };
+        assert!(noted("").is_empty());
+        let mut former = noted("wg0");
+        assert_eq!(former, Former { forwarding: Some(names("default eth0")), forwarding6: None });
+        former.note(Family::Four, &Now { all: false, on: names("x"), off: names("y") });
+        assert_eq!(former.forwarding, Some(names("default eth0")), "what was before the first change");
+    }
+
+    #[test]
+    fn what_an_earlier_build_remembered_is_read() {
+        let former: Former = serde_json::from_str(r#"{"forwarding": ["eth1"]}"#).unwrap();
+        assert_eq!(former, Former { forwarding: Some(names("eth1")), forwarding6: None });
     }
 }

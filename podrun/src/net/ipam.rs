@@ -32,16 +32,54 @@ pub struct Lease {
     /// The pod that it was made for; others may have joined, and this one may have left.
     pub pod: PodId,
     pub addresses: Vec<Cidr>,
-    /// The host's end of the pod's interface.
-    pub link: String,
+    /// The host's end of the pod's interface, where it has one.
+    pub link: Option<String>,
+    /// The pod's name, for whoever asks for the same address.
+    #[serde(default)]
+    pub title: String,
+    /// The pod's end.
+    #[serde(default)]
+    pub interface: String,
 }
 
 /// The addresses of one network that pods may have.
 #[derive(Debug, Clone)]
 pub struct Pool {
     directory: PathBuf,
+    /// Where live pods have their directories.
+    pods: PathBuf,
+    pub ranges: Vec<Range>,
+    ends: Ends,
+}
+
+/// One family's addresses of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
     pub subnet: Cidr,
-    pub gateway: IpAddr,
+    pub gateway: Option<IpAddr>,
+    /// Only these are handed out to whoever asks for none in particular.
+    pub only: Option<Cidr>,
+}
+
+/// Where the links of a network's pods show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// Each has an end on the host, which goes with the pod's: what has none is free.
+    OnHost,
+    /// In the pods alone.
+    InPod,
+}
+
+/// Who wants an address, and which.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub pod: &'a PodId,
+    pub title: &'a str,
+    /// The host's end of its interface.
+    pub link: Option<&'a str>,
+    pub interface: &'a str,
+    /// None of a family: the next free one.
+    pub addresses: &'a [IpAddr],
 }
 
 /// What a search for an address found.
@@ -50,7 +88,12 @@ pub enum Taken {
     Lease(Lease),
     /// No address is free.
     Full {
+        range: Cidr,
         leases: usize,
+    },
+    /// The address that was asked for is no pod's any more, and its link is still on its way out.
+    Lingers {
+        address: IpAddr,
     },
 }
 
@@ -64,65 +107,152 @@ pub struct Entry {
 /// The file that is the pool's lock and holds the address that was handed out last. A hint: any content is fine.
 const LAST: &str = ".last";
 const HOLDER: &str = "pod-";
+/// What an address takes in it, one family after the other.
+const SLOT: u64 = 41;
+
+impl Range {
+    fn usable(&self) -> (u128, u128) {
+        let hosts = self.subnet.hosts();
+        let Some(only) = self.only else { return (*hosts.start(), *hosts.end()) };
+        let within = only.hosts();
+        let end = |offset: u128| self.subnet.offset(only.nth(offset)).unwrap_or_default();
+        // The first and the last address of a part are hosts as others are.
+        let first = end(0).max(*hosts.start());
+        let last = end(within.end() + u128::from(only.address.is_ipv4() && only.prefix < 31)).min(*hosts.end());
+        (first, last)
+    }
+}
 
 impl Pool {
-    pub fn new(roots: &Roots, network: &str, subnet: Cidr, gateway: IpAddr) -> Self {
-        Self { directory: roots.leases().join(network), subnet, gateway }
+    pub fn new(roots: &Roots, network: &str, ranges: Vec<Range>, ends: Ends) -> Self {
+        Self { directory: roots.leases().join(network), pods: roots.pods(), ranges, ends }
     }
 
-    /// Takes the next free address for `pod`.
-    pub fn take(&self, pod: &PodId) -> Result<Taken> {
+    /// Takes an address of each family for a pod.
+    pub fn take(&self, wanted: &Wanted<'_>) -> Result<Taken> {
+        self.check(wanted.addresses)?;
         let last = self.lock()?;
-        if self.directory.join(holder(pod)).exists() {
-            let doing = format!("attach pod {}", pod.short());
+        if self.directory.join(holder(wanted.pod)).exists() {
+            let doing = format!("attach pod {}", wanted.pod.short());
             return Err(Error::new(Kind::AlreadyExists, doing, "it is attached already"));
         }
-        match self.search(&last)? {
-            Some(address) => self.write(&last, address, pod).map(Taken::Lease),
-            None => Ok(Taken::Full { leases: survey(&self.directory)?.len() }),
+        let mut found = Vec::new();
+        for (slot, range) in self.ranges.iter().enumerate() {
+            let wish = wanted.addresses.iter().find(|ip| ip.is_ipv4() == range.subnet.address.is_ipv4());
+            let address = match wish {
+                Some(wish) => {
+                    self.refuse_taken(*wish)?;
+                    if self.lingers(*wish)? {
+                        return Ok(Taken::Lingers { address: *wish });
+                    }
+                    Some(*wish)
+                }
+                None => self.search(range, slot, &last)?,
+            };
+            match address {
+                Some(address) => found.push(Cidr { address, prefix: range.subnet.prefix }),
+                None => return Ok(Taken::Full { range: range.subnet, leases: survey(&self.directory)?.len() }),
+            }
         }
+        self.write(&last, found, wanted).map(Taken::Lease)
+    }
+
+    /// Whether the addresses that are asked for can be a pod's of this network at all.
+    fn check(&self, addresses: &[IpAddr]) -> Result<()> {
+        for address in addresses {
+            let bad = |cause: String| Err(Error::new(Kind::Invalid, format!("take the address {address}"), cause));
+            let same = |range: &&Range| range.subnet.address.is_ipv4() == address.is_ipv4();
+            let Some(range) = self.ranges.iter().find(same) else {
+                return bad(format!("the network has no IPv{} range", if address.is_ipv4() { 4 } else { 6 }));
+            };
+            let subnet = range.subnet.network();
+            match subnet.offset(*address) {
+                None => return bad(format!("it is not in the network's range, {subnet}")),
+                Some(_) if range.gateway == Some(*address) => return bad("it is the network's gateway".to_owned()),
+                Some(offset) if !subnet.hosts().contains(&offset) => {
+                    return bad(format!("it is no host's of {subnet}"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_taken(&self, address: IpAddr) -> Result<()> {
+        let path = self.directory.join(address.to_string());
+        if !path.exists() {
+            return Ok(());
+        }
+        let who = match read(&path) {
+            Some(lease) if !lease.title.is_empty() => format!("pod {}", lease.title),
+            Some(lease) => format!("pod {}", lease.pod.short()),
+            None => "another pod".to_owned(),
+        };
+        Err(Error::new(Kind::AlreadyExists, format!("take the address {address}"), format!("{who} has it")))
+    }
+
+    fn lingers(&self, address: IpAddr) -> Result<bool> {
+        Ok(self.ends == Ends::OnHost && link_exists(&link_name(address))?)
     }
 
     /// The first address after the last one that has neither a lease nor a link.
-    fn search(&self, last: &File) -> Result<Option<IpAddr>> {
-        for offset in next_fit(self.usable(), self.last(last)) {
-            let address = self.subnet.nth(offset);
-            let leased = address == self.gateway || self.directory.join(address.to_string()).exists();
-            if !leased && !link_exists(&link_name(address))? {
+    fn search(&self, range: &Range, slot: usize, last: &File) -> Result<Option<IpAddr>> {
+        for offset in next_fit(range.usable(), self.last(range, slot, last)) {
+            let address = range.subnet.nth(offset);
+            let leased = range.gateway == Some(address) || self.directory.join(address.to_string()).exists();
+            if !leased && !self.lingers(address)? {
                 return Ok(Some(address));
             }
         }
         Ok(None)
     }
 
-    /// Holder first, address last: a crash in between leaves what `release` finds.
-    fn write(&self, last: &File, address: IpAddr, pod: &PodId) -> Result<Lease> {
-        let addresses = vec![Cidr { address, prefix: self.subnet.prefix }];
-        let lease = Lease { version: 1, pod: pod.clone(), addresses, link: pod.veth() };
+    /// Holder first, addresses last: a crash in between leaves what `release` finds.
+    fn write(&self, last: &File, addresses: Vec<Cidr>, wanted: &Wanted<'_>) -> Result<Lease> {
+        let lease = Lease {
+            version: 1,
+            pod: wanted.pod.clone(),
+            addresses,
+            link: wanted.link.map(str::to_owned),
+            title: wanted.title.to_owned(),
+            interface: wanted.interface.to_owned(),
+        };
         let text = serde_json::to_vec(&lease).expect("a lease is plain data");
         let staged = self.directory.join(".new");
         let write = || -> std::io::Result<()> {
             // Never truncated: a crash may have left this name on a lease that is in use.
             gone(fs::remove_file(&staged))?;
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?.write_all(&text)?;
-            fs::hard_link(&staged, self.directory.join(holder(pod)))?;
-            fs::rename(&staged, self.directory.join(address.to_string()))?;
-            last.write_all_at(format!("{address:<40}\n").as_bytes(), 0)
+            fs::hard_link(&staged, self.directory.join(holder(wanted.pod)))?;
+            let names = lease.addresses.iter().map(|one| self.directory.join(one.address.to_string()));
+            let names: Vec<_> = names.collect();
+            let (first, others) = names.split_first().expect("a network has a range");
+            others.iter().try_for_each(|name| fs::hard_link(&staged, name))?;
+            fs::rename(&staged, first)?;
+            for (slot, one) in lease.addresses.iter().enumerate() {
+                last.write_all_at(format!("{:<40}\n", one.address).as_bytes(), SLOT * slot as u64)?;
+            }
+            Ok(())
         };
-        write().doing(|| format!("lease {address} to pod {}", pod.short()))?;
+        let said = lease.addresses.first().map(|one| one.address.to_string()).unwrap_or_default();
+        write().doing(|| format!("lease {said} to pod {}", wanted.pod.short()))?;
         Ok(lease)
     }
 
-    fn usable(&self) -> (u128, u128) {
-        let hosts = self.subnet.hosts();
-        (*hosts.start(), *hosts.end())
+    fn last(&self, range: &Range, slot: usize, file: &File) -> Option<u128> {
+        let mut text = [0; 40];
+        let read = file.read_at(&mut text, SLOT * slot as u64).ok()?;
+        let address = std::str::from_utf8(&text[..read]).ok()?.trim().parse().ok()?;
+        range.subnet.offset(address)
     }
 
-    fn last(&self, file: &File) -> Option<u128> {
-        let mut text = [0; 40];
-        let read = file.read_at(&mut text, 0).ok()?;
-        let address = std::str::from_utf8(&text[..read]).ok()?.trim().parse().ok()?;
-        self.subnet.offset(address)
+    /// Whether a crash left it: no pod can still be on its way to use it.
+    fn is_dead(&self, entry: &Entry) -> Result<bool> {
+        if self.ends == Ends::InPod {
+            return Ok(!entry.holders.iter().any(|pod| self.pods.join(pod.as_str()).exists()));
+        }
+        let mut links = entry.links(&self.directory).into_iter();
+        Ok(!links.try_fold(false, |any, link| link_exists(&link).map(|exists| any || exists))?)
     }
 
     /// Drops the leases whose links are gone: what a crash left. Only when the range is full, since it reads
@@ -130,8 +260,7 @@ impl Pool {
     pub fn reclaim(&self) -> Result<()> {
         let _held = self.lock()?;
         for entry in survey(&self.directory)?.values() {
-            let mut links = entry.links(&self.directory).into_iter();
-            if !links.try_fold(false, |any, link| link_exists(&link).map(|exists| any || exists))? {
+            if self.is_dead(entry)? {
                 entry.remove(&self.directory)?;
             }
         }
@@ -145,14 +274,15 @@ impl Pool {
 
 /// `member` holds what `pod` holds: it joined its network namespace. Twice is fine.
 pub fn share(roots: &Roots, pod: &PodId, member: &PodId) -> Result<()> {
-    for network in networks(roots)? {
-        let _held = lock(&network.join(LAST), Hold::Exclusive)?;
-        match fs::hard_link(network.join(holder(pod)), network.join(holder(member))) {
-            Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
-            other => other.doing(|| format!("share the lease of pod {} with {}", pod.short(), member.short()))?,
-        }
+    networks(roots)?.iter().try_for_each(|network| share_in(network, pod, member))
+}
+
+fn share_in(network: &Path, pod: &PodId, member: &PodId) -> Result<()> {
+    let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+    match fs::hard_link(network.join(holder(pod)), network.join(holder(member))) {
+        Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => Ok(()),
+        other => other.doing(|| format!("share the lease of pod {} with {}", pod.short(), member.short())),
     }
-    Ok(())
 }
 
 /// Ends what `pod` holds, in every network. Where it was the last holder its link is silenced and the lease ends.
@@ -164,6 +294,22 @@ pub fn release(roots: &Roots, pod: &PodId) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends what `pods` hold in one network; what the link of the last of them was is the caller's.
+pub fn leave(roots: &Roots, network: &str, pods: &[PodId]) -> Result<()> {
+    let network = roots.leases().join(network);
+    if !network.is_dir() {
+        return Ok(());
+    }
+    let _held = lock(&network.join(LAST), Hold::Exclusive)?;
+    pods.iter()
+        .try_for_each(|pod| release_in(&network, pod).doing(|| format!("release the lease of pod {}", pod.short())))
+}
+
+/// `member` holds what `pod` holds in one network.
+pub fn join(roots: &Roots, network: &str, pod: &PodId, member: &PodId) -> Result<()> {
+    share_in(&roots.leases().join(network), pod, member)
 }
 
 fn release_in(network: &Path, pod: &PodId) -> std::io::Result<()> {
@@ -178,7 +324,7 @@ fn release_in(network: &Path, pod: &PodId) -> std::io::Result<()> {
             if names > paths.len() as u64 + 1 {
                 return gone(fs::remove_file(&held)); // others live in its network namespace
             }
-            silence(&lease.link)?;
+            lease.link.as_deref().map_or(Ok(()), silence)?;
             paths
         }
         // Unreadable, which only a hand can make: then its own names say which addresses it had.
@@ -240,7 +386,7 @@ impl Entry {
         let mut links: Vec<String> =
             self.addresses.iter().filter_map(|name| name.parse().ok()).map(link_name).collect();
         let any = self.addresses.first().cloned().or_else(|| self.holders.first().map(holder));
-        links.extend(any.and_then(|name| read(&network.join(name))).map(|lease| lease.link));
+        links.extend(any.and_then(|name| read(&network.join(name))).and_then(|lease| lease.link));
         links
     }
 
@@ -349,15 +495,21 @@ mod tests {
             let root = std::env::temp_dir().join(format!("podrun-ipam-{}-{name}", std::process::id()));
             let roots = Roots { root: root.join("root"), run: root.join("run") };
             let subnet = Cidr::parse(subnet).unwrap();
-            let pool = Pool::new(&roots, "bridge", subnet, subnet.nth(1));
+            let range = Range { subnet, gateway: Some(subnet.nth(1)), only: None };
+            let pool = Pool::new(&roots, "bridge", vec![range], Ends::OnHost);
             Self { roots, pool }
         }
 
         fn take(&self, pod: u8) -> Option<String> {
-            match self.pool.take(&id(pod)).unwrap() {
+            match self.ask(pod, &[]).unwrap() {
                 Taken::Lease(lease) => Some(lease.addresses[0].to_string()),
-                Taken::Full { .. } => None,
+                Taken::Full { .. } | Taken::Lingers { .. } => None,
             }
+        }
+
+        fn ask(&self, pod: u8, addresses: &[IpAddr]) -> Result<Taken> {
+            let (pod, link) = (id(pod), id(pod).veth(0));
+            self.pool.take(&Wanted { pod: &pod, title: "web", link: Some(&link), interface: "eth0", addresses })
         }
 
         fn names(&self) -> Vec<String> {
@@ -384,7 +536,7 @@ mod tests {
         assert_eq!(trial.take(1).as_deref(), Some("192.0.2.2/29"));
         assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.2".to_owned(), holder(&id(1))]);
         let lease = held(&trial.roots, "bridge", &id(1)).unwrap();
-        assert_eq!((lease.pod, lease.link), (id(1), id(1).veth()));
+        assert_eq!((lease.pod, lease.link), (id(1), Some(id(1).veth(0))));
         release(&trial.roots, &id(1)).unwrap();
         release(&trial.roots, &id(1)).unwrap();
         assert_eq!(trial.names(), [".last"]);
@@ -458,6 +610,60 @@ mod tests {
             fs::write(trial.pool.directory.join(LAST), nonsense).unwrap();
             assert_eq!(trial.take(2).as_deref(), Some("192.0.2.43/29"), "{nonsense:?}");
             release(&trial.roots, &id(2)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_had_or_it_is_said_why_not() {
+        let trial = Trial::new("wished", "192.0.2.48/29");
+        let ask = |pod: u8, ip: &str| match trial.ask(pod, &[ip.parse().unwrap()]) {
+            Ok(Taken::Lease(lease)) => Ok(lease.addresses[0].to_string()),
+            Ok(other) => panic!("{other:?}"),
+            Err(err) => Err(err.cause().to_owned()),
+        };
+        assert_eq!(ask(1, "192.0.2.53"), Ok("192.0.2.53/29".to_owned()));
+        for (ip, why) in [
+            ("192.0.2.53", "pod web has it"),
+            ("192.0.2.49", "it is the network's gateway"),
+            ("192.0.2.48", "it is no host's of 192.0.2.48/29"),
+            ("192.0.2.55", "it is no host's of 192.0.2.48/29"),
+            ("192.0.2.56", "it is not in the network's range, 192.0.2.48/29"),
+            ("2001:db8::1", "the network has no IPv6 range"),
+        ] {
+            assert_eq!(ask(2, ip), Err(why.to_owned()), "{ip}");
+        }
+        assert_eq!(trial.names(), [".last".to_owned(), "192.0.2.53".to_owned(), holder(&id(1))]);
+        assert_eq!(trial.take(3).as_deref(), Some("192.0.2.54/29"), "the next fit goes on from there");
+    }
+
+    #[test]
+    fn two_families_are_one_lease() {
+        let mut trial = Trial::new("dual", "192.0.2.56/29");
+        let subnet = Cidr::parse("2001:db8::/64").unwrap();
+        trial.pool.ranges.push(Range { subnet, gateway: Some(subnet.nth(1)), only: None });
+        for (pod, six) in [(1, "2001:db8::2"), (2, "2001:db8::3")] {
+            let Ok(Taken::Lease(lease)) = trial.ask(pod, &[]) else { panic!("no lease") };
+            assert_eq!(lease.addresses[1].address.to_string(), six);
+        }
+        assert_eq!(survey(&trial.pool.directory).unwrap().len(), 2);
+        release(&trial.roots, &id(1)).unwrap();
+        release(&trial.roots, &id(2)).unwrap();
+        assert_eq!(trial.names(), [".last"]);
+    }
+
+    #[test]
+    fn only_a_part_of_the_range_is_handed_out_where_that_is_wished() {
+        for (subnet, only, usable) in [
+            ("10.0.0.0/24", None, (1, 254)),
+            ("10.0.0.0/24", Some("10.0.0.128/25"), (128, 254)),
+            ("10.0.0.0/24", Some("10.0.0.0/25"), (1, 127)),
+            ("10.0.0.0/24", Some("10.0.0.64/26"), (64, 127)),
+            ("10.0.0.0/24", Some("10.0.0.7/32"), (7, 7)),
+            ("fd00::/64", Some("fd00::100/120"), (0x100, 0x1ff)),
+        ] {
+            let range = |text: &str| Cidr::parse(text).unwrap();
+            let range = Range { subnet: range(subnet), gateway: None, only: only.map(range) };
+            assert_eq!(range.usable(), usable, "{subnet} {only:?}");
         }
     }
 }

@@ -8,16 +8,21 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::{Cidr, Mac};
+use crate::spec::network::{IpvlanMode, MacvlanMode};
 use futures_util::future::{try_join, try_join3};
 use futures_util::stream::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+};
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -35,16 +40,67 @@ pub struct Netlink {
 #[derive(Debug)]
 pub struct Veth<'a> {
     pub name: &'a str,
-    /// The second name that keeps the address from being leased again.
-    pub second_name: &'a str,
+    /// The second names that keep the addresses from being leased again.
+    pub second_names: &'a [String],
     pub alias: &'a str,
-    pub bridge: u32,
+    pub end: End,
     pub mac: Mac,
     pub mtu: u32,
     pub ipv6: Ipv6,
     pub peer: &'a str,
     pub peer_mac: Mac,
     pub netns: BorrowedFd<'a>,
+}
+
+/// The spanning tree protocol of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stp {
+    Off,
+    On,
+}
+
+/// Where the host's end of a pair leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// To the bridge with this index.
+    Port { bridge: u32, reach: Reach },
+    /// To the host's routes; the group tells whose they are.
+    Routed { group: u32 },
+}
+
+/// Whether a bridge's port speaks to others that are as it is (bridge(8), `isolated`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    All,
+    OnlyTheBridge,
+}
+
+/// An interface in the pod that hangs on a link of the host.
+#[derive(Debug)]
+pub struct Hanging<'a> {
+    pub name: &'a str,
+    pub parent: u32,
+    pub mode: Mode,
+    /// Its parent's, where there is none.
+    pub mac: Option<Mac>,
+    pub mtu: Option<u32>,
+    pub netns: BorrowedFd<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Macvlan(MacvlanMode),
+    Ipvlan(IpvlanMode),
+}
+
+/// One family of an interface in the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    pub address: Cidr,
+    /// The way out.
+    pub gateway: Option<IpAddr>,
+    /// The whole network is behind this gateway, which the address's prefix does not say.
+    pub via: Option<(Cidr, IpAddr)>,
 }
 
 /// Whether this kernel knows IPv6 at all.
@@ -66,6 +122,7 @@ pub struct Link {
     pub is_bridge: bool,
     pub up: bool,
     pub mtu: u32,
+    pub group: u32,
 }
 
 /// A route of any table: where to, and by which link.
@@ -114,30 +171,99 @@ impl Netlink {
     /// carrier to give before both ends exist). RTM_NEWLINK ignores an alias, so that comes with a second message.
     pub fn add_veth(&self, veth: &Veth<'_>) -> Result<()> {
         let links = self.handle.link();
-        let mut naming = links.property_add(0).alt_ifname(&[veth.second_name]);
+        let names: Vec<&str> = veth.second_names.iter().map(String::as_str).collect();
+        let mut naming = links.property_add(0).alt_ifname(&names);
         naming.message_mut().attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
         let all = try_join3(links.add(pair(veth)).execute(), naming.execute(), links.set(finish(veth)).execute());
-        self.wait(all, || format!("make the link {}", veth.name)).map(drop)
+        self.wait(all, || format!("make the link {}", veth.name))?;
+        match veth.end {
+            End::Port { reach: Reach::OnlyTheBridge, .. } => self.isolate(veth.name),
+            End::Port { reach: Reach::All, .. } | End::Routed { .. } => Ok(()),
+        }
     }
 
-    /// The pod's side: the interface up, its address, and the way out. No duplicate address detection: podrun leased
-    /// the address, so nobody else has it.
-    pub fn configure(&self, interface: &str, address: Cidr, gateway: Option<IpAddr>) -> Result<()> {
+    /// The port does not speak to other ports that do not.
+    fn isolate(&self, name: &str) -> Result<()> {
+        let index = crate::sys::net::link_index(name).doing(|| format!("find the link {name}"))?;
+        let message = LinkBridgePort::new(index).isolated(true).build();
+        self.wait(self.handle.link().set_port(message).execute(), || format!("isolate the port {name}"))?;
+        self.set_up(index)
+    }
+
+    /// An interface of the pod's on a link of the host's, born in the pod.
+    pub fn add_hanging(&self, wanted: &Hanging<'_>) -> Result<()> {
+        let netns = wanted.netns.as_raw_fd();
+        let message = match wanted.mode {
+            Mode::Macvlan(mode) => {
+                let made = LinkMacVlan::new(wanted.name, wanted.parent, macvlan_mode(mode)).setns_by_fd(netns);
+                let made = wanted.mac.iter().fold(made, |made, mac| made.address(mac.0.to_vec()));
+                wanted.mtu.iter().fold(made, |made, mtu| made.mtu(*mtu)).build()
+            }
+            Mode::Ipvlan(mode) => {
+                let made = LinkIpVlan::new(wanted.name, wanted.parent, ipvlan_mode(mode)).setns_by_fd(netns);
+                wanted.mtu.iter().fold(made, |made, mtu| made.mtu(*mtu)).build()
+            }
+        };
+        self.wait(self.handle.link().add(message).execute(), || format!("make the interface {}", wanted.name))
+    }
+
+    /// A route to one address by one of the host's links.
+    pub fn add_host_route(&self, to: IpAddr, link: u32) -> Result<()> {
+        let route = match to {
+            IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, 32)
+                .scope(RouteScope::Link)
+                .output_interface(link)
+                .build(),
+            IpAddr::V6(to) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).output_interface(link).build()
+            }
+        };
+        self.wait(self.handle.route().add(route).execute(), || format!("route {to} to the pod"))
+    }
+
+    /// The pod's side: the interface up, its addresses, and the way out. No duplicate address detection: podrun leased
+    /// the addresses, so nobody else has them.
+    pub fn configure(&self, interface: &str, families: &[Family]) -> Result<()> {
         let links = self.handle.link();
         let configured = async {
             let up = links.set(LinkUnspec::new_with_name(interface).up().build()).execute();
             let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>();
             let ((), found) = try_join(up, found).await?;
             let index = found.first().map_or(0, |link| link.header.index);
-            let address = self.add_address_request(index, address);
-            match gateway {
-                Some(gateway) => {
-                    try_join(address, self.handle.route().add(default_route(gateway)).execute()).await.map(drop)
-                }
-                None => address.await,
+            for family in families {
+                let address = self.add_address_request(index, family.address);
+                try_join(address, self.add_routes(index, family)).await?;
             }
+            Ok(())
         };
-        self.wait(configured, || format!("give {interface} the address {address}"))
+        let said = families.first().map(|family| family.address.to_string()).unwrap_or_default();
+        self.wait(configured, || format!("give {interface} the address {said}"))
+    }
+
+    async fn add_routes(&self, index: u32, family: &Family) -> Result<(), rtnetlink::Error> {
+        if let Some((network, gateway)) = family.via {
+            self.handle.route().add(onlink(Some(network), gateway, index)).execute().await?;
+        }
+        match (family.gateway, family.via) {
+            (Some(gateway), None) => self.handle.route().add(default_route(gateway)).execute().await,
+            (Some(gateway), Some(_)) => self.handle.route().add(onlink(None, gateway, index)).execute().await,
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// The way out, by an interface that is there.
+    pub fn add_default_routes(&self, interface: &str, gateways: &[IpAddr]) -> Result<()> {
+        let links = self.handle.link();
+        let added = async {
+            let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>().await?;
+            let index = found.first().map_or(0, |link| link.header.index);
+            for gateway in gateways {
+                self.handle.route().add(onlink(None, *gateway, index)).execute().await?;
+            }
+            Ok(())
+        };
+        self.wait(added, || format!("route by {interface}"))
     }
 
     async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {
@@ -154,8 +280,13 @@ impl Netlink {
     }
 
     /// A bridge, not up yet. Its hardware address is set, so it does not change with the ports that come and go.
-    pub fn add_bridge(&self, name: &str, mac: Mac, mtu: u32) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).mtu(mtu).build();
+    pub fn add_bridge(&self, name: &str, mac: Mac, mtu: u32, stp: Stp) -> Result<()> {
+        let message = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).mtu(mtu);
+        let message = match stp {
+            Stp::Off => message,
+            Stp::On => message.stp_state(BridgeStpState::KernelStp),
+        };
+        let message = message.build();
         self.wait(self.handle.link().add(message).execute(), || format!("make the bridge {name}"))
     }
 
@@ -187,24 +318,43 @@ impl Netlink {
         }
     }
 
+    /// The same by the name that it has in this connection's network namespace.
+    pub fn delete_named(&self, name: &str) -> Result<()> {
+        let links = self.handle.link();
+        let deleted = async {
+            let found = links.get().match_name(name.to_owned()).execute().try_collect::<Vec<_>>().await?;
+            match found.first() {
+                Some(link) => links.del(link.header.index).execute().await,
+                None => Ok(()),
+            }
+        };
+        match self.runtime.block_on(deleted).map_err(errno) {
+            Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other.doing(|| format!("delete the link {name}")),
+        }
+    }
+
     pub fn links(&self) -> Result<Vec<Link>> {
         let all = self.handle.link().get().execute().map_ok(link).try_collect();
         self.wait(all, || "list the host's links".to_owned())
     }
 
-    /// (link, address) of all IPv4 addresses.
+    /// (link, address) of all addresses; IPv6's link-local ones are every link's.
     pub fn addresses(&self) -> Result<Vec<(u32, Cidr)>> {
         let all: Vec<_> =
             self.wait(self.handle.address().get().execute().try_collect(), || "list the host's addresses".to_owned())?;
         Ok(all.iter().filter_map(|message| Some((message.header.index, address(message)?))).collect())
     }
 
-    /// All IPv4 routes, of all tables.
+    /// All routes, of all tables.
     pub fn routes(&self) -> Result<Vec<Route>> {
-        let wish = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let all: Vec<_> =
-            self.wait(self.handle.route().get(wish).execute().try_collect(), || "list the host's routes".to_owned())?;
-        Ok(all.iter().map(route).collect())
+        let doing = || "list the host's routes".to_owned();
+        let four = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let four: Vec<_> = self.wait(self.handle.route().get(four).execute().try_collect(), doing)?;
+        let six = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        // A kernel without IPv6 has no routes of it.
+        let six: Vec<_> = self.wait(self.handle.route().get(six).execute().try_collect(), doing).unwrap_or_default();
+        Ok(four.iter().chain(&six).filter_map(route).collect())
     }
 }
 
@@ -219,15 +369,19 @@ fn pair(veth: &Veth<'_>) -> LinkMessage {
         .append_extra_attribute(LinkAttribute::NumRxQueues(1))
         .setns_by_fd(veth.netns.as_raw_fd())
         .build();
-    LinkMessageBuilder::<LinkVeth>::new(veth.name, veth.peer)
+    let pair = LinkMessageBuilder::<LinkVeth>::new(veth.name, veth.peer)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .address(veth.mac.0.to_vec())
         .mtu(veth.mtu)
         .append_extra_attribute(LinkAttribute::NumTxQueues(1))
-        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
-        .controller(veth.bridge)
-        .up()
-        .build()
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1));
+    match veth.end {
+        // Up only when it is isolated: before, it would reach others for a moment.
+        End::Port { bridge, reach: Reach::OnlyTheBridge } => pair.controller(bridge),
+        End::Port { bridge, reach: Reach::All } => pair.controller(bridge).up(),
+        End::Routed { group } => pair.link_group(group).up(),
+    }
+    .build()
 }
 
 /// The host's end is a port and nobody's address: without a link-local one it is silent, too.
@@ -248,6 +402,48 @@ fn default_route(gateway: IpAddr) -> RouteMessage {
     }
 }
 
+/// By an interface whose prefix does not tell that the gateway is there.
+fn onlink(to: Option<Cidr>, gateway: IpAddr, link: u32) -> RouteMessage {
+    let to = to.map(Cidr::network);
+    match gateway {
+        IpAddr::V4(four) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(four).output_interface(link).onlink();
+            match to {
+                Some(Cidr { address: IpAddr::V4(address), prefix }) => route.destination_prefix(address, prefix),
+                _ => route,
+            }
+            .build()
+        }
+        IpAddr::V6(six) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(six).output_interface(link).onlink();
+            match to {
+                Some(Cidr { address: IpAddr::V6(address), prefix }) => route.destination_prefix(address, prefix),
+                _ => route,
+            }
+            .build()
+        }
+    }
+}
+
+fn macvlan_mode(mode: MacvlanMode) -> rtnetlink::packet_route::link::MacVlanMode {
+    use rtnetlink::packet_route::link::MacVlanMode;
+    match mode {
+        MacvlanMode::Bridge => MacVlanMode::Bridge,
+        MacvlanMode::Private => MacVlanMode::Private,
+        MacvlanMode::Vepa => MacVlanMode::Vepa,
+        MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    }
+}
+
+fn ipvlan_mode(mode: IpvlanMode) -> rtnetlink::packet_route::link::IpVlanMode {
+    use rtnetlink::packet_route::link::IpVlanMode;
+    match mode {
+        IpvlanMode::L2 => IpVlanMode::L2,
+        IpvlanMode::L3 => IpVlanMode::L3,
+        IpvlanMode::L3s => IpVlanMode::L3S,
+    }
+}
+
 fn link(message: LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
@@ -258,6 +454,7 @@ fn link(message: LinkMessage) -> Link {
         is_bridge: false,
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
+        group: 0,
     };
     for attribute in message.attributes {
         match attribute {
@@ -265,6 +462,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(index) => link.bridge = Some(index),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::PropList(names) => link.second_names.extend(names.into_iter().filter_map(second_name)),
             LinkAttribute::LinkInfo(infos) => link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
             _ => {}
@@ -281,26 +479,45 @@ fn second_name(property: Prop) -> Option<String> {
 }
 
 fn address(message: &rtnetlink::packet_route::address::AddressMessage) -> Option<Cidr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address @ IpAddr::V4(_)) => {
-            Some(Cidr { address: *address, prefix: message.header.prefix_len })
-        }
+    let prefix = message.header.prefix_len;
+    let of = |address: &IpAddr| Some(Cidr { address: *address, prefix }).filter(|cidr| !is_every_links(*cidr));
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(address),
         _ => None,
-    })
+    });
+    // IPv6 says IFA_LOCAL only where there is a peer.
+    let own = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(address),
+        _ => None,
+    });
+    local.or(own).and_then(of)
 }
 
-fn route(message: &RouteMessage) -> Route {
-    let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// Link-local and multicast ranges of IPv6 are on every link, and nobody's.
+fn is_every_links(cidr: Cidr) -> bool {
+    match cidr.address {
+        IpAddr::V6(six) => six.is_unicast_link_local() || six.is_multicast(),
+        IpAddr::V4(_) => false,
+    }
+}
+
+fn route(message: &RouteMessage) -> Option<Route> {
+    let anywhere = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let mut route =
         Route { to: Cidr { address: anywhere, prefix: message.header.destination_prefix_length }, by: None };
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(to)) => route.to.address = (*to).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(to)) => route.to.address = (*to).into(),
             RouteAttribute::Oif(link) => route.by = Some(*link),
             _ => {}
         }
     }
-    route
+    Some(route).filter(|route| !is_every_links(route.to))
 }
 
 fn errno(err: rtnetlink::Error) -> io::Error {

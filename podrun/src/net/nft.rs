@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
 use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,52 +29,127 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One network's part of the table.
-#[derive(Debug, Clone)]
-pub struct Masquerade<'a> {
-    pub bridge: &'a str,
-    pub subnet: Cidr,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub side: Side,
+    pub subnets: Vec<Cidr>,
+    pub policy: Policy,
+}
+
+/// How a network's links are told from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Side {
+    Bridge(String),
+    /// Links without a bridge, by their group.
+    Group(u32),
+}
+
+/// What may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Policy {
+    /// Nothing goes out of it.
+    pub internal: bool,
+    /// No other network comes in.
+    pub isolate: bool,
+    pub masquerade: bool,
+    /// Its pods reach each other.
+    pub icc: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { internal: false, isolate: true, masquerade: true, icc: true }
+    }
+}
+
+impl Side {
+    /// `iifname "b"`, `oifgroup != 7`: a match of the link that a packet comes in by (`i`) or goes out by (`o`).
+    fn is(&self, end: char, how: &str) -> String {
+        match self {
+            Self::Bridge(name) => format!("{end}ifname {how}\"{name}\""),
+            Self::Group(group) => format!("{end}ifgroup {how}{group}"),
+        }
+    }
 }
 
 /// The table's whole text: replaced in one transaction, so no packet ever meets half of it.
 ///
 /// Out of a network goes what is answered to the host's own address (masquerade), save to the network itself and to
 /// multicast. Into a network goes only what answers a pod, or came to a published port: forwarding is on for the pods'
-/// sake, and must not open them to a neighbour who routes to their addresses. What came from the network itself by a
+/// sake, and must not open them to a neighbour who routes to their addresses, nor to another network. Two networks that
+/// are not isolated see each other, with the addresses that their pods have. What came from the network itself by a
 /// published port has the host's address, too (hairpin), else the answer would take the short way and be nobody's; so has
-/// what came from the host's loopback. All other callers of a published port keep their own. No pod speaks to the host's loopback, even where `route_localnet` is on,
-/// as kube-proxy sets it (CVE-2020-8558). `accept` here would not overrule another table's `drop`, so there is
-/// none; `foreign_drops` finds those.
-pub fn rules(table: &str, networks: &[Masquerade<'_>], mappings: &[Mapping]) -> String {
+/// what came from the host's loopback. All other callers of a published port keep their own. No pod speaks to the host's
+/// loopback, even where `route_localnet` is on, as for a port there, or as kube-proxy sets it (CVE-2020-8558). `accept`
+/// here would not overrule another table's `drop`, so there is none; `foreign_drops` finds those.
+pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
     text.push_str(&elements::text(mappings));
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
-    for Masquerade { bridge, subnet } in networks {
-        let (family, multicast) = match subnet.address.is_ipv4() {
-            true => ("ip", "224.0.0.0/4"),
-            false => ("ip6", "ff00::/8"),
-        };
-        let from = subnet.network();
-        let near = if subnet.address.is_ipv4() { format!("{{ {from}, 127.0.0.0/8 }}") } else { from.to_string() };
-        let _ = writeln!(text, "\t\toifname \"{bridge}\" {family} saddr {near} ct status & dnat == dnat masquerade");
-        let _ = writeln!(
-            text,
-            "\t\t{family} saddr {from} oifname != \"{bridge}\" {family} daddr != {{ {from}, {multicast} }} masquerade"
-        );
-    }
+    networks.iter().for_each(|part| hairpin(&mut text, part));
+    networks.iter().for_each(|part| masquerade(&mut text, part, networks));
     text.push_str("\t}\n\tchain forward {\n\t\ttype filter hook forward priority 0; policy accept;\n");
-    for Masquerade { bridge, .. } in networks {
-        let _ = writeln!(
-            text,
-            "\t\toifname \"{bridge}\" iifname != \"{bridge}\" ct state != {{ established, related }} ct status & dnat == 0 drop"
-        );
-    }
+    networks.iter().for_each(|part| forward(&mut text, part, networks));
     text.push_str("\t}\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n");
-    for Masquerade { bridge, .. } in networks {
-        let _ =
-            writeln!(text, "\t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
+    for Part { side, .. } in networks {
+        let from = side.is('i', "");
+        let _ = writeln!(text, "\t\t{from} ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
     }
     text.push_str("\t}\n}\n");
     text
+}
+
+/// The networks that this one sees, and that see it.
+fn friends<'a>(part: &'a Part, networks: &'a [Part]) -> impl Iterator<Item = &'a Part> {
+    let open = !part.policy.isolate;
+    networks.iter().filter(move |other| open && !other.policy.isolate && other.side != part.side)
+}
+
+fn hairpin(text: &mut String, part: &Part) {
+    for subnet in part.subnets.iter().filter(|_| !part.policy.internal) {
+        let from = subnet.network();
+        let near = match subnet.address.is_ipv4() {
+            true => format!("ip saddr {{ {from}, 127.0.0.0/8 }}"),
+            false => format!("ip6 saddr {from}"),
+        };
+        let _ = writeln!(text, "\t\t{} {near} ct status & dnat == dnat masquerade", part.side.is('o', ""));
+    }
+}
+
+fn masquerade(text: &mut String, part: &Part, networks: &[Part]) {
+    if !part.policy.masquerade || part.policy.internal {
+        return;
+    }
+    for subnet in &part.subnets {
+        let four = subnet.address.is_ipv4();
+        let (family, multicast) = if four { ("ip", "224.0.0.0/4") } else { ("ip6", "ff00::/8") };
+        let seen = friends(part, networks).flat_map(|friend| &friend.subnets);
+        let seen = seen.filter(|other| other.address.is_ipv4() == four).map(|other| other.network());
+        let from = subnet.network();
+        let kept: Vec<String> = [from].into_iter().chain(seen).map(|range| range.to_string()).collect();
+        let (kept, out) = (kept.join(", "), part.side.is('o', "!= "));
+        let _ =
+            writeln!(text, "\t\t{family} saddr {from} {out} {family} daddr != {{ {kept}, {multicast} }} masquerade");
+    }
+}
+
+fn forward(text: &mut String, part: &Part, networks: &[Part]) {
+    let Part { side, policy, .. } = part;
+    let others: String = friends(part, networks).map(|friend| format!("{} ", friend.side.is('i', "!= "))).collect();
+    let (into, not_from) = (side.is('o', ""), side.is('i', "!= "));
+    let _ = writeln!(
+        text,
+        "\t\t{into} {not_from} {others}ct state != {{ established, related }} ct status & dnat == 0 drop"
+    );
+    let from = side.is('i', "");
+    if policy.internal {
+        let _ = writeln!(text, "\t\t{from} {} drop", side.is('o', "!= "));
+    }
+    // What a port's isolation keeps from the neighbour could go by the gateway.
+    if !policy.icc {
+        let _ = writeln!(text, "\t\t{from} {into} ct status & dnat == 0 drop");
+    }
 }
 
 /// The text that removes the table, whether it is there or not.
@@ -384,10 +460,43 @@ pub(super) fn error_of(body: &[u8]) -> Errno {
 mod tests {
     use super::*;
 
+    fn part(bridge: &str, subnet: &str, policy: Policy) -> Part {
+        Part { side: Side::Bridge(bridge.to_owned()), subnets: vec![Cidr::parse(subnet).unwrap()], policy }
+    }
+
+    #[test]
+    fn each_network_has_its_own_policy() {
+        let open = Policy { isolate: false, ..Policy::default() };
+        let routed = Part { side: Side::Group(7), ..part("", "10.3.0.0/24", open) };
+        let text = rules(
+            "t",
+            &[
+                part("one", "10.1.0.0/24", open),
+                part("two", "10.2.0.0/24", Policy { internal: true, icc: false, ..Policy::default() }),
+                routed,
+                part("four", "10.4.0.0/24", Policy { masquerade: false, ..Policy::default() }),
+            ],
+            &[],
+        );
+        for line in [
+            "ip saddr 10.1.0.0/24 oifname != \"one\" ip daddr != { 10.1.0.0/24, 10.3.0.0/24, 224.0.0.0/4 } masquerade",
+            "ip saddr 10.3.0.0/24 oifgroup != 7 ip daddr != { 10.3.0.0/24, 10.1.0.0/24, 224.0.0.0/4 } masquerade",
+            "oifname \"one\" iifname != \"one\" iifgroup != 7 ct state != { established, related } ct status & dnat == 0 drop",
+            "oifgroup 7 iifgroup != 7 iifname != \"one\" ct state != { established, related } ct status & dnat == 0 drop",
+            "oifname \"two\" iifname != \"two\" ct state != { established, related } ct status & dnat == 0 drop",
+            "iifname \"two\" oifname != \"two\" drop",
+            "iifname \"two\" oifname \"two\" ct status & dnat == 0 drop",
+            "oifgroup 7 ip saddr { 10.3.0.0/24, 127.0.0.0/8 } ct status & dnat == dnat masquerade",
+            "iifgroup 7 ip daddr 127.0.0.0/8 ct state != { established, related } drop",
+        ] {
+            assert!(text.contains(&format!("\t\t{line}\n")), "{line}\nin {text}");
+        }
+        assert_eq!(text.matches("masquerade\n").count(), 2 + 3, "{text}");
+    }
+
     #[test]
     fn the_table_is_replaced_whole() {
-        let subnet = Cidr::v4(10, 88, 0, 1, 16);
-        let text = rules("podrun_ab", &[Masquerade { bridge: "podrun-ab", subnet }], &[]);
+        let text = rules("podrun_ab", &[part("podrun-ab", "10.88.0.1/16", Policy::default())], &[]);
         let expected = r#"table inet podrun_ab {}
 delete table inet podrun_ab
 table inet podrun_ab {
@@ -439,8 +548,7 @@ table inet podrun_ab {
 
     #[test]
     fn each_family_has_its_own_words() {
-        let subnet = Cidr::parse("fd00:1::/64").unwrap();
-        let text = rules("t", &[Masquerade { bridge: "b", subnet }], &[]);
+        let text = rules("t", &[part("b", "fd00:1::/64", Policy::default())], &[]);
         assert!(
             text.contains("ip6 saddr fd00:1::/64 oifname != \"b\" ip6 daddr != { fd00:1::/64, ff00::/8 } masquerade"),
             "{text}"

@@ -54,6 +54,7 @@ pub struct Published {
     pub ports: Vec<Port>,
     /// The pod's; none until it is attached.
     pub addresses: Vec<IpAddr>,
+    /// The link of the host's that leads to the pod: its bridge, or its own.
     pub bridge: Option<String>,
 }
 
@@ -271,11 +272,20 @@ fn name_of(roots: &Roots, pod: &PodId) -> Option<String> {
 }
 
 /// Lets traffic in: the pod is attached.
-pub fn open(roots: &Roots, pod: &PodId, attachment: &Attachment) -> Result<()> {
+pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()> {
     let Some(mut published) = read(roots, pod) else { return Ok(()) };
-    published.addresses = attachment.addresses.iter().map(|cidr| cidr.address).collect();
-    published.bridge.clone_from(&attachment.bridge);
     let doing = || "publish the pod's ports".to_owned();
+    let attachment = attachments.iter().find(|one| one.host_interface.is_some() && !is_internal(roots, one));
+    let Some(attachment) = attachment else {
+        return Err(Error::new(
+            Kind::Invalid,
+            doing(),
+            "the pod is on no network that anybody comes in to from outside",
+        )
+        .hint("give it one more interface, --network bridge"));
+    };
+    published.addresses = attachment.addresses.iter().map(|cidr| cidr.address).collect();
+    published.bridge = attachment.bridge.clone().or(attachment.host_interface.clone());
     let mappings = published.mappings();
     let leads_nowhere =
         |port: &&Port| port.mappings(&published.addresses).is_empty() && port.detour(&published.addresses).is_none();
@@ -292,15 +302,21 @@ pub fn open(roots: &Roots, pod: &PodId, attachment: &Attachment) -> Result<()> {
         elements::change(&roots.table(), Change::Add, &mappings)?
     };
     if changed == Changed::Stranger {
-        bridge::reload(roots)?;
+        bridge::reload(roots)?.iter().try_for_each(bridge::refuse_closed)?;
     }
-    if let Some(link) = attachment.host_interface.as_ref().filter(|_| bridges_are_filtered()) {
+    if let Some(link) =
+        attachment.host_interface.as_ref().filter(|_| attachment.bridge.is_some() && bridges_are_filtered())
+    {
         Netlink::here()?.set_hairpin(link)?;
     }
     if let Some(bridge) = published.bridge.as_ref().filter(|_| published.ports.iter().any(Port::is_on_loopback)) {
         let_loopback_out(bridge, Loopback::Out)?;
     }
     forget_udp(&published.ports, &published.addresses)
+}
+
+fn is_internal(roots: &Roots, attachment: &Attachment) -> bool {
+    bridge::remembered(roots, &attachment.network).is_some_and(|network| network.policy.internal)
 }
 
 /// Ends some of a pod's ports, while it lives.
@@ -385,6 +401,27 @@ pub fn let_loopback_out(bridge: &str, how: Loopback) -> Result<()> {
 /// Whether the firewall sees, and translates, what only crosses a bridge (br_netfilter, as Kubernetes wants it).
 fn bridges_are_filtered() -> bool {
     fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value.trim() != "0")
+}
+
+/// Of UDP that came while the rules were not there, the kernel remembers that it leads nowhere.
+pub fn forget_misled(mappings: &[Mapping]) -> Result<()> {
+    let udp = mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp);
+    let (ports, pods): (BTreeSet<u16>, BTreeSet<IpAddr>) = udp.map(|one| (one.host, one.to.ip())).unzip();
+    conntrack::forget_udp(&ports.into_iter().collect::<Vec<_>>(), &pods.into_iter().collect::<Vec<_>>())
+}
+
+/// Loopback as it has to be for all pods, after bridges were made anew.
+pub fn reopen_loopback(roots: &Roots) -> Result<()> {
+    for pod in
+        list(&roots.ports())?.iter().filter(|(_, port)| port.is_on_loopback()).filter_map(|(path, _)| owner(path))
+    {
+        if let Some(link) = read(roots, &pod).and_then(|published| published.bridge)
+            && Path::new("/proc/sys/net/ipv4/conf").join(&link).exists()
+        {
+            let_loopback_out(&link, Loopback::Out)?;
+        }
+    }
+    Ok(())
 }
 
 /// The ports of all pods, as the firewall has to have them, with the lock that keeps them so: for whoever writes the whole

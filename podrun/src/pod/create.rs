@@ -16,7 +16,7 @@ use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
 use crate::spec::{Network, Owner, Owners, PodSpec};
-use crate::store::{self, PodDir, PodRecord};
+use crate::store::{self, Networks, PodDir, PodRecord};
 use crate::sys::calls::{self, Need};
 use crate::sys::clone::pidfd_send_signal;
 use crate::sys::{cred, fd, ns};
@@ -24,12 +24,15 @@ use crate::text::Text;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// A pod that was made, and what its user should know.
 #[derive(Debug)]
 pub struct Created {
     pub record: PodRecord,
+    pub attachments: Vec<Attachment>,
     pub warnings: Vec<String>,
 }
 
@@ -163,39 +166,41 @@ fn make(
     fault::step("create-pod.own-cgroup").doing(|| "make the pod".into())?;
     let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     let pause = unmade.pause.insert(pause);
-    let (attachment, mut warnings) = match spec.network {
-        Network::Bridge => {
-            let (attachment, warnings) = net::attach_bridge(roots, id, sandbox.net.as_fd())?;
-            net::ports::open(roots, id, &attachment)?;
-            fault::step("create-pod.published").doing(|| "make the pod".into())?;
-            (Some(attachment), warnings)
+    let (attachments, mut warnings) = match (spec.network(), &neighbour) {
+        (Network::Pod(_), Some(other)) => {
+            net::share(roots, &other.record.id, id)?;
+            (other.attachments(), Vec::new())
         }
-        Network::Pod(_) => match &neighbour {
-            Some(other) => {
-                net::share(roots, &other.record.id, id)?;
-                (other.record.attachment.clone(), Vec::new())
-            }
-            None => (None, Vec::new()),
-        },
-        Network::Host | Network::None => (None, Vec::new()),
+        (Network::Host | Network::None | Network::Pod(_) | Network::Netns(_), _) => (Vec::new(), Vec::new()),
+        _ => {
+            let title = store::title(&spec.namespace, &spec.name);
+            let pod = net::Pod { id, title: &title, netns: sandbox.net.as_fd(), beside: &[] };
+            let (attachments, warnings) = net::attach(roots, &pod, &spec.networks)?;
+            net::ports::open(roots, id, &attachments)?;
+            fault::step("create-pod.published").doing(|| "make the pod".into())?;
+            (attachments, warnings)
+        }
     };
     fault::step("create-pod.attached").doing(|| "make the pod".into())?;
     pause.confirm(&sysctl)?;
     fault::step("create-pod.pause-runs").doing(|| "make the pod".into())?;
-    warnings.extend(write_files(dir, spec, attachment.as_ref())?);
+    warnings.extend(write_files(dir, spec, &attachments)?);
     fault::step("create-pod.files").doing(|| "make the pod".into())?;
     make_volumes(roots, spec, id)?;
     fault::step("create-pod.volumes").doing(|| "make the pod".into())?;
+    store::write(&dir.networks(), &Networks::new(attachments.clone()))?;
+    let words = spec.networks.iter().map(|one| one.network.known_since());
     let record = PodRecord {
         version: store::VERSION,
-        readable_since: store::READABLE_SINCE,
+        // A build that does not know the word cannot read the record.
+        readable_since: words.max().unwrap_or_default().max(store::READABLE_SINCE),
         id: id.clone(),
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
         created_at: Stamp::now().text(),
         hostname: hostname.lossy().into_owned(),
-        network: spec.network.clone(),
-        attachment,
+        network: spec.network().clone(),
+        attachment: attachments.first().cloned(),
         network_of: neighbour.map(|other| other.record.network_of.unwrap_or(other.record.id)),
         share_pid: spec.pid,
         owners: owners(spec),
@@ -209,12 +214,12 @@ fn make(
     };
     store::write(&dir.record(), &record)?;
     fault::step("create-pod.recorded").doing(|| "make the pod".into())?;
-    Ok(Created { record, warnings })
+    Ok(Created { record, attachments, warnings })
 }
 
 /// The pod whose network is joined.
 fn neighbour(roots: &Roots, spec: &PodSpec) -> Result<Option<find::Pod>> {
-    match &spec.network {
+    match spec.network() {
         Network::Pod(name) => {
             let other = find::pod(roots, &spec.namespace, name.as_str())?;
             super::heal::ensure_served(&other)?;
@@ -225,8 +230,7 @@ fn neighbour(roots: &Roots, spec: &PodSpec) -> Result<Option<find::Pod>> {
 }
 
 fn owners(spec: &PodSpec) -> Owners {
-    let own_net = matches!(spec.network, Network::Bridge | Network::None);
-    Owners { net: if own_net { Owner::Pod } else { Owner::Host }, uts: spec.uts, ipc: spec.ipc }
+    Owners { net: if spec.network().is_own() { Owner::Pod } else { Owner::Host }, uts: spec.uts, ipc: spec.ipc }
 }
 
 /// By default everybody in a pod may ping and take low ports: both are its own netns's business.
@@ -272,13 +276,15 @@ fn start_pause(
     let (status, status_write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
     let door = client::door(&dir.0).doing(|| format!("make {}", dir.socket().display()))?;
-    let joined_net = neighbour.map(network_namespace).transpose()?;
+    let joined_net = match (spec.network(), neighbour) {
+        (Network::Netns(path), _) => Some(open_network_namespace(path)?),
+        (_, neighbour) => neighbour.map(network_namespace).transpose()?,
+    };
     let tasks = home.tasks()?;
     let own_if = |owner: Owner, flag: i32| if owner == Owner::Pod { flag } else { 0 };
-    let own_net = matches!(spec.network, Network::Bridge | Network::None);
     let new = own_if(spec.uts, libc::CLONE_NEWUTS)
         | own_if(spec.ipc, libc::CLONE_NEWIPC)
-        | if own_net { libc::CLONE_NEWNET } else { 0 };
+        | if spec.network().is_own() { libc::CLONE_NEWNET } else { 0 };
     let held = [a.as_fd(), b.as_fd(), status.as_fd(), status_write.as_fd(), own.as_fd()];
     let argv = [monitor::ARGV0.to_owned(), dir.0.to_string_lossy().into_owned()];
     let argv: std::result::Result<Vec<CString>, _> = argv.into_iter().map(CString::new).collect();
@@ -325,6 +331,18 @@ fn start_pause(
     Ok((waiting, Made { net }))
 }
 
+/// Somebody else's. It may be a pipe or a terminal by mistake, which must not hold us up.
+fn open_network_namespace(path: &Path) -> Result<OwnedFd> {
+    let doing = || format!("join the network namespace {}", path.display());
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let found = OwnedFd::from(file.doing(doing)?);
+    match ns::kind(found.as_fd()) {
+        Ok(libc::CLONE_NEWNET) => Ok(found),
+        _ => Err(Error::new(Kind::Invalid, doing(), "it is no network namespace")
+            .hint("`ip netns add NAME` makes /run/netns/NAME; a process has /proc/PID/ns/net")),
+    }
+}
+
 /// The network namespace of a pod that lives, by its pause or its monitor's word.
 pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
     let doing = || format!("join the network of {}", pod.record.title());
@@ -345,15 +363,15 @@ pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf for the pod's containers.
-fn write_files(dir: &PodDir, spec: &PodSpec, attachment: Option<&Attachment>) -> Result<Vec<String>> {
+fn write_files(dir: &PodDir, spec: &PodSpec, attachments: &[Attachment]) -> Result<Vec<String>> {
     let addresses: Vec<IpAddr> =
-        attachment.map(|attachment| attachment.addresses.iter().map(|cidr| cidr.address).collect()).unwrap_or_default();
-    let gateway = attachment.and_then(|attachment| attachment.gateway);
+        attachments.iter().flat_map(|attachment| &attachment.addresses).map(|cidr| cidr.address).collect();
+    let gateway = attachments.iter().find_map(|attachment| attachment.gateway);
     let extra: Result<Vec<HostEntry>> = spec.add_hosts.iter().map(|text| HostEntry::parse(text, gateway)).collect();
     let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
     let dns = Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() };
-    let loopback = match spec.network {
+    let loopback = match spec.network() {
         Network::Host => files::Loopback::Host,
         _ => files::Loopback::Own,
     };

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
+use crate::net::Attachment;
 use crate::roots::Roots;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, PodRecord};
 
@@ -96,6 +97,11 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 impl Pod {
+    /// Its interfaces, the first one first.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        store::attachments(&self.dir, &self.record)
+    }
+
     /// Its containers, oldest first.
     pub fn containers(&self) -> Vec<ContainerRecord> {
         store::containers(&self.dir)

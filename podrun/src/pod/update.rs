@@ -14,12 +14,13 @@ use crate::store;
 pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port>> {
     let _lock = store::lock(&pod.dir)?;
     let id = &pod.record.id;
-    let Some(attachment) = pod.record.attachment.as_ref().filter(|_| pod.dir.record().exists()) else {
+    if !pod.dir.record().exists() {
         let doing = format!("publish ports of {}", pod.record.title());
-        return Err(Error::new(Kind::NotNow, doing, "it has no address of its own"));
-    };
+        return Err(Error::new(Kind::NotFound, doing, "it has just been deleted"));
+    }
+    let attachments = pod.attachments();
     ports::close(&pod.roots, id, unpublish)?;
-    let made = ports::claim(&pod.roots, id, publish).and_then(|made| match ports::open(&pod.roots, id, attachment) {
+    let made = ports::claim(&pod.roots, id, publish).and_then(|made| match ports::open(&pod.roots, id, &attachments) {
         Ok(()) => Ok(made),
         Err(err) => ports::close(&pod.roots, id, &made).and(Err(err)),
     });
@@ -27,7 +28,7 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
         // What was given up for it comes back.
         let former: Vec<Wish> = unpublish.iter().map(wish).collect();
         ports::claim(&pod.roots, id, &former)?;
-        ports::open(&pod.roots, id, attachment)?;
+        ports::open(&pod.roots, id, &attachments)?;
     }
     // A monitor of an earlier build knows no such request: with it `::1` waits for `podrun upgrade`.
     let _ = client::command(pod, &Request::Ports);

@@ -4,8 +4,9 @@
 
 use super::find::Pod;
 use super::heal::{self, Served};
+use crate::net::Attachment;
 use crate::spec::{Restart, SharePid};
-use crate::store::{self, ContainerRecord, Keepers, PodRecord, State};
+use crate::store::{self, ContainerRecord, Keepers, State};
 use serde_json::{Value, json};
 
 /// A pod's state, worked out anew each time from facts.
@@ -97,7 +98,8 @@ pub fn inspect(pod: &Pod) -> Value {
         "createdAt": record.created_at,
         "hostname": record.hostname,
         "labels": record.labels,
-        "network": network(record),
+        "network": network(pod),
+        "networks": pod.attachments().iter().map(interface).collect::<Vec<_>>(),
         "ports": ports(pod),
         "sharePid": record.share_pid == SharePid::Pod,
         "volumes": record.volumes,
@@ -113,17 +115,19 @@ pub fn inspect(pod: &Pod) -> Value {
     })
 }
 
-fn network(record: &PodRecord) -> Value {
-    let attachment = record.attachment.as_ref();
+/// The first interface.
+fn network(pod: &Pod) -> Value {
+    let all = pod.attachments();
+    let first = all.first();
     json!({
-        "mode": record.network.to_string(),
-        "interface": attachment.map(|attachment| &attachment.interface),
-        "hostInterface": attachment.and_then(|attachment| attachment.host_interface.as_ref()),
-        "ip": addresses(record),
-        "gateway": attachment.and_then(|attachment| attachment.gateway),
-        "mac": attachment.map(|attachment| &attachment.mac),
-        "mtu": attachment.map(|attachment| attachment.mtu),
-        "bridge": attachment.and_then(|attachment| attachment.bridge.as_ref()),
+        "mode": pod.record.network.to_string(),
+        "interface": first.map(|attachment| &attachment.interface),
+        "hostInterface": first.and_then(|attachment| attachment.host_interface.as_ref()),
+        "ip": addresses(pod),
+        "gateway": first.and_then(|attachment| attachment.gateway),
+        "mac": first.and_then(mac),
+        "mtu": first.map(|attachment| attachment.mtu),
+        "bridge": first.and_then(|attachment| attachment.bridge.as_ref()),
     })
 }
 
@@ -133,9 +137,32 @@ fn ports(pod: &Pod) -> Value {
     crate::net::ports::of(&pod.roots, &pod.record.id).iter().map(one).collect()
 }
 
-/// The pod's addresses, without their prefix.
-pub fn addresses(record: &PodRecord) -> Vec<String> {
-    record.attachment.iter().flat_map(|attachment| &attachment.addresses).map(|cidr| cidr.address.to_string()).collect()
+/// One of all interfaces.
+fn interface(attachment: &Attachment) -> Value {
+    json!({
+        "network": attachment.network,
+        "driver": attachment.driver.word(),
+        "interface": attachment.interface,
+        "hostInterface": attachment.host_interface,
+        "addresses": attachment.addresses,
+        "gateway": attachment.gateway,
+        "gateway6": attachment.gateway6,
+        "defaultRoute": attachment.default_route,
+        "mac": mac(attachment),
+        "mtu": attachment.mtu,
+        "bridge": attachment.bridge,
+    })
+}
+
+/// An ipvlan interface has its parent's, which podrun does not say.
+fn mac(attachment: &Attachment) -> Option<&String> {
+    Some(&attachment.mac).filter(|mac| !mac.is_empty())
+}
+
+/// The addresses of the pod's first interface, without their prefix.
+pub fn addresses(pod: &Pod) -> Vec<String> {
+    let first = pod.attachments().into_iter().next();
+    first.iter().flat_map(|attachment| &attachment.addresses).map(|cidr| cidr.address.to_string()).collect()
 }
 
 /// podrun's own view of a container: `podrun inspect POD/NAME`.
@@ -171,7 +198,7 @@ pub fn kubernetes(pod: &Pod) -> Value {
     let record = &pod.record;
     let all = containers(pod);
     let ready = state(pod);
-    let addresses = addresses(record);
+    let addresses = addresses(pod);
     let running = all.iter().any(|container| container.state.lives());
     let failed = all.iter().any(|container| container.ended.as_ref().is_some_and(store::Ended::failed));
     let phase = match (&ready, all.is_empty(), running) {

@@ -1,4 +1,4 @@
-//! Formats of records: which build may read what another one wrote. docs/decisions/0013 has the rules.
+//! Formats of records: which build may read what another one wrote. docs/decisions/0014 has the rules.
 //!
 //! Promises: a record of a format that this build does not know is left as it is, and so is the pod that it belongs to.
 
@@ -9,8 +9,9 @@ use crate::error::{Error, Kind, Result};
 use serde::Deserialize;
 use std::fs;
 
-/// The format that this build writes, of the records on disk and of what a monitor keeps in the fd store.
-pub const VERSION: u32 = if cfg!(feature = "later-format") { 2 } else { 1 };
+/// The format that this build writes, of the records on disk and of what a monitor keeps in the fd store. The second has a
+/// pod's interfaces as a list, and more words for what they lead to.
+pub const VERSION: u32 = if cfg!(feature = "later-format") { 3 } else { 2 };
 
 /// The oldest format whose builds may read what this one writes. A field more, which they may pass over, leaves it as it is.
 pub const READABLE_SINCE: u32 = 1;
@@ -52,7 +53,7 @@ pub fn refuse(needed: u32, doing: impl FnOnce() -> String) -> Result<()> {
 pub fn understands(dir: &PodDir) -> Result<()> {
     let entries = fs::read_dir(dir.containers()).into_iter().flatten().flatten().map(|entry| entry.path());
     let records = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    for path in [dir.record(), dir.keepers()].into_iter().chain(records) {
+    for path in [dir.record(), dir.networks(), dir.keepers()].into_iter().chain(records) {
         if let Ok(bytes) = fs::read(&path) {
             refuse_unknown(&bytes, || format!("read {}", path.display()))?;
         }

@@ -18,6 +18,14 @@ pub fn unshare(kinds: i32) -> io::Result<()> {
     check(unsafe { libc::unshare(kinds) }.into()).map(drop)
 }
 
+/// NS_GET_NSTYPE of ioctl_ns(2): the `CLONE_NEW*` of a namespace's descriptor; ENOTTY where it is of something else.
+pub fn kind(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703; // _IO(0xb7, 0x3)
+    // SAFETY: this ioctl takes no argument; `fd` is open for the whole call since we hold a borrow of it.
+    let kind = check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) }.into())?;
+    i32::try_from(kind).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// A namespace of this process, by its man-page name (`net`, `uts`, …).
 pub fn own(kind: &str) -> io::Result<OwnedFd> {
     open(&format!("/proc/self/ns/{kind}"))

@@ -1,0 +1,391 @@
+//! Network definitions: what an administrator wishes a network to be, one JSON file each under the root.
+//!
+//! A definition says nothing of what is on the host now (`bridge` remembers that), so it outlives a reboot, and may be
+//! written by hand. `bridge` and `ptp` are there without a file; theirs, where there is one, says what is to be different.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::NetworkName;
+use crate::net::cidr::Cidr;
+use crate::net::lock::{directory, replace};
+use crate::roots::Roots;
+use crate::spec::network::{self, Attach, Below, IpvlanMode, MacvlanMode, Network};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// What joins the pods of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Driver {
+    #[default]
+    Bridge,
+    Ptp,
+    Macvlan,
+    Ipvlan,
+}
+
+impl Driver {
+    pub const ALL: [(&'static str, Self); 4] =
+        [("bridge", Self::Bridge), ("macvlan", Self::Macvlan), ("ipvlan", Self::Ipvlan), ("ptp", Self::Ptp)];
+
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("", |(word, _)| word)
+    }
+
+    /// Whether its pods hang on a link of the host's, so that podrun makes nothing but their interfaces.
+    pub fn hangs_on_a_link(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan)
+    }
+}
+
+/// The file's words. Absent means: podrun chooses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Definition {
+    pub driver: Driver,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Cidr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The part of the subnet that is handed out; the rest can be asked for by `ip=`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<Cidr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<Cidr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range6: Option<Cidr>,
+    /// No way out of it.
+    pub internal: bool,
+    /// Whether other networks of podrun's are kept away.
+    pub isolate: bool,
+    pub masquerade: bool,
+    /// Whether its pods reach each other ("inter-container communication").
+    pub icc: bool,
+    /// The spanning tree protocol of IEEE 802.1D.
+    pub stp: bool,
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The link that macvlan and ipvlan hang on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+}
+
+impl Default for Definition {
+    fn default() -> Self {
+        Self {
+            driver: Driver::Bridge,
+            subnet: None,
+            gateway: None,
+            range: None,
+            subnet6: None,
+            gateway6: None,
+            range6: None,
+            internal: false,
+            isolate: true,
+            masquerade: true,
+            icc: true,
+            stp: false,
+            labels: BTreeMap::new(),
+            mtu: None,
+            parent: None,
+            mode: None,
+            created_at: None,
+        }
+    }
+}
+
+/// One family's part of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    pub subnet: Cidr,
+    pub gateway: Option<IpAddr>,
+    pub range: Option<Cidr>,
+}
+
+impl Definition {
+    /// The ranges that it names, IPv4's first.
+    pub fn wishes(&self) -> impl Iterator<Item = Wish> {
+        let four = self.subnet.map(|subnet| Wish { subnet, gateway: self.gateway, range: self.range });
+        let six = self.subnet6.map(|subnet| Wish { subnet, gateway: self.gateway6, range: self.range6 });
+        four.into_iter().chain(six)
+    }
+
+    /// What is wrong with it by itself.
+    pub fn check(&self) -> Result<(), String> {
+        check_family(4, self.subnet, self.gateway, self.range)?;
+        check_family(6, self.subnet6, self.gateway6, self.range6)?;
+        if let Some(mtu) = self.mtu.filter(|mtu| !(68..=65_535).contains(mtu)) {
+            return Err(format!("mtu: {mtu} is not within 68 and 65535"));
+        }
+        // RFC 8200, 5.
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < 1280 && self.subnet6.is_some()) {
+            return Err(format!("mtu: {mtu} is less than the 1280 that IPv6 needs"));
+        }
+        if self.internal && !self.isolate {
+            return Err("internal: a network that is not isolated is not internal".to_owned());
+        }
+        self.check_driver()
+    }
+
+    fn check_driver(&self) -> Result<(), String> {
+        let driver = self.driver.word();
+        let (stp, icc, six) = (("stp", self.stp), ("icc", !self.icc), ("subnet6", self.subnet6.is_some()));
+        let (isolate, masquerade) = (("isolate", !self.isolate), ("masquerade", !self.masquerade));
+        let refused = match self.driver {
+            Driver::Bridge => vec![],
+            Driver::Ptp => vec![stp, icc, six],
+            // Their traffic does not pass through this host's rules.
+            Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade],
+        };
+        if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {
+            return Err(format!("{key}: not for the driver {driver}"));
+        }
+        if !self.driver.hangs_on_a_link() {
+            return match (&self.parent, &self.mode) {
+                (None, None) => Ok(()),
+                _ => Err(format!("parent and mode: only macvlan and ipvlan hang on a link, {driver} does not")),
+            };
+        }
+        let parent = self.parent.as_deref().ok_or(format!("parent: {driver} needs a link of the host"))?;
+        network::link_name(parent).map_err(|cause| format!("parent: {cause}"))?;
+        let modes = match self.driver {
+            Driver::Macvlan => network::mode(&MacvlanMode::ALL, self.mode.as_deref()).map(drop),
+            _ => network::mode(&IpvlanMode::ALL, self.mode.as_deref()).map(drop),
+        };
+        modes.map_err(|err| format!("mode: {}", err.cause()))?;
+        match self.wishes().next() {
+            Some(_) => Ok(()),
+            None => Err(format!("subnet: {driver} needs the range of the network behind its link")),
+        }
+    }
+
+    pub fn macvlan(&self) -> Below<MacvlanMode> {
+        let mode = network::mode(&MacvlanMode::ALL, self.mode.as_deref()).unwrap_or_default();
+        Below { parent: self.parent.clone().unwrap_or_default(), mode }
+    }
+
+    pub fn ipvlan(&self) -> Below<IpvlanMode> {
+        let mode = network::mode(&IpvlanMode::ALL, self.mode.as_deref()).unwrap_or_default();
+        Below { parent: self.parent.clone().unwrap_or_default(), mode }
+    }
+}
+
+fn check_family(family: u8, subnet: Option<Cidr>, gateway: Option<IpAddr>, range: Option<Cidr>) -> Result<(), String> {
+    let Some(subnet) = subnet else {
+        return match gateway.map(|ip| ip.to_string()).or(range.map(|range| range.to_string())) {
+            Some(lonely) => Err(format!("{lonely} was given without the subnet that it is of")),
+            None => Ok(()),
+        };
+    };
+    let four = family == 4;
+    if subnet.address.is_ipv4() != four {
+        return Err(format!("subnet: {subnet} is not an IPv{family} range"));
+    }
+    let (least, most) = if four { (8, 31) } else { (16, 126) };
+    if subnet.prefix < least {
+        return Err(format!("subnet: {subnet} is more than any network"));
+    }
+    if subnet.prefix > most {
+        return Err(format!("subnet: {subnet} has no room for a gateway and a pod"));
+    }
+    let is_host = |ip: IpAddr| subnet.offset(ip).is_some_and(|offset| subnet.hosts().contains(&offset));
+    if let Some(gateway) = gateway.filter(|gateway| !is_host(*gateway)) {
+        return Err(format!("gateway: {gateway} is no host's address of {subnet}"));
+    }
+    match range {
+        Some(range) if !subnet.contains(range.network().address) || range.prefix < subnet.prefix => {
+            Err(format!("range: {range} is not within {subnet}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What podrun itself means by these words; no network of a user's may have one of them.
+const RESERVED: [&str; 8] = ["bridge", "ptp", "host", "none", "macvlan", "ipvlan", "default", "podrun"];
+
+/// Networks that are there without a definition.
+pub const BUILT_IN: [(&str, Driver); 2] = [("bridge", Driver::Bridge), ("ptp", Driver::Ptp)];
+
+/// The name that leases and records have for what an interface leads to, and its definition.
+pub fn of(roots: &Roots, attach: &Attach) -> Result<(String, Definition)> {
+    match &attach.network {
+        Network::Named(name) => Ok((name.to_string(), find(roots, name.as_str())?)),
+        Network::Macvlan(Below { parent, mode }) => {
+            let word = MacvlanMode::ALL.iter().find(|(_, known)| known == mode).map(|(word, _)| (*word).to_owned());
+            on_a_link(Driver::Macvlan, parent, word, attach)
+        }
+        Network::Ipvlan(Below { parent, mode }) => {
+            let word = IpvlanMode::ALL.iter().find(|(_, known)| known == mode).map(|(word, _)| (*word).to_owned());
+            on_a_link(Driver::Ipvlan, parent, word, attach)
+        }
+        built_in => Ok((built_in.to_string(), find(roots, &built_in.to_string())?)),
+    }
+}
+
+/// A network of one address: that which was asked for. Its name has a dot, which no network's has.
+fn on_a_link(driver: Driver, parent: &str, mode: Option<String>, attach: &Attach) -> Result<(String, Definition)> {
+    let name = format!("{}.{parent}", driver.word());
+    let bad = |cause: String| Error::new(Kind::Usage, format!("attach the pod to {}", attach.network), cause);
+    let mut definition = Definition { driver, mode, parent: Some(parent.to_owned()), ..Definition::default() };
+    for one in &attach.ip {
+        let Some(prefix) = one.prefix else {
+            return Err(bad(format!("ip={} has no prefix", one.address)).hint(format!("as in ip={}/24", one.address)));
+        };
+        let subnet = Some(Cidr { address: one.address, prefix }.network());
+        let gateway = attach.gateway.filter(|gateway| gateway.is_ipv4() == one.address.is_ipv4());
+        match one.address.is_ipv4() {
+            true => (definition.subnet, definition.gateway) = (subnet, gateway),
+            false => (definition.subnet6, definition.gateway6) = (subnet, gateway),
+        }
+    }
+    definition.check().map_err(bad)?;
+    Ok((name, definition))
+}
+
+/// A definition by its network's name.
+pub fn find(roots: &Roots, name: &str) -> Result<Definition> {
+    let file = file(roots, name);
+    let doing = || format!("read {}", file.display());
+    let built_in = BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, driver)| *driver);
+    let text = match (fs::read(&file), built_in) {
+        (Err(err), Some(driver)) if err.kind() == ErrorKind::NotFound => {
+            return Ok(Definition { driver, ..Definition::default() });
+        }
+        (Err(err), None) if err.kind() == ErrorKind::NotFound => return Err(missing(roots, name)),
+        (read, _) => read.doing(doing)?,
+    };
+    let bad = |cause: String| Error::new(Kind::Invalid, doing(), cause);
+    let mut definition: Definition = serde_json::from_slice(&text).map_err(|err| bad(err.to_string()))?;
+    if let Some(driver) = built_in {
+        definition.driver = driver;
+    }
+    definition.check().map_err(bad)?;
+    Ok(definition)
+}
+
+fn missing(roots: &Roots, name: &str) -> Error {
+    let known: Vec<String> = names(roots).unwrap_or_default();
+    let hint = match known.is_empty() {
+        true => format!("podrun network create {name}"),
+        false => format!("there are bridge, ptp, {}; `podrun network create {name}` makes it", known.join(", ")),
+    };
+    Error::new(Kind::NotFound, format!("find the network {name}"), "there is none of this name").hint(hint)
+}
+
+/// The networks that somebody made, by name.
+pub fn names(roots: &Roots) -> Result<Vec<String>> {
+    let listing = match fs::read_dir(roots.networks()) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.doing(|| format!("read {}", roots.networks().display()))?,
+    };
+    let files = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let named = files.filter_map(|file| Some(file.strip_suffix(".json")?.to_owned()));
+    let mut names: Vec<String> = named.filter(|name| NetworkName::parse(name).is_ok() && !is_built_in(name)).collect();
+    names.sort();
+    Ok(names)
+}
+
+pub fn is_built_in(name: &str) -> bool {
+    BUILT_IN.iter().any(|(known, _)| *known == name)
+}
+
+/// Whether somebody may give a network this name.
+pub fn check_name(name: &NetworkName) -> Result<()> {
+    match RESERVED.contains(&name.as_str()) {
+        false => Ok(()),
+        true => Err(Error::new(Kind::Usage, format!("create the network {name}"), "the name means something already")
+            .hint("the default bridge is described by networks/bridge.json under podrun's root")),
+    }
+}
+
+/// Writes a new one; for callers that hold the networks' lock.
+pub fn write(roots: &Roots, name: &NetworkName, definition: &Definition) -> Result<()> {
+    let file = file(roots, name.as_str());
+    if file.exists() {
+        return Err(Error::new(Kind::AlreadyExists, format!("create the network {name}"), "it is there")
+            .hint(format!("podrun network inspect {name}")));
+    }
+    directory(&roots.networks())?;
+    let text = serde_json::to_vec_pretty(definition).expect("a definition is plain data");
+    replace(&file, &text)
+}
+
+pub fn file(roots: &Roots, name: &str) -> PathBuf {
+    roots.networks().join(format!("{name}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Definition, String> {
+        let definition: Definition = serde_json::from_str(text).map_err(|err| err.to_string())?;
+        definition.check().map(|()| definition)
+    }
+
+    #[test]
+    fn a_definition_is_checked() {
+        assert_eq!(read("{}"), Ok(Definition::default()));
+        assert_eq!(read(r#"{"subnet": "10.1.0.0/24", "mtu": 1400}"#).unwrap().mtu, Some(1400));
+        for right in [
+            r#"{"subnet": "10.1.0.0/24", "gateway": "10.1.0.254", "range": "10.1.0.128/25"}"#,
+            r#"{"subnet6": "fd00::/64", "gateway6": "fd00::1"}"#,
+            r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "mode": "vepa"}"#,
+            r#"{"driver": "ptp", "subnet": "10.1.0.0/24"}"#,
+        ] {
+            assert_eq!(read(right).map(drop), Ok(()), "{right}");
+        }
+        for (bad, why) in [
+            (r#"{"subnet": "10.1.0.0/32"}"#, "no room"),
+            (r#"{"subnet": "0.0.0.0/0"}"#, "more than any network"),
+            (r#"{"subnet": "fd00::/64"}"#, "not an IPv4 range"),
+            (r#"{"subnet6": "10.1.0.0/24"}"#, "not an IPv6 range"),
+            (r#"{"subnet": "x"}"#, "no /prefix"),
+            (r#"{"mtu": 67}"#, "not within"),
+            (r#"{"mtu": 1279, "subnet6": "fd00::/64"}"#, "1280"),
+            (r#"{"subnets": []}"#, "unknown field"),
+            (r#"{"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}"#, "no host's address"),
+            (r#"{"subnet": "10.1.0.0/24", "gateway": "10.1.0.255"}"#, "no host's address"),
+            (r#"{"subnet": "10.1.0.0/24", "range": "10.1.0.0/23"}"#, "not within"),
+            (r#"{"subnet": "10.1.0.0/24", "range": "10.2.0.0/25"}"#, "not within"),
+            (r#"{"gateway": "10.1.0.1"}"#, "without the subnet"),
+            (r#"{"internal": true, "isolate": false}"#, "not internal"),
+            (r#"{"driver": "macvlan", "subnet": "192.0.2.0/24"}"#, "needs a link"),
+            (r#"{"driver": "macvlan", "parent": "eth0"}"#, "needs the range"),
+            (r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "mode": "l3"}"#, "none of this name"),
+            (
+                r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "icc": false}"#,
+                "not for the driver macvlan",
+            ),
+            (r#"{"driver": "ptp", "stp": true}"#, "not for the driver ptp"),
+            (r#"{"parent": "eth0"}"#, "bridge does not"),
+            ("{\n", "line 2"),
+        ] {
+            let err = read(bad).unwrap_err();
+            assert!(err.contains(why), "{bad}: {err}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_one_address_has_the_range_of_its_prefix() {
+        let attach = Attach::parse("macvlan:parent=eth0,ip=192.0.2.7/24,gateway=192.0.2.1").unwrap();
+        let (name, definition) = of(&Roots::default(), &attach).unwrap();
+        assert_eq!(name, "macvlan.eth0");
+        assert_eq!(definition.subnet.unwrap().to_string(), "192.0.2.0/24");
+        assert_eq!(definition.gateway.unwrap().to_string(), "192.0.2.1");
+        let bare = Attach::parse("macvlan:parent=eth0,ip=192.0.2.7").unwrap();
+        assert_eq!(of(&Roots::default(), &bare).unwrap_err().cause(), "ip=192.0.2.7 has no prefix");
+    }
+}

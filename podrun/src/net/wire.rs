@@ -1,0 +1,503 @@
+//! One interface of a pod: its lease, its link, its addresses and routes; and the undoing of each.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
+use crate::id::PodId;
+use crate::net::Attachment;
+use crate::net::bridge::{self, Network};
+use crate::net::cidr::{Cidr, Mac, link_name};
+use crate::net::definition::{self, Definition, Driver};
+use crate::net::forward;
+use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
+use crate::net::link::{self, End, Family, Hanging, Ipv6, Mode, Netlink, Reach, Veth};
+use crate::net::lock::{Hold, lock};
+use crate::net::prune::Leftover;
+use crate::roots::Roots;
+use crate::spec::network::{Attach, MOST};
+use crate::sys;
+use nix::fcntl::Flock;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Whose interfaces these are.
+#[derive(Debug, Clone, Copy)]
+pub struct Pod<'a> {
+    pub id: &'a PodId,
+    /// How people call it.
+    pub title: &'a str,
+    pub netns: BorrowedFd<'a>,
+    /// The interfaces that it has.
+    pub beside: &'a [Attachment],
+}
+
+/// Puts the pod on these networks, beside those that it is on; also says what the user should know. All of them or none.
+///
+/// The pod's directory ([`Roots::pod`]) must be there before, and as long as the pod is: `prune` takes what has none
+/// for a crash's.
+pub fn attach(roots: &Roots, pod: &Pod<'_>, wishes: &[Attach]) -> Result<(Vec<Attachment>, Vec<String>)> {
+    let mut made: Vec<Attachment> = Vec::new();
+    let mut warnings = Vec::new();
+    for wish in wishes {
+        let all: Vec<&Attachment> = pod.beside.iter().chain(&made).collect();
+        match attach_one(roots, pod, &all, wish) {
+            Ok((attachment, more)) => {
+                made.push(attachment);
+                warnings.extend(more.into_iter().filter(|one| !warnings.contains(one)).collect::<Vec<_>>());
+            }
+            Err(err) => {
+                // What cannot be undone now, `detach` or `prune` find again; the first error is the one to tell.
+                for one in &made {
+                    let _ = disconnect(roots, one, std::slice::from_ref(pod.id), Some(pod.netns));
+                }
+                return Err(err);
+            }
+        }
+    }
+    Ok((made, warnings))
+}
+
+/// What an interface is to be, before there is anything of it.
+struct Plan<'a> {
+    wish: &'a Attach,
+    interface: String,
+    /// The host's end of it, for networks that have one.
+    link: String,
+    /// Whether the pod's way out is to lead by it, should it have one.
+    leads_out: bool,
+}
+
+fn attach_one(
+    roots: &Roots,
+    pod: &Pod<'_>,
+    beside: &[&Attachment],
+    wish: &Attach,
+) -> Result<(Attachment, Vec<String>)> {
+    let (name, definition) = definition::of(roots, wish)?;
+    let within = |err: Error| err.within(format!("attach it to {name}"));
+    let refuse = |cause: String| Err(within(Error::new(Kind::AlreadyExists, "choose the interface", cause)));
+    if beside.iter().any(|other| other.network == name) {
+        return refuse("the pod is on this network already".to_owned());
+    }
+    let used = |interface: &str| beside.iter().any(|other| other.interface == interface);
+    let interface = match &wish.interface {
+        Some(asked) if used(asked) => return refuse(format!("the pod has an interface {asked}")),
+        Some(asked) => asked.clone(),
+        None => (0..).map(|n| format!("eth{n}")).find(|name| !used(name)).unwrap_or_default(),
+    };
+    let ended = |link: &String| beside.iter().any(|other| other.host_interface.as_ref() == Some(link));
+    let Some(link) = (0..MOST).map(|n| pod.id.veth(n)).find(|link| !ended(link)) else {
+        return refuse(format!("{MOST} interfaces are the most"));
+    };
+    let leads_out = !beside.iter().any(|other| other.default_route);
+    let plan = Plan { wish, interface, link, leads_out };
+    match definition.driver {
+        Driver::Bridge | Driver::Ptp => on_host(roots, pod, &name, &definition, &plan),
+        Driver::Macvlan | Driver::Ipvlan => hanging(roots, pod, &name, &definition, &plan),
+    }
+    .map_err(within)
+}
+
+/// A network whose pods have an end on the host.
+fn on_host(
+    roots: &Roots,
+    pod: &Pod<'_>,
+    name: &str,
+    definition: &Definition,
+    plan: &Plan<'_>,
+) -> Result<(Attachment, Vec<String>)> {
+    let host = Netlink::here()?;
+    let (_held, network, lease) = lease(roots, pod, name, definition, plan, &host)?;
+    match wire(roots, &network, &lease, &host, pod, plan) {
+        Ok(attachment) => Ok((attachment, network.warnings())),
+        Err(err) => {
+            let _ = host.delete(&plan.link);
+            let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
+            Err(err)
+        }
+    }
+}
+
+/// The addresses that were asked for; one with a prefix says the network's own.
+fn addresses(wish: &Attach, pool: &Pool) -> Result<Vec<IpAddr>> {
+    for one in &wish.ip {
+        let same = |range: &&Range| range.subnet.address.is_ipv4() == one.address.is_ipv4();
+        let prefix = pool.ranges.iter().find(same).map(|range| range.subnet.prefix);
+        if let (Some(asked), Some(prefix)) = (one.prefix, prefix)
+            && asked != prefix
+        {
+            let cause = format!("the network's prefix is /{prefix}");
+            return Err(Error::new(Kind::Invalid, format!("take the address {}/{asked}", one.address), cause));
+        }
+    }
+    Ok(wish.ip.iter().map(|one| one.address).collect())
+}
+
+/// Addresses for the pod, and the network with its lock.
+fn lease(
+    roots: &Roots,
+    pod: &Pod<'_>,
+    name: &str,
+    definition: &Definition,
+    plan: &Plan<'_>,
+    host: &Netlink,
+) -> Result<(Flock<File>, Network, Lease)> {
+    let (held, network) = bridge::hold(roots, name, definition)?;
+    let asked = addresses(plan.wish, &network.pool(roots))?;
+    let wanted =
+        Wanted { pod: pod.id, title: pod.title, link: Some(&plan.link), interface: &plan.interface, addresses: &asked };
+    if let Taken::Lease(lease) = network.pool(roots).take(&wanted)? {
+        return Ok((held, network, lease));
+    }
+    drop(held);
+    // Alone with the networks, no other pod is between its lease and its link: what has no link is a crash's.
+    let (held, network) = bridge::hold_alone(roots, name, definition)?;
+    let pool = network.pool(roots);
+    let until = Instant::now() + GRACE;
+    loop {
+        pool.reclaim()?;
+        let taken = pool.take(&wanted)?;
+        let err = match taken {
+            Taken::Lease(lease) => return Ok((held, network, lease)),
+            // It would go by itself, some milliseconds later; here somebody waits for its address.
+            Taken::Lingers { address } => {
+                host.delete(&link_name(address))?;
+                lingers(address)
+            }
+            Taken::Full { range, leases } => {
+                let left = Leftover::look(roots, host, &|pod| roots.pod(pod).exists())?;
+                if let Some(link) = left.links.first() {
+                    host.delete(&link.name)?;
+                    continue;
+                }
+                exhausted(range, leases)
+            }
+        };
+        if Instant::now() > until {
+            return Err(err);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How long a range may be full only because the links of pods that were just killed are on their way out.
+const GRACE: Duration = Duration::from_secs(2);
+
+fn exhausted(range: Cidr, leases: usize) -> Error {
+    let doing = format!("take an address of {range}");
+    Error::new(Kind::Exhausted, doing, format!("none is free, {leases} pods have one")).hint(
+        "delete pods that are not needed, run `podrun prune`, or name a larger range in networks/bridge.json under \
+         podrun's root",
+    )
+}
+
+fn lingers(address: IpAddr) -> Error {
+    let doing = format!("take the address {address}");
+    Error::new(Kind::NotNow, doing, "the link of the pod that had it does not go").hint("podrun prune --force")
+}
+
+fn no_address() -> Error {
+    Error::new(Kind::Kernel, "attach the pod", "no address")
+}
+
+fn wire(
+    roots: &Roots,
+    network: &Network,
+    lease: &Lease,
+    host: &Netlink,
+    pod: &Pod<'_>,
+    plan: &Plan<'_>,
+) -> Result<Attachment> {
+    fault::step("create-pod.leased").doing(|| "make the pod".into())?;
+    let first = *lease.addresses.first().ok_or_else(no_address)?;
+    let mac = plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac);
+    let mtu = plan.wish.mtu.unwrap_or(network.mtu);
+    let end = match network.bridge {
+        Some(_) if network.policy.icc => End::Port { bridge: network.index, reach: Reach::All },
+        Some(_) => End::Port { bridge: network.index, reach: Reach::OnlyTheBridge },
+        None => End::Routed { group: roots.link_group_of(&network.name) },
+    };
+    let second_names: Vec<String> = lease.addresses.iter().map(|one| link_name(one.address)).collect();
+    // The pod's socket first: where the namespace cannot be entered, nothing has been made yet.
+    let inside = Netlink::inside(pod.netns, || families(network.ipv6, &lease.addresses))?;
+    host.add_veth(&Veth {
+        name: &plan.link,
+        second_names: &second_names,
+        alias: pod.id.as_str(),
+        end,
+        mac: Mac::host(first.address),
+        mtu,
+        ipv6: network.ipv6,
+        peer: &plan.interface,
+        peer_mac: mac,
+        netns: pod.netns,
+    })
+    .map_err(|err| explain(err, network))?;
+    fault::step("create-pod.linked").doing(|| "make the pod".into())?;
+    if network.bridge.is_none() {
+        route_to(host, &plan.link, network.gateway, &lease.addresses)?;
+    }
+    let out = plan.leads_out && !network.policy.internal;
+    let gateway = |one: &Cidr| match one.address.is_ipv4() {
+        true => Some(network.gateway),
+        false => network.six.map(|six| six.gateway),
+    };
+    let families = lease.addresses.iter().map(|one| Family {
+        address: if network.bridge.is_some() { *one } else { Cidr { prefix: 32, ..*one } },
+        gateway: gateway(one).filter(|_| out),
+        via: network.bridge.is_none().then_some((network.subnet, network.gateway)),
+    });
+    inside.configure(&plan.interface, &families.collect::<Vec<_>>())?;
+    settle([Some(plan.link.as_str()), network.bridge.as_deref()]);
+    let way = |six: bool| lease.addresses.iter().find(|one| one.address.is_ipv6() == six).and_then(gateway);
+    let open = !network.policy.internal;
+    Ok(Attachment {
+        network: network.name.clone(),
+        driver: network.driver,
+        interface: plan.interface.clone(),
+        host_interface: Some(plan.link.clone()),
+        addresses: lease.addresses.clone(),
+        gateway: way(false).filter(|_| open),
+        gateway6: way(true).filter(|_| open),
+        default_route: out,
+        mac: mac.to_string(),
+        mtu,
+        bridge: network.bridge.clone(),
+    })
+}
+
+/// The host's side of a pair without a bridge: the gateway answers there, and each address is routed there. Both go with
+/// the link.
+fn route_to(host: &Netlink, link: &str, gateway: IpAddr, addresses: &[Cidr]) -> Result<()> {
+    let index = sys::net::link_index(link).doing(|| format!("find the link {link}"))?;
+    host.add_address(index, Cidr { address: gateway, prefix: 32 })?;
+    addresses.iter().try_for_each(|one| host.add_host_route(one.address, index))
+}
+
+/// A port forwards, and a queue sends, only once the kernel's link watch has seen the carrier, some time after the
+/// pod's end went up. A packet before that is lost, and with it a second, until ARP or TCP tries again (measured: one
+/// first connection of six on a busy host). To ask for the carrier makes the kernel look at once (Linux 6.8; an older one
+/// looks when it gets to it, mostly within a millisecond).
+fn settle(links: [Option<&str>; 2]) {
+    for link in links.into_iter().flatten() {
+        // The answer is of no use, nor is it a reason to give up a pod that is wired.
+        let _ = sys::net::has_carrier(link);
+    }
+}
+
+/// What the next interface of the calling thread's network namespace is born with. On a network without IPv6 it has
+/// none: no neighbour's router advertisement is heard (CVE-2020-10749), and 300 pods do not tell each other of addresses
+/// that nobody uses. Loopback keeps `::1`. With IPv6 no advertisement is heard either, since podrun says the routes.
+fn families(ipv6: Ipv6, addresses: &[Cidr]) -> Result<()> {
+    if ipv6 == Ipv6::Unknown {
+        return Ok(());
+    }
+    let six = addresses.iter().any(|one| one.address.is_ipv6());
+    let write = |key: &str, value: &str| {
+        let file = format!("/proc/sys/net/ipv6/conf/default/{key}");
+        forward::write(Path::new(&file), value).doing(|| format!("write {value} to {file} inside the pod"))
+    };
+    if !six {
+        return write("disable_ipv6", "1");
+    }
+    [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")].into_iter().try_for_each(|(k, v)| write(k, v))
+}
+
+fn explain(err: Error, network: &Network) -> Error {
+    if !link::is_full(&err) {
+        return err;
+    }
+    let doing = err.what_was_being_done().to_owned();
+    Error::new(Kind::Exhausted, doing, format!("the bridge {} has no port left", network.seen_as()))
+        .hint("a Linux bridge has room for 1023 pods; delete some, or `podrun prune` where they are gone already")
+}
+
+/// An interface that hangs on a link of the host's.
+fn hanging(
+    roots: &Roots,
+    pod: &Pod<'_>,
+    name: &str,
+    definition: &Definition,
+    plan: &Plan<'_>,
+) -> Result<(Attachment, Vec<String>)> {
+    let host = Netlink::here()?;
+    let parent = parent(&host, definition)?;
+    let pool = pool_on_a_link(roots, name, definition);
+    let asked = addresses(plan.wish, &pool)?;
+    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface: &plan.interface, addresses: &asked };
+    let mut held = lock(&bridge::lock_file(roots), Hold::Shared)?;
+    let mut taken = pool.take(&wanted)?;
+    if matches!(taken, Taken::Full { .. }) {
+        drop(held);
+        held = lock(&bridge::lock_file(roots), Hold::Exclusive)?;
+        pool.reclaim()?;
+        taken = pool.take(&wanted)?;
+    }
+    let lease = match taken {
+        Taken::Lease(lease) => lease,
+        Taken::Full { range, leases } => return Err(exhausted(range, leases)),
+        Taken::Lingers { address } => return Err(lingers(address)),
+    };
+    let made = hang(&host, &parent, definition, &pool, &lease, pod, plan)
+        .map(|made| Attachment { network: name.to_owned(), ..made });
+    if made.is_err() {
+        let _ = delete_inside(pod.netns, &plan.interface);
+        let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
+    }
+    drop(held);
+    made.map(|attachment| (attachment, Vec::new()))
+}
+
+fn pool_on_a_link(roots: &Roots, name: &str, definition: &Definition) -> Pool {
+    let first = |subnet: Cidr| subnet.nth(*subnet.hosts().start());
+    // A network that somebody described has a router at its first address, as with a bridge; one that is only an
+    // address has what it was told.
+    let guessed = !name.contains('.');
+    let ranges = definition.wishes().map(|wish| Range {
+        subnet: wish.subnet.network(),
+        gateway: wish.gateway.or(guessed.then(|| first(wish.subnet))).filter(|_| !definition.internal),
+        only: wish.range,
+    });
+    Pool::new(roots, name, ranges.collect(), Ends::InPod)
+}
+
+fn parent(host: &Netlink, definition: &Definition) -> Result<link::Link> {
+    let name = definition.parent.as_deref().unwrap_or_default();
+    let doing = format!("hang an interface on {name}");
+    let found = host.links()?.into_iter().find(|link| link.name == name);
+    let link = found.ok_or_else(|| {
+        Error::new(Kind::NotFound, &*doing, "the host has no link of this name").hint("`ip link` lists them")
+    })?;
+    match link.up {
+        true => Ok(link),
+        false => Err(Error::new(Kind::NotNow, doing, "the link is down").hint(format!("ip link set {name} up"))),
+    }
+}
+
+fn hang(
+    host: &Netlink,
+    parent: &link::Link,
+    definition: &Definition,
+    pool: &Pool,
+    lease: &Lease,
+    pod: &Pod<'_>,
+    plan: &Plan<'_>,
+) -> Result<Attachment> {
+    fault::step("create-pod.leased").doing(|| "make the pod".into())?;
+    let first = *lease.addresses.first().ok_or_else(no_address)?;
+    let (mode, mac) = match definition.driver {
+        Driver::Ipvlan => (Mode::Ipvlan(definition.ipvlan().mode), None),
+        _ => {
+            (Mode::Macvlan(definition.macvlan().mode), Some(plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac)))
+        }
+    };
+    let ipv6 = if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown };
+    let inside = Netlink::inside(pod.netns, || families(ipv6, &lease.addresses))?;
+    let mtu = plan.wish.mtu.or(definition.mtu);
+    host.add_hanging(&Hanging { name: &plan.interface, parent: parent.index, mode, mac, mtu, netns: pod.netns })
+        .map_err(|err| unknown_driver(err, definition.driver))?;
+    fault::step("create-pod.linked").doing(|| "make the pod".into())?;
+    let gateways = pool.ranges.iter().filter_map(|range| range.gateway);
+    let gateway = |one: &Cidr| gateways.clone().find(|gateway| gateway.is_ipv4() == one.address.is_ipv4());
+    let families = lease.addresses.iter().map(|one| Family {
+        address: *one,
+        gateway: gateway(one).filter(|_| plan.leads_out),
+        via: None,
+    });
+    inside.configure(&plan.interface, &families.collect::<Vec<_>>())?;
+    let way = |six: bool| lease.addresses.iter().find(|one| one.address.is_ipv6() == six).and_then(gateway);
+    let (gateway, gateway6) = (way(false), way(true));
+    Ok(Attachment {
+        network: String::new(),
+        driver: definition.driver,
+        interface: plan.interface.clone(),
+        host_interface: None,
+        addresses: lease.addresses.clone(),
+        gateway,
+        gateway6,
+        default_route: plan.leads_out && (gateway.is_some() || gateway6.is_some()),
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        mtu: mtu.unwrap_or(parent.mtu),
+        bridge: None,
+    })
+}
+
+fn unknown_driver(err: Error, driver: Driver) -> Error {
+    // What rtnl_newlink answers where no module knows the kind.
+    if err.cause() != nix::errno::Errno::EOPNOTSUPP.desc() {
+        return err;
+    }
+    let doing = err.what_was_being_done().to_owned();
+    Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", driver.word()))
+        .hint(format!("modprobe {}, where it is a module", driver.word()))
+}
+
+/// Takes one interface from those who share it: the link with its routes, then the lease. Gone is fine. Unlike a pod's end
+/// this waits for the kernel: the network namespace lives on, and nothing else would take the link from it.
+pub fn disconnect(
+    roots: &Roots,
+    attachment: &Attachment,
+    holders: &[PodId],
+    netns: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    match (&attachment.host_interface, netns) {
+        (Some(link), _) => Netlink::here()?.delete(link)?,
+        (None, Some(netns)) => delete_inside(netns, &attachment.interface)?,
+        (None, None) => {}
+    }
+    ipam::leave(roots, &attachment.network, holders)
+}
+
+/// The same for what a crash left between a lease and the record of it.
+pub fn detach_from(roots: &Roots, network: &str, pod: &PodId, netns: BorrowedFd<'_>) -> Result<()> {
+    let Some(lease) = ipam::held(roots, network, pod) else { return Ok(()) };
+    match (lease.link, lease.interface) {
+        (Some(link), _) => Netlink::here()?.delete(&link)?,
+        (None, interface) if !interface.is_empty() => delete_inside(netns, &interface)?,
+        (None, _) => {}
+    }
+    ipam::leave(roots, network, std::slice::from_ref(pod))
+}
+
+fn delete_inside(netns: BorrowedFd<'_>, interface: &str) -> Result<()> {
+    Netlink::inside(netns, || Ok(()))?.delete_named(interface)
+}
+
+/// The pod's way out leads by this interface from now on.
+pub fn give_way_out(netns: BorrowedFd<'_>, attachment: &Attachment) -> Result<()> {
+    Netlink::inside(netns, || Ok(()))?.add_default_routes(&attachment.interface, &attachment.gateways())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_bridge_is_no_riddle() {
+        let network: Network = serde_json::from_str(
+            r#"{"version": 1, "name": "bridge", "bridge": "podrun0", "index": 3, "subnet": "10.88.0.0/16",
+                "gateway": "10.88.0.1", "mtu": 1500, "ipv6": "known", "outside": {"is": "open"}, "former": null,
+                "place": {"boot": "x", "netns": 1}}"#,
+        )
+        .unwrap();
+        let full = Err::<(), _>(std::io::Error::from_raw_os_error(libc::EXFULL)).doing(|| "make the link".to_owned());
+        let told = explain(full.unwrap_err(), &network);
+        assert_eq!((told.kind, told.cause()), (Kind::Exhausted, "the bridge podrun0 has no port left"));
+        let other = explain(Error::new(Kind::Kernel, "make the link", "Operation not permitted"), &network);
+        assert_eq!((other.kind, other.cause()), (Kind::Kernel, "Operation not permitted"));
+    }
+
+    #[test]
+    fn a_kernel_without_the_driver_is_told() {
+        let err = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let err = Err::<(), _>(err).doing(|| "make the interface eth0".to_owned()).unwrap_err();
+        let told = unknown_driver(err, Driver::Ipvlan);
+        assert_eq!((told.kind, told.cause()), (Kind::Unsupported, "this kernel has no ipvlan"));
+        let other = unknown_driver(Error::new(Kind::Kernel, "make", "File exists"), Driver::Macvlan);
+        assert_eq!(other.cause(), "File exists");
+    }
+}

@@ -1,0 +1,302 @@
+//! Networks as objects: made, described, removed; and pods that are connected to them and disconnected while they run.
+//!
+//! Pods that joined each other's network namespace (`pod:NAME`) are connected together: what one is on, all are on.
+
+#![forbid(unsafe_code)]
+
+use super::create;
+use super::find::Pod;
+use super::heal::{self, Served};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
+use crate::id::{NetworkName, PodId};
+use crate::net::bridge;
+use crate::net::cidr::Cidr;
+use crate::net::definition::{self, Definition};
+use crate::net::{self, Attachment, files, ipam};
+use crate::roots::Roots;
+use crate::spec::Network;
+use crate::spec::network::Attach;
+use crate::store::{self, Locked, Networks};
+use crate::sys::fd;
+use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Whether a network is to have an IPv6 range without being told which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Six {
+    AsSaid,
+    Chosen,
+}
+
+/// Writes down what a network is to be; its first pod makes it.
+pub fn create(roots: &Roots, name: &NetworkName, definition: Definition, six: Six) -> Result<Definition> {
+    definition::check_name(name)?;
+    definition.check().map_err(|cause| Error::new(Kind::Usage, format!("create the network {name}"), cause))?;
+    store::make_private_dir(&roots.run, 0o711)?;
+    store::make_private_dir(&roots.root, 0o700)?;
+    let unique = match six {
+        Six::Chosen => Some(unique_local()?),
+        Six::AsSaid => None,
+    };
+    bridge::define(roots, name, definition, unique)
+}
+
+/// A range that is nobody else's: 40 random bits below fd00::/8 (RFC 4193, 3.2).
+fn unique_local() -> Result<Cidr> {
+    let bits: [u8; 5] = fd::random().doing(|| "choose an IPv6 range".into())?;
+    let mut octets = [0; 16];
+    octets[0] = 0xfd;
+    octets[1..6].copy_from_slice(&bits);
+    Ok(Cidr { address: Ipv6Addr::from(octets).into(), prefix: 64 })
+}
+
+/// The names of all networks, those that podrun has by itself first.
+pub fn names(roots: &Roots) -> Result<Vec<String>> {
+    let built_in = definition::BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    Ok(built_in.chain(definition::names(roots)?).collect())
+}
+
+/// Every pod on a network, with its interface there.
+pub fn pods_on(roots: &Roots, network: &str) -> Vec<(Pod, Attachment)> {
+    let all = all_pods(roots).into_iter().filter_map(|pod| {
+        let on = pod.attachments().into_iter().find(|one| one.network == network)?;
+        Some((pod, on))
+    });
+    all.collect()
+}
+
+fn all_pods(roots: &Roots) -> Vec<Pod> {
+    let whole = |(_, dir, record): (PodId, store::PodDir, Result<store::PodRecord>)| {
+        Some(Pod { roots: roots.clone(), dir, record: record.ok()? })
+    };
+    store::pods(roots).into_iter().filter_map(whole).collect()
+}
+
+/// The ranges of a network: as they are, or as they will be.
+fn ranges(roots: &Roots, name: &str, definition: &Definition) -> Vec<Value> {
+    let made = bridge::all_remembered(roots).unwrap_or_default().into_iter().find(|network| network.name == name);
+    if let Some(network) = made {
+        let four = json!({"subnet": network.subnet, "gateway": network.gateway, "range": network.range});
+        let six = network.six.map(|six| json!({"subnet": six.subnet, "gateway": six.gateway, "range": six.range}));
+        return [four].into_iter().chain(six).collect();
+    }
+    let gateway = |wish: definition::Wish| wish.gateway.unwrap_or(wish.subnet.nth(*wish.subnet.hosts().start()));
+    let said = |wish: definition::Wish| json!({"subnet": wish.subnet.network(), "gateway": gateway(wish), "range": wish.range});
+    definition.wishes().map(said).collect()
+}
+
+/// `podrun network inspect NAME`.
+pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
+    let definition = definition::find(roots, name)?;
+    let pods = pods_on(roots, name).into_iter().map(|(pod, on)| {
+        json!({
+            "name": pod.record.name,
+            "namespace": pod.record.namespace,
+            "id": pod.record.id,
+            "interface": on.interface,
+            "hostInterface": on.host_interface,
+            "mac": on.mac,
+            "addresses": on.addresses,
+        })
+    });
+    let bridge = roots.bridge_of(name);
+    Ok(json!({
+        "name": name,
+        "driver": definition.driver,
+        "bridge": (definition.driver == definition::Driver::Bridge).then_some(bridge),
+        "subnets": ranges(roots, name, &definition),
+        "mtu": bridge::remembered(roots, name).map(|network| network.mtu).or(definition.mtu),
+        "internal": definition.internal,
+        "isolate": definition.isolate,
+        "masquerade": definition.masquerade && !definition.internal,
+        "icc": definition.icc,
+        "stp": definition.stp,
+        "parent": definition.parent,
+        "mode": definition.mode,
+        "labels": definition.labels,
+        "createdAt": definition.created_at,
+        "pods": pods.collect::<Vec<_>>(),
+    }))
+}
+
+/// What is to happen to the pods of a network that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    Keep,
+    Disconnect,
+}
+
+/// Removes a network that nobody made last: its definition, and what is on the host for it. Says what went with it.
+pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
+    let doing = format!("remove the network {name}");
+    if definition::is_built_in(name) {
+        return Err(Error::new(Kind::Usage, doing, "it is podrun's own")
+            .hint("`podrun prune --force` removes what it has on the host when no pod uses it"));
+    }
+    if !definition::file(roots, name).exists() {
+        // The same words as everywhere.
+        definition::find(roots, name)?;
+    }
+    let mut said = Vec::new();
+    let on_it = pods_on(roots, name);
+    if users == Users::Keep && !on_it.is_empty() {
+        let titles: Vec<String> = on_it.iter().map(|(pod, _)| pod.record.title()).collect();
+        return Err(Error::new(Kind::NotNow, doing, format!("in use by {}", titles.join(", ")))
+            .hint(format!("delete those pods, or `podrun network rm --force {name}` disconnects them")));
+    }
+    for (pod, on) in on_it {
+        // One that joined another's network went with it.
+        if pod.attachments().iter().any(|one| one.network == name) {
+            disconnect(&pod, name)?;
+        }
+        let addresses: Vec<String> = on.addresses.iter().map(|one| one.address.to_string()).collect();
+        said.push(format!("pod/{} disconnected, {}", pod.record.title(), addresses.join(", ")));
+    }
+    net::remove_network(roots, name, &|pod| roots.pod(pod).exists()).map_err(|err| err.within(doing))?;
+    Ok(said)
+}
+
+/// The pods in one network namespace, with their locks: nobody makes, deletes or connects one of them meanwhile.
+struct Together {
+    pods: Vec<Pod>,
+    _locks: Vec<Locked>,
+}
+
+impl Together {
+    fn with(pod: &Pod) -> Result<Self> {
+        let owner = |record: &store::PodRecord| record.network_of.clone().unwrap_or(record.id.clone());
+        let mut pods: Vec<Pod> = all_pods(&pod.roots);
+        pods.retain(|other| owner(&other.record) == owner(&pod.record));
+        // Always in the same order, so that two who connect do not wait for each other.
+        pods.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        let locks = pods.iter().map(|pod| store::lock(&pod.dir)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { pods, _locks: locks })
+    }
+
+    fn ids(&self) -> Vec<PodId> {
+        self.pods.iter().map(|pod| pod.record.id.clone()).collect()
+    }
+
+    /// All of them hold what one of them holds.
+    fn join(&self, roots: &Roots, network: &str, pod: &PodId) -> Result<()> {
+        fault::step("network.connected").doing(|| "share the lease".into())?;
+        self.ids().iter().filter(|id| *id != pod).try_for_each(|id| ipam::join(roots, network, pod, id))
+    }
+
+    /// Records and /etc/hosts say what there is now.
+    fn write(&self, before: &[Attachment], after: &[Attachment]) -> Result<()> {
+        let addresses = |all: &[Attachment]| -> Vec<IpAddr> {
+            all.iter().flat_map(|one| &one.addresses).map(|cidr| cidr.address).collect()
+        };
+        let (old, new) = (addresses(before), addresses(after));
+        for pod in &self.pods {
+            store::write(&pod.dir.networks(), &Networks::new(after.to_vec()))?;
+            rewrite_hosts(&pod.dir.0.join("hosts"), &old, &new, &pod.record.hostname)?;
+        }
+        fault::step("network.recorded").doing(|| "write the pod's networks".into())
+    }
+}
+
+/// In place: containers have this very file mounted, so another one in its place would be nobody's.
+fn rewrite_hosts(path: &Path, before: &[IpAddr], after: &[IpAddr], hostname: &str) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let text = std::fs::read_to_string(path).doing(doing)?;
+    let text = files::hosts_with(&text, before, after, hostname)?;
+    let mut file = OpenOptions::new().write(true).open(path).doing(doing)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)).doing(doing)
+}
+
+/// What podrun does not wire it does not change.
+fn refuse_foreign(pod: &Pod, doing: &str) -> Result<()> {
+    let cause = match pod.record.network {
+        Network::Host => "its network is the host's",
+        Network::Netns(_) => "its network namespace is somebody else's",
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Invalid, doing, cause))
+}
+
+/// Puts a running pod on one more network.
+pub fn connect(pod: &Pod, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
+    let doing = format!("connect the pod {} to {}", pod.record.title(), wish.network);
+    refuse_foreign(pod, &doing)?;
+    if wish.is_alone() {
+        return Err(Error::new(Kind::Usage, doing, "that is all of a pod's network, and chosen when the pod is made"));
+    }
+    heal::ensure_served(pod)?;
+    let together = Together::with(pod)?;
+    connect_all(pod, &together, wish).map_err(|err| err.within(doing))
+}
+
+fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
+    let netns = create::network_namespace(pod)?;
+    let before = pod.attachments();
+    let (network, _) = definition::of(&pod.roots, wish)?;
+    if !before.iter().any(|one| one.network == network) {
+        // What a connect that was killed has left.
+        together.ids().iter().try_for_each(|id| net::detach_from(&pod.roots, &network, id, netns.as_fd()))?;
+    }
+    let title = pod.record.title();
+    let who = net::Pod { id: &pod.record.id, title: &title, netns: netns.as_fd(), beside: &before };
+    let (made, warnings) = net::attach(&pod.roots, &who, std::slice::from_ref(wish))?;
+    let after: Vec<Attachment> = before.iter().chain(&made).cloned().collect();
+    let told = together.join(&pod.roots, &network, &pod.record.id).and_then(|()| together.write(&before, &after));
+    if let Err(err) = told {
+        let _ = together.write(&after, &before);
+        for one in &made {
+            let _ = net::disconnect(&pod.roots, one, &together.ids(), Some(netns.as_fd()));
+        }
+        return Err(err);
+    }
+    let made = made.into_iter().next().ok_or_else(|| Error::new(Kind::Kernel, "attach the pod", "nothing was made"))?;
+    Ok((made, warnings))
+}
+
+/// Takes a running pod off a network: the whole interface, with addresses, routes and names.
+pub fn disconnect(pod: &Pod, network: &str) -> Result<Attachment> {
+    let doing = format!("disconnect the pod {} from {network}", pod.record.title());
+    refuse_foreign(pod, &doing)?;
+    let together = Together::with(pod)?;
+    let before = pod.attachments();
+    let Some(gone) = before.iter().find(|one| one.network == network).cloned() else {
+        let on: Vec<&str> = before.iter().map(|one| one.network.as_str()).collect();
+        let err = Error::new(Kind::NotFound, doing, "the pod is not on this network");
+        return Err(match on.is_empty() {
+            true => err,
+            false => err.hint(format!("it is on {}", on.join(", "))),
+        });
+    };
+    let after: Vec<Attachment> = before.iter().filter(|one| one.network != network).cloned().collect();
+    disconnect_all(pod, &together, &gone, &before, after).map_err(|err| err.within(doing))?;
+    Ok(gone)
+}
+
+fn disconnect_all(
+    pod: &Pod,
+    together: &Together,
+    gone: &Attachment,
+    before: &[Attachment],
+    mut after: Vec<Attachment>,
+) -> Result<()> {
+    let netns: Option<OwnedFd> = match heal::look(pod) {
+        // Its namespaces are gone, and what was in them.
+        Served::Lost => None,
+        _ => Some(create::network_namespace(pod)?),
+    };
+    net::disconnect(&pod.roots, gone, &together.ids(), netns.as_ref().map(AsFd::as_fd))?;
+    fault::point("network.disconnected");
+    if gone.default_route
+        && let Some(next) = after.iter_mut().find(|one| !one.gateways().is_empty())
+    {
+        if let Some(netns) = &netns {
+            net::give_way_out(netns.as_fd(), next)?;
+        }
+        next.default_route = true;
+    }
+    together.write(before, &after)
+}
