@@ -93,7 +93,7 @@ fn rows() -> Vec<Row> {
             doctor(host)
         }),
         row("what, \"wrong\", format!(\"{}: {}\"", "it is of a later podrun: format 99", "wrong", |host| {
-            pod_record(host, |text| text.replace("\"version\":1", "\"version\":99,\"readableSince\":99").replacen(",\"readableSince\":1", "", 1));
+            pod_record(host, |text| text.replace("\"version\":2", "\"version\":99,\"readableSince\":99").replacen(",\"readableSince\":1", "", 1));
             doctor(host)
         }),
         row("nft is not on PATH: pods on", "nft is not on PATH: pods on", "wrong", |host| {
@@ -114,7 +114,7 @@ fn rows() -> Vec<Row> {
             let off = "echo 0 > /proc/sys/net/ipv4/conf/eth9/forwarding";
             after(host, &format!("sh -c 'ip link add eth9 type veth peer name far0; {off}'"))
         }),
-        row("podrun turned on net.ipv4.conf.*.forwarding of {}", "podrun turned on net.ipv4.conf", "info", doctor),
+        row("podrun turned on {}.*.{key} of {}", "podrun turned on net.ipv4.conf", "info", doctor),
         row("iptables-legacy has a filter table", "iptables-legacy has a filter table", "info", |host| {
             match host.program("iptables-legacy -t filter -S").run().code() {
                 0 => doctor(host),
@@ -167,7 +167,10 @@ fn every_finding_of_doctor_is_provoked() {
 fn sources() -> String {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("../podrun/src");
     let read = |file: &str| std::fs::read_to_string(src.join(file)).expect("read a source");
-    ["pod/prune.rs", "net.rs"].map(read).map(|text| text.split("#[cfg(test)]").next().unwrap_or("").to_owned()).concat()
+    ["pod/prune.rs", "net/doctor.rs"]
+        .map(read)
+        .map(|text| text.split("#[cfg(test)]").next().unwrap_or("").to_owned())
+        .concat()
 }
 
 #[test]
