@@ -18,6 +18,7 @@ pub mod definition;
 mod doctor;
 pub mod files;
 pub mod forward;
+mod hanging;
 pub mod ipam;
 pub mod link;
 pub mod lock;
