@@ -20,6 +20,7 @@ mod doctor;
 pub mod elements;
 pub mod files;
 pub mod forward;
+mod hanging;
 pub mod ipam;
 pub mod link;
 pub mod lock;

@@ -75,6 +75,10 @@ fn a_word_is_what_it_says_or_is_refused() {
         "T14:33:00",
         "Z",
         "pod:",
+        "macvlan:parent=",
+        ",mac=",
+        ",ip=",
+        ",interface=",
     ];
     throw(30_000, 8, &words, targets::names::try_it);
 }

@@ -16,6 +16,8 @@ use podrun::rootfs::Place;
 use podrun::rootfs::PointKind;
 use podrun::roots::Roots;
 use podrun::spec::Network;
+use podrun::spec::network;
+use podrun::spec::network::Attach;
 use podrun::text::Text;
 use podrun::user::Files;
 use std::path::Component;
@@ -48,6 +50,10 @@ fn labels(text: &str) {
     assert_eq!(NamespaceName::parse(text).is_ok(), is_label, "{text:?}");
     if let Ok(Network::Pod(name)) = Network::parse(text) {
         assert_eq!(Network::Pod(name).to_string(), text);
+    }
+    if let Ok(attach) = Attach::parse(text) {
+        assert!(network::check(std::slice::from_ref(&attach)).is_ok(), "{text:?}: alone it stands");
+        assert!(attach.interface.is_none_or(|name| name.len() <= 15), "{text:?}: longer than IFNAMSIZ");
     }
     if let Ok(id) = PodId::parse(text) {
         assert_eq!(id.to_string(), text);

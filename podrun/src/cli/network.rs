@@ -13,6 +13,7 @@ use crate::net::cidr::Cidr;
 use crate::net::definition::{Definition, Driver};
 use crate::pod::network::{self as networks, Six, Users};
 use crate::record::Stamp;
+use crate::roots::Roots;
 use crate::spec::network::{self, Attach};
 use clap::Args;
 use serde_json::Value;
@@ -160,12 +161,10 @@ pub(super) fn list(words: &Words) -> Result<i32> {
     match asked.output.as_deref() {
         Some("name") => names.iter().for_each(|name| table::line(name)),
         Some("json") => {
-            let all = names.iter().map(|name| networks::inspect(&roots, name)).collect::<Result<Vec<_>>>()?;
-            table::json(&Value::Array(all));
+            table::json(&Value::Array(readable(&roots, &names)));
         }
         None => {
-            let all = names.iter().map(|name| networks::inspect(&roots, name)).collect::<Result<Vec<_>>>()?;
-            let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+            let rows: Vec<Vec<String>> = readable(&roots, &names).iter().map(row).collect();
             table::table(&["NETWORK", "DRIVER", "SUBNET", "PODS"], &rows);
         }
         Some(other) => {
@@ -178,6 +177,12 @@ pub(super) fn list(words: &Words) -> Result<i32> {
         }
     }
     Ok(0)
+}
+
+/// One definition that is broken hides no other.
+fn readable(roots: &Roots, names: &[String]) -> Vec<Value> {
+    let shown = names.iter().map(|name| networks::inspect(roots, name));
+    shown.filter_map(|network| network.map_err(|err| super::warn(&err.to_string())).ok()).collect()
 }
 
 fn row(network: &Value) -> Vec<String> {

@@ -57,7 +57,7 @@ fn find_nft(_: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
         Some(path) => finding(State::Good, format!("nft is {}", path.display()), None),
         None => finding(
             State::Bad,
-            "nft is not on PATH: pods do not reach beyond this host",
+            "nft is not on PATH: pods on bridges do not reach beyond this host",
             Some("install nftables; the next pod writes the rules"),
         ),
     }])

@@ -353,6 +353,13 @@ pub fn held(roots: &Roots, network: &str, pod: &PodId) -> Option<Lease> {
     read(&roots.leases().join(network).join(holder(pod)))
 }
 
+/// The networks that `pod` holds a lease of.
+pub fn held_by(roots: &Roots, pod: &PodId) -> Result<Vec<String>> {
+    let mut held = networks(roots)?;
+    held.retain(|network| network.join(holder(pod)).exists());
+    Ok(held.iter().filter_map(|network| network.file_name()?.to_str().map(str::to_owned)).collect())
+}
+
 /// The directories with leases, one for each network.
 pub fn networks(roots: &Roots) -> Result<Vec<PathBuf>> {
     let all = match fs::read_dir(roots.leases()) {

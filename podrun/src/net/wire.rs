@@ -10,9 +10,9 @@ use crate::net::bridge::{self, Network};
 use crate::net::cidr::{Cidr, Mac, link_name};
 use crate::net::definition::{self, Definition, Driver};
 use crate::net::forward;
-use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
-use crate::net::link::{self, End, Family, Hanging, Ipv6, Mode, Netlink, Reach, Veth};
-use crate::net::lock::{Hold, lock};
+use crate::net::hanging;
+use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
+use crate::net::link::{self, End, Family, Ipv6, Netlink, Reach, Veth};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
 use crate::spec::network::{Attach, MOST};
@@ -62,13 +62,13 @@ pub fn attach(roots: &Roots, pod: &Pod<'_>, wishes: &[Attach]) -> Result<(Vec<At
 }
 
 /// What an interface is to be, before there is anything of it.
-struct Plan<'a> {
-    wish: &'a Attach,
-    interface: String,
+pub(super) struct Plan<'a> {
+    pub(super) wish: &'a Attach,
+    pub(super) interface: String,
     /// The host's end of it, for networks that have one.
-    link: String,
+    pub(super) link: String,
     /// Whether the pod's way out is to lead by it, should it have one.
-    leads_out: bool,
+    pub(super) leads_out: bool,
 }
 
 fn attach_one(
@@ -97,7 +97,7 @@ fn attach_one(
     let plan = Plan { wish, interface, link, leads_out };
     match definition.driver {
         Driver::Bridge | Driver::Ptp => on_host(roots, pod, &name, &definition, &plan),
-        Driver::Macvlan | Driver::Ipvlan => hanging(roots, pod, &name, &definition, &plan),
+        Driver::Macvlan | Driver::Ipvlan => hanging::attach(roots, pod, &name, &definition, &plan),
     }
     .map_err(within)
 }
@@ -123,7 +123,7 @@ fn on_host(
 }
 
 /// The addresses that were asked for; one with a prefix says the network's own.
-fn addresses(wish: &Attach, pool: &Pool) -> Result<Vec<IpAddr>> {
+pub(super) fn addresses(wish: &Attach, pool: &Pool) -> Result<Vec<IpAddr>> {
     for one in &wish.ip {
         let same = |range: &&Range| range.subnet.address.is_ipv4() == one.address.is_ipv4();
         let prefix = pool.ranges.iter().find(same).map(|range| range.subnet.prefix);
@@ -185,9 +185,9 @@ fn lease(
 }
 
 /// How long a range may be full only because the links of pods that were just killed are on their way out.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-fn exhausted(range: Cidr, leases: usize) -> Error {
+pub(super) fn exhausted(range: Cidr, leases: usize) -> Error {
     let doing = format!("take an address of {range}");
     Error::new(Kind::Exhausted, doing, format!("none is free, {leases} pods have one")).hint(
         "delete pods that are not needed, run `podrun prune`, or name a larger range in networks/bridge.json under \
@@ -195,12 +195,12 @@ fn exhausted(range: Cidr, leases: usize) -> Error {
     )
 }
 
-fn lingers(address: IpAddr) -> Error {
+pub(super) fn lingers(address: IpAddr) -> Error {
     let doing = format!("take the address {address}");
     Error::new(Kind::NotNow, doing, "the link of the pod that had it does not go").hint("podrun prune --force")
 }
 
-fn no_address() -> Error {
+pub(super) fn no_address() -> Error {
     Error::new(Kind::Kernel, "attach the pod", "no address")
 }
 
@@ -292,7 +292,7 @@ fn settle(links: [Option<&str>; 2]) {
 /// What the next interface of the calling thread's network namespace is born with. On a network without IPv6 it has
 /// none: no neighbour's router advertisement is heard (CVE-2020-10749), and 300 pods do not tell each other of addresses
 /// that nobody uses. Loopback keeps `::1`. With IPv6 no advertisement is heard either, since podrun says the routes.
-fn families(ipv6: Ipv6, addresses: &[Cidr]) -> Result<()> {
+pub(super) fn families(ipv6: Ipv6, addresses: &[Cidr]) -> Result<()> {
     if ipv6 == Ipv6::Unknown {
         return Ok(());
     }
@@ -314,126 +314,6 @@ fn explain(err: Error, network: &Network) -> Error {
     let doing = err.what_was_being_done().to_owned();
     Error::new(Kind::Exhausted, doing, format!("the bridge {} has no port left", network.seen_as()))
         .hint("a Linux bridge has room for 1023 pods; delete some, or `podrun prune` where they are gone already")
-}
-
-/// An interface that hangs on a link of the host's.
-fn hanging(
-    roots: &Roots,
-    pod: &Pod<'_>,
-    name: &str,
-    definition: &Definition,
-    plan: &Plan<'_>,
-) -> Result<(Attachment, Vec<String>)> {
-    let host = Netlink::here()?;
-    let parent = parent(&host, definition)?;
-    let pool = pool_on_a_link(roots, name, definition);
-    let asked = addresses(plan.wish, &pool)?;
-    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface: &plan.interface, addresses: &asked };
-    let mut held = lock(&bridge::lock_file(roots), Hold::Shared)?;
-    let mut taken = pool.take(&wanted)?;
-    if matches!(taken, Taken::Full { .. }) {
-        drop(held);
-        held = lock(&bridge::lock_file(roots), Hold::Exclusive)?;
-        pool.reclaim()?;
-        taken = pool.take(&wanted)?;
-    }
-    let lease = match taken {
-        Taken::Lease(lease) => lease,
-        Taken::Full { range, leases } => return Err(exhausted(range, leases)),
-        Taken::Lingers { address } => return Err(lingers(address)),
-    };
-    let made = hang(&host, &parent, definition, &pool, &lease, pod, plan)
-        .map(|made| Attachment { network: name.to_owned(), ..made });
-    if made.is_err() {
-        let _ = delete_inside(pod.netns, &plan.interface);
-        let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
-    }
-    drop(held);
-    made.map(|attachment| (attachment, Vec::new()))
-}
-
-fn pool_on_a_link(roots: &Roots, name: &str, definition: &Definition) -> Pool {
-    let first = |subnet: Cidr| subnet.nth(*subnet.hosts().start());
-    // A network that somebody described has a router at its first address, as with a bridge; one that is only an
-    // address has what it was told.
-    let guessed = !name.contains('.');
-    let ranges = definition.wishes().map(|wish| Range {
-        subnet: wish.subnet.network(),
-        gateway: wish.gateway.or(guessed.then(|| first(wish.subnet))).filter(|_| !definition.internal),
-        only: wish.range,
-    });
-    Pool::new(roots, name, ranges.collect(), Ends::InPod)
-}
-
-fn parent(host: &Netlink, definition: &Definition) -> Result<link::Link> {
-    let name = definition.parent.as_deref().unwrap_or_default();
-    let doing = format!("hang an interface on {name}");
-    let found = host.links()?.into_iter().find(|link| link.name == name);
-    let link = found.ok_or_else(|| {
-        Error::new(Kind::NotFound, &*doing, "the host has no link of this name").hint("`ip link` lists them")
-    })?;
-    match link.up {
-        true => Ok(link),
-        false => Err(Error::new(Kind::NotNow, doing, "the link is down").hint(format!("ip link set {name} up"))),
-    }
-}
-
-fn hang(
-    host: &Netlink,
-    parent: &link::Link,
-    definition: &Definition,
-    pool: &Pool,
-    lease: &Lease,
-    pod: &Pod<'_>,
-    plan: &Plan<'_>,
-) -> Result<Attachment> {
-    fault::step("create-pod.leased").doing(|| "make the pod".into())?;
-    let first = *lease.addresses.first().ok_or_else(no_address)?;
-    let (mode, mac) = match definition.driver {
-        Driver::Ipvlan => (Mode::Ipvlan(definition.ipvlan().mode), None),
-        _ => {
-            (Mode::Macvlan(definition.macvlan().mode), Some(plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac)))
-        }
-    };
-    let ipv6 = if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown };
-    let inside = Netlink::inside(pod.netns, || families(ipv6, &lease.addresses))?;
-    let mtu = plan.wish.mtu.or(definition.mtu);
-    host.add_hanging(&Hanging { name: &plan.interface, parent: parent.index, mode, mac, mtu, netns: pod.netns })
-        .map_err(|err| unknown_driver(err, definition.driver))?;
-    fault::step("create-pod.linked").doing(|| "make the pod".into())?;
-    let gateways = pool.ranges.iter().filter_map(|range| range.gateway);
-    let gateway = |one: &Cidr| gateways.clone().find(|gateway| gateway.is_ipv4() == one.address.is_ipv4());
-    let families = lease.addresses.iter().map(|one| Family {
-        address: *one,
-        gateway: gateway(one).filter(|_| plan.leads_out),
-        via: None,
-    });
-    inside.configure(&plan.interface, &families.collect::<Vec<_>>())?;
-    let way = |six: bool| lease.addresses.iter().find(|one| one.address.is_ipv6() == six).and_then(gateway);
-    let (gateway, gateway6) = (way(false), way(true));
-    Ok(Attachment {
-        network: String::new(),
-        driver: definition.driver,
-        interface: plan.interface.clone(),
-        host_interface: None,
-        addresses: lease.addresses.clone(),
-        gateway,
-        gateway6,
-        default_route: plan.leads_out && (gateway.is_some() || gateway6.is_some()),
-        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
-        mtu: mtu.unwrap_or(parent.mtu),
-        bridge: None,
-    })
-}
-
-fn unknown_driver(err: Error, driver: Driver) -> Error {
-    // What rtnl_newlink answers where no module knows the kind.
-    if err.cause() != nix::errno::Errno::EOPNOTSUPP.desc() {
-        return err;
-    }
-    let doing = err.what_was_being_done().to_owned();
-    Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", driver.word()))
-        .hint(format!("modprobe {}, where it is a module", driver.word()))
 }
 
 /// Takes one interface from those who share it: the link with its routes, then the lease. Gone is fine. Unlike a pod's end
@@ -463,7 +343,7 @@ pub fn detach_from(roots: &Roots, network: &str, pod: &PodId, netns: BorrowedFd<
     ipam::leave(roots, network, std::slice::from_ref(pod))
 }
 
-fn delete_inside(netns: BorrowedFd<'_>, interface: &str) -> Result<()> {
+pub(super) fn delete_inside(netns: BorrowedFd<'_>, interface: &str) -> Result<()> {
     Netlink::inside(netns, || Ok(()))?.delete_named(interface)
 }
 
@@ -489,15 +369,5 @@ mod tests {
         assert_eq!((told.kind, told.cause()), (Kind::Exhausted, "the bridge podrun0 has no port left"));
         let other = explain(Error::new(Kind::Kernel, "make the link", "Operation not permitted"), &network);
         assert_eq!((other.kind, other.cause()), (Kind::Kernel, "Operation not permitted"));
-    }
-
-    #[test]
-    fn a_kernel_without_the_driver_is_told() {
-        let err = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        let err = Err::<(), _>(err).doing(|| "make the interface eth0".to_owned()).unwrap_err();
-        let told = unknown_driver(err, Driver::Ipvlan);
-        assert_eq!((told.kind, told.cause()), (Kind::Unsupported, "this kernel has no ipvlan"));
-        let other = unknown_driver(Error::new(Kind::Kernel, "make", "File exists"), Driver::Macvlan);
-        assert_eq!(other.cause(), "File exists");
     }
 }

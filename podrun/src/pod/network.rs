@@ -13,7 +13,7 @@ use crate::id::{NetworkName, PodId};
 use crate::net::bridge;
 use crate::net::cidr::Cidr;
 use crate::net::definition::{self, Definition};
-use crate::net::{self, Attachment, files, ipam};
+use crate::net::{self, Attachment, Prune, files, ipam};
 use crate::roots::Roots;
 use crate::spec::Network;
 use crate::spec::network::Attach;
@@ -142,6 +142,7 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
         // The same words as everywhere.
         definition::find(roots, name)?;
     }
+    mend(roots, Prune::Now)?;
     let mut said = Vec::new();
     let on_it = pods_on(roots, name);
     if users == Users::Keep && !on_it.is_empty() {
@@ -159,6 +160,37 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
     }
     net::remove_network(roots, name, &|pod| roots.pod(pod).exists()).map_err(|err| err.within(doing))?;
     Ok(said)
+}
+
+/// What a connect or disconnect that was killed has left: a pod's lease of a network that its record does not say. Says
+/// what went, or would go.
+pub fn mend(roots: &Roots, how: Prune) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for pod in all_pods(roots) {
+        for network in half_connected(&pod)? {
+            said.push(format!("the half connection of {} to {network}", pod.record.title()));
+            if how == Prune::Now {
+                let _together = Together::with(&pod)?;
+                // Whoever held the lock before may have been about to write it down.
+                if !pod.attachments().iter().any(|one| one.network == network) {
+                    let netns = create::network_namespace(&pod)?;
+                    net::detach_from(roots, &network, &pod.record.id, netns.as_fd())?;
+                }
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// Networks that the pod has a lease of, and no interface by its record.
+fn half_connected(pod: &Pod) -> Result<Vec<String>> {
+    let mut leased = ipam::held_by(&pod.roots, &pod.record.id)?;
+    if leased.is_empty() || store::is_locked(&pod.dir) || matches!(heal::look(pod), Served::Lost) {
+        return Ok(Vec::new());
+    }
+    let on = pod.attachments();
+    leased.retain(|network| !on.iter().any(|one| one.network == *network));
+    Ok(leased)
 }
 
 /// The pods in one network namespace, with their locks: nobody makes, deletes or connects one of them meanwhile.

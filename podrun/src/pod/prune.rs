@@ -41,6 +41,7 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
     said.extend(prune_names(roots, how)?);
     said.extend(prune_cgroups(roots, &layout, &live, how)?);
     said.extend(prune_dirs(roots, &layout, &live, how)?);
+    said.extend(super::network::mend(roots, how)?);
     said.extend(net::prune(roots, &live, how)?);
     if how == Prune::Now && live.is_empty() {
         forget_empty(roots, &layout);

@@ -1,0 +1,167 @@
+//! Interfaces that hang on a link of the host's: macvlan and ipvlan, without an end on the host.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
+use crate::net::Attachment;
+use crate::net::bridge;
+use crate::net::cidr::{Cidr, Mac};
+use crate::net::definition::{Definition, Driver};
+use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
+use crate::net::link::{Family, Hanging, Ipv6, Link, Mode, Netlink};
+use crate::net::lock::{Hold, lock};
+use crate::net::wire::{GRACE, Plan, Pod, addresses, exhausted, families, lingers, no_address};
+use crate::roots::Roots;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// An interface that hangs on a link of the host's.
+pub(super) fn attach(
+    roots: &Roots,
+    pod: &Pod<'_>,
+    name: &str,
+    definition: &Definition,
+    plan: &Plan<'_>,
+) -> Result<(Attachment, Vec<String>)> {
+    let host = Netlink::here()?;
+    let parent = parent(&host, definition)?;
+    let pool = pool_on_a_link(roots, name, definition);
+    let asked = addresses(plan.wish, &pool)?;
+    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface: &plan.interface, addresses: &asked };
+    let mut held = lock(&bridge::lock_file(roots), Hold::Shared)?;
+    let mut taken = pool.take(&wanted)?;
+    if matches!(taken, Taken::Full { .. }) {
+        drop(held);
+        held = lock(&bridge::lock_file(roots), Hold::Exclusive)?;
+        pool.reclaim()?;
+        taken = pool.take(&wanted)?;
+    }
+    let lease = match taken {
+        Taken::Lease(lease) => lease,
+        Taken::Full { range, leases } => return Err(exhausted(range, leases)),
+        Taken::Lingers { address } => return Err(lingers(address)),
+    };
+    let until = Instant::now() + GRACE;
+    let made = loop {
+        let made = hang(&host, &parent, definition, &pool, &lease, pod, plan);
+        // The last pod's interface goes some milliseconds after the pod, and its hardware address with it.
+        if !made.as_ref().is_err_and(is_in_use) || Instant::now() > until {
+            break made;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    if made.is_err() {
+        let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
+    }
+    drop(held);
+    made.map(|made| (Attachment { network: name.to_owned(), ..made }, Vec::new()))
+}
+
+/// What the kernel answers when the parent has another interface with this hardware address (`macvlan_open`).
+fn is_in_use(err: &Error) -> bool {
+    use nix::errno::Errno;
+    [Errno::EADDRINUSE, Errno::EBUSY].iter().any(|errno| err.cause() == errno.desc())
+}
+
+fn pool_on_a_link(roots: &Roots, name: &str, definition: &Definition) -> Pool {
+    let first = |subnet: Cidr| subnet.nth(*subnet.hosts().start());
+    // A network that somebody described has a router at its first address, as with a bridge; one that is only an
+    // address has what it was told.
+    let guessed = !name.contains('.');
+    let ranges = definition.wishes().map(|wish| Range {
+        subnet: wish.subnet.network(),
+        gateway: wish.gateway.or(guessed.then(|| first(wish.subnet))).filter(|_| !definition.internal),
+        only: wish.range,
+    });
+    Pool::new(roots, name, ranges.collect(), Ends::InPod)
+}
+
+fn parent(host: &Netlink, definition: &Definition) -> Result<Link> {
+    let name = definition.parent.as_deref().unwrap_or_default();
+    let doing = format!("hang an interface on {name}");
+    let found = host.links()?.into_iter().find(|link| link.name == name);
+    let link = found.ok_or_else(|| {
+        Error::new(Kind::NotFound, &*doing, "the host has no link of this name").hint("`ip link` lists them")
+    })?;
+    match link.up {
+        true => Ok(link),
+        false => Err(Error::new(Kind::NotNow, doing, "the link is down").hint(format!("ip link set {name} up"))),
+    }
+}
+
+fn hang(
+    host: &Netlink,
+    parent: &Link,
+    definition: &Definition,
+    pool: &Pool,
+    lease: &Lease,
+    pod: &Pod<'_>,
+    plan: &Plan<'_>,
+) -> Result<Attachment> {
+    fault::step("create-pod.leased").doing(|| "make the pod".into())?;
+    let first = *lease.addresses.first().ok_or_else(no_address)?;
+    let (mode, mac) = match definition.driver {
+        Driver::Ipvlan => (Mode::Ipvlan(definition.ipvlan().mode), None),
+        _ => {
+            (Mode::Macvlan(definition.macvlan().mode), Some(plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac)))
+        }
+    };
+    let ipv6 = if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown };
+    let inside = Netlink::inside(pod.netns, || families(ipv6, &lease.addresses))?;
+    let mtu = plan.wish.mtu.or(definition.mtu);
+    host.add_hanging(&Hanging { name: &plan.interface, parent: parent.index, mode, mac, mtu, netns: pod.netns })
+        .map_err(|err| unknown_driver(err, definition.driver))?;
+    let gateways = pool.ranges.iter().filter_map(|range| range.gateway);
+    let gateway = |one: &Cidr| gateways.clone().find(|gateway| gateway.is_ipv4() == one.address.is_ipv4());
+    let families = lease.addresses.iter().map(|one| Family {
+        address: *one,
+        gateway: gateway(one).filter(|_| plan.leads_out),
+        via: None,
+    });
+    let families: Vec<Family> = families.collect();
+    let linked = fault::step("create-pod.linked").doing(|| "make the pod".into());
+    linked.and_then(|()| inside.configure(&plan.interface, &families)).inspect_err(|_| {
+        let _ = inside.delete_named(&plan.interface);
+    })?;
+    let way = |six: bool| lease.addresses.iter().find(|one| one.address.is_ipv6() == six).and_then(gateway);
+    let (gateway, gateway6) = (way(false), way(true));
+    Ok(Attachment {
+        network: String::new(),
+        driver: definition.driver,
+        interface: plan.interface.clone(),
+        host_interface: None,
+        addresses: lease.addresses.clone(),
+        gateway,
+        gateway6,
+        default_route: plan.leads_out && (gateway.is_some() || gateway6.is_some()),
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        mtu: mtu.unwrap_or(parent.mtu),
+        bridge: None,
+    })
+}
+
+fn unknown_driver(err: Error, driver: Driver) -> Error {
+    // What rtnl_newlink answers where no module knows the kind.
+    if err.cause() != nix::errno::Errno::EOPNOTSUPP.desc() {
+        return err;
+    }
+    let doing = err.what_was_being_done().to_owned();
+    Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", driver.word()))
+        .hint(format!("modprobe {}, where it is a module", driver.word()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_the_driver_is_told() {
+        let err = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let err = Err::<(), _>(err).doing(|| "make the interface eth0".to_owned()).unwrap_err();
+        let told = unknown_driver(err, Driver::Ipvlan);
+        assert_eq!((told.kind, told.cause()), (Kind::Unsupported, "this kernel has no ipvlan"));
+        let other = unknown_driver(Error::new(Kind::Kernel, "make", "File exists"), Driver::Macvlan);
+        assert_eq!(other.cause(), "File exists");
+    }
+}
