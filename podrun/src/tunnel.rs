@@ -245,3 +245,117 @@ impl Tunnel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, Shutdown, TcpStream};
+    use std::thread;
+
+    fn any() -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    }
+
+    /// A tunnel to `to` that turns for ever in a thread; where it listens.
+    fn leads_to(to: SocketAddr) -> SocketAddr {
+        let door = Door::tcp(any(), to).unwrap();
+        let Door::Tcp { listener, .. } = &door else { panic!("it is TCP") };
+        let at = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut tunnel = Tunnel::new().unwrap();
+            tunnel.open(door).unwrap();
+            while tunnel.turn(None).is_ok() {}
+        });
+        at
+    }
+
+    fn pattern(length: u32) -> Vec<u8> {
+        (0..length).map(|n| n.to_le_bytes()[usize::from(n % 3 == 0)]).collect()
+    }
+
+    #[test]
+    fn each_direction_is_whole_and_ends_by_itself() {
+        let far = TcpListener::bind(any()).unwrap();
+        let at = leads_to(far.local_addr().unwrap());
+        let (asked, answered) = (pattern(3_000_000), pattern(2_000_001));
+        let answer = answered.clone();
+        let other = thread::spawn(move || {
+            let (mut caller, _) = far.accept().unwrap();
+            let mut heard = Vec::new();
+            // To its end before a word of the answer.
+            caller.read_to_end(&mut heard).unwrap();
+            caller.write_all(&answer).unwrap();
+            heard
+        });
+        let mut caller = TcpStream::connect(at).unwrap();
+        caller.write_all(&asked).unwrap();
+        caller.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        caller.read_to_end(&mut heard).unwrap();
+        assert!(heard == answered && other.join().unwrap() == asked);
+    }
+
+    #[test]
+    fn who_does_not_read_stops_the_other_and_nobody_else() {
+        let far = TcpListener::bind(any()).unwrap();
+        let at = leads_to(far.local_addr().unwrap());
+        let mut pushy = TcpStream::connect(at).unwrap();
+        let (mut deaf, _) = far.accept().unwrap();
+        pushy.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let piece = vec![7; 1 << 20];
+        let mut sent = 0;
+        while let Ok(count) = pushy.write(&piece) {
+            sent += count;
+            assert!(sent < 64 << 20, "it is taken without end");
+        }
+        let mut other = TcpStream::connect(at).unwrap();
+        let (mut listens, _) = far.accept().unwrap();
+        other.write_all(b"hello").unwrap();
+        let mut heard = [0; 5];
+        listens.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+        // What was taken arrives all the same.
+        drop(pushy);
+        let mut late = Vec::new();
+        deaf.read_to_end(&mut late).unwrap();
+        assert_eq!(late.len(), sent);
+    }
+
+    #[test]
+    fn where_nobody_listens_the_caller_hears_of_a_reset() {
+        let gone = TcpListener::bind(any()).unwrap().local_addr().unwrap();
+        let mut caller = TcpStream::connect(leads_to(gone)).unwrap();
+        let err = caller.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn answers_of_udp_find_their_sender() {
+        let far = UdpSocket::bind(any()).unwrap();
+        let door = Door::udp(any(), far.local_addr().unwrap()).unwrap();
+        let Door::Udp { socket, .. } = &door else { panic!("it is UDP") };
+        let at = socket.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut tunnel = Tunnel::new().unwrap();
+            tunnel.open(door).unwrap();
+            while tunnel.turn(None).is_ok() {}
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((length, from)) = far.recv_from(&mut buffer) {
+                far.send_to(&buffer[..length], from).unwrap();
+            }
+        });
+        let senders: Vec<UdpSocket> = (0..20).map(|_| UdpSocket::bind(any()).unwrap()).collect();
+        for (n, sender) in senders.iter().enumerate() {
+            sender.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            sender.send_to(format!("hello {n}").as_bytes(), at).unwrap();
+        }
+        for (n, sender) in senders.iter().enumerate() {
+            let mut buffer = [0; 64];
+            let (length, from) = sender.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (format!("hello {n}").as_bytes(), at));
+        }
+    }
+}
