@@ -113,10 +113,11 @@ pub fn main(argv: Vec<String>) -> i32 {
         return 0;
     }
     match find(&words.rest) {
-        Ok((verb, taken)) => match (verb.run)(&words.after(taken, verb.words, verb.about)) {
-            Ok(code) => code,
-            Err(err) => complain(&err, verb.workload),
-        },
+        Ok((verb, taken)) => {
+            let done = (verb.run)(&words.after(taken, verb.words, verb.about));
+            crate::net::nft::let_go();
+            done.unwrap_or_else(|err| complain(&err, verb.workload))
+        }
         Err(err) => complain(&err, false),
     }
 }

@@ -1,8 +1,9 @@
 //! The inlet: a forked child of the monitor that carries what comes to a pod's published ports by `::1`, which the kernel
 //! cannot translate, and by IPv6 addresses of the host when the pod has none.
 //!
-//! It reads the pod's `ports.json` itself, whenever that is replaced, so that a change breaks no connection. It ends with
-//! the monitor, and its successor with the monitor's: only the connections through it notice.
+//! It reads the pod's `ports.json` itself, whenever the monitor says so, and a change breaks no connection. It ends with the
+//! monitor, and another comes up with the monitor's successor: only the connections through it notice.
+//! Not by inotify(7): closing that waits for an SRCU grace period, and every delete of such a pod with it, some 15 ms.
 
 #![forbid(unsafe_code)]
 
@@ -16,17 +17,16 @@ use crate::sys::clone::{Clone, Exit, Reap, clone3, exit, waitid};
 use crate::sys::{fd, socket};
 use crate::tunnel::{Door, Tunnel, Turn};
 use nix::sys::epoll::EpollFlags;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// The child, and the end of the pair whose closing tells it to leave.
+/// The child, and an end of a pair: a byte tells it of news, its end to leave.
 #[derive(Debug)]
 pub(super) struct Inlet {
     pidfd: OwnedFd,
-    _leash: OwnedFd,
+    leash: OwnedFd,
 }
 
 const AGAIN: Duration = Duration::from_millis(200);
@@ -34,8 +34,12 @@ const AGAIN: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Monitor {
-    /// Where the pod has published something, and the host knows IPv6.
+    /// Where the pod has published something, and the host knows IPv6. One that is there looks what there is now.
     pub(super) fn ensure_inlet(&mut self) {
+        if let Some(inlet) = &self.inlet {
+            // A full one has enough to look for.
+            let _ = socket::send(inlet.leash.as_fd(), b"!", &[], libc::MSG_DONTWAIT);
+        }
         let published = ports::file(&self.facts.roots(), &self.facts.id).exists();
         if self.inlet.is_some() || self.leaving.is_some() || !published || !Path::new("/proc/net/if_inet6").exists() {
             return;
@@ -57,7 +61,7 @@ impl Monitor {
         })
         .doing(doing)?;
         self.watch(&child.pidfd, Token::InletExit, EpollFlags::EPOLLIN)?;
-        self.inlet = Some(Inlet { pidfd: child.pidfd, _leash: ours });
+        self.inlet = Some(Inlet { pidfd: child.pidfd, leash: ours });
         Ok(())
     }
 
@@ -72,29 +76,25 @@ impl Monitor {
 }
 
 const LEASH: u64 = 1;
-const NEWS: u64 = 2;
+/// While the pod is still being made, its address is not there yet.
+const SOON: Duration = Duration::from_millis(20);
 
 /// The whole life of an inlet.
 fn serve(leash: &OwnedFd, roots: &Roots, id: &PodId) -> Result<()> {
-    let doing = || "watch the pod's ports".to_owned();
-    let news = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).doing(doing)?;
-    let changes = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF;
-    news.add_watch(&roots.pod(id), changes).doing(doing)?;
     let mut tunnel = Tunnel::new()?;
     tunnel.watch(leash.as_fd(), LEASH)?;
-    tunnel.watch(news.as_fd(), NEWS)?;
     let mut open = BTreeMap::new();
     loop {
         let Some(published) = ports::read(roots, id) else { return Ok(()) };
         let missing = reconcile(&mut tunnel, &mut open, &published.detours());
+        let again = if published.addresses.is_empty() { Some(SOON) } else { missing.then_some(RETRY) };
         loop {
-            match tunnel.turn(missing.then_some(RETRY))? {
-                Turn::Told(LEASH) => return Ok(()),
-                Turn::Told(_) => {
-                    while news.read_events().is_ok() {}
-                    break;
-                }
-                Turn::Carried if missing => break,
+            match tunnel.turn(again)? {
+                Turn::Told(_) => match fd::read(leash.as_fd(), &mut [0; 64]) {
+                    Ok(1..) => break,
+                    _ => return Ok(()),
+                },
+                Turn::Carried if again.is_some() => break,
                 Turn::Carried => {}
             }
         }

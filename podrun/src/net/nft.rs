@@ -10,6 +10,8 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::Cidr;
 use crate::net::elements::{self, Mapping};
 use crate::sys;
+use crate::sys::clone::{Clone, clone3, exit};
+use crate::sys::fd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
@@ -377,17 +379,39 @@ pub(super) fn open() -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-/// Closes the socket later, with the process or when there are many. The kernel makes whoever closes one wait until all
-/// that was removed from the firewall has outlived its RCU grace period (nft_rcv_nl_event): some 10 ms, which pass by
-/// themselves while a pod is being deleted.
+/// Sockets that are not closed yet. The kernel makes whoever closes one wait until all that was removed from the firewall
+/// has outlived its RCU grace period (nft_rcv_nl_event), some 10 ms and more.
+static LATER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// Closes the socket later: by `let_go`, at the latest with the process.
 pub(super) fn close_later(socket: OwnedFd) {
-    static LATER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
-    if let Ok(mut later) = LATER.lock() {
-        if later.len() >= 64 {
-            later.clear();
-        }
-        later.push(socket);
+    let Ok(mut later) = LATER.lock() else { return };
+    later.push(socket);
+    if later.len() >= 64 {
+        drop(later);
+        let_go();
     }
+}
+
+/// Leaves the waiting to a child that does nothing else, and has nothing else open. For the end of a command.
+pub fn let_go() {
+    let sockets = LATER.lock().map(|mut later| std::mem::take(&mut *later)).unwrap_or_default();
+    if sockets.is_empty() {
+        return;
+    }
+    let child = clone3(&Clone::default(), || {
+        let mut kept: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        let _ = fd::close_all_but(&mut kept);
+        // Nor the caller's pipes: whoever reads them waits for their end.
+        if let Ok(null) = fd::open(c"/dev/null", libc::O_RDWR) {
+            let _ = (0..3).try_for_each(|number| fd::dup_to(null.as_fd(), number));
+        }
+        // So long that its parent, which closes first, does not wait.
+        std::thread::sleep(Duration::from_millis(5));
+        exit(0)
+    });
+    // Where there is no process to be had, we wait ourselves.
+    drop(child);
 }
 
 pub(super) fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {

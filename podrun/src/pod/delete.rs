@@ -95,10 +95,18 @@ pub(super) fn remove_from_host(
     let mut left = Vec::new();
     let mut step = |what: &str, done: Result<()>| left.extend(done.err().map(|err| format!("{what}: {err}")));
     // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
-    step("network", net::detach(roots, id));
+    // Where it has ports they come after: who dies with a netfilter socket, as the monitor does, waits for what has just been
+    // removed from the firewall.
+    let has_ports = net::ports::file(roots, id).exists();
+    if !has_ports {
+        step("network", net::detach(roots, id));
+    }
     fault::point("delete-pod.network");
     step("processes", kill_everybody(layout, &place));
     fault::point("delete-pod.processes");
+    if has_ports {
+        step("network", net::detach(roots, id));
+    }
     step("cgroups", cgroup::remove_tree(layout, &place, GONE));
     fault::point("delete-pod.cgroups");
     step("volumes", gone(std::fs::remove_dir_all(roots.volumes(id))).doing(|| "remove the volumes".into()));
