@@ -11,6 +11,7 @@ mod create;
 mod host;
 mod logs;
 mod network;
+mod ports;
 mod run;
 mod show;
 mod table;
@@ -50,10 +51,12 @@ const VERBS: &[Verb] = &[
     workload(&["attach"], "Show a container's output and pass input to it", run::attach),
     workload(&["wait"], "Wait for a container's end, print its exit code and exit with it", control::wait),
     workload(&["netns"], "Run a program of the host inside the pod's network", host::netns),
+    verb(&["port-forward"], "Lead ports of the host to a pod's loopback while this runs", ports::forward),
     verb(&["ps"], "List containers", show::ps),
     verb(&["get", "pods"], "List pods", show::get_pods),
     verb(&["get", "pod"], "Show a pod", show::get_pod),
     verb(&["inspect"], "Everything about a pod or a container, as JSON", show::inspect),
+    verb(&["port"], "List the ports of the host that lead to a pod", ports::port),
     verb(&["top"], "List the processes of a pod", show::top),
     verb(&["delete", "pod"], "Stop a pod's containers and remove it", control::delete_pod),
     verb(&["delete", "container"], "Remove a container", control::delete_container),
@@ -67,6 +70,7 @@ const VERBS: &[Verb] = &[
     verb(&["prune"], "Remove what belongs to no pod", host::prune),
     verb(&["doctor"], "Look for what is wrong on this host, and say how to mend it", host::doctor),
     verb(&["info"], "What this host gives to podrun", host::info),
+    verb(&["update", "pod"], "Change a pod that runs: its published ports", ports::update),
     verb(&["upgrade"], "Replace running monitors by this podrun", host::upgrade),
     verb(&["rotate"], "Open a container's log anew, after somebody renamed it", logs::rotate),
     verb(&["version"], "Print the version", host::version),

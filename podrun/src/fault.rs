@@ -13,12 +13,12 @@ use std::path::Path;
 #[rustfmt::skip]
 pub const POINTS: &[&str] = &[
     // A command makes a pod.
-    "create-pod.directory", "create-pod.locked", "create-pod.named", "create-pod.cgroup", "create-pod.own-cgroup",
+    "create-pod.directory", "create-pod.locked", "create-pod.named", "create-pod.chosen", "create-pod.claimed", "create-pod.cgroup", "create-pod.own-cgroup",
     "create-pod.pause-staged", "create-pod.pause-ready", "create-pod.pause-waits", "create-pod.stored",
-    "create-pod.pause-runs", "create-pod.bridged", "create-pod.opened-outside", "create-pod.leased", "create-pod.linked", "create-pod.attached", "create-pod.files",
+    "create-pod.pause-runs", "create-pod.bridged", "create-pod.opened-outside", "create-pod.leased", "create-pod.linked", "create-pod.published", "create-pod.attached", "create-pod.files",
     "create-pod.volumes", "create-pod.recorded",
     // A command removes one.
-    "delete-pod.locked", "delete-pod.stopped", "delete-pod.network", "delete-pod.processes", "delete-pod.cgroups",
+    "delete-pod.locked", "delete-pod.stopped", "delete-pod.ports", "delete-pod.network", "delete-pod.processes", "delete-pod.cgroups",
     "delete-pod.volumes", "delete-pod.logs", "delete-pod.name", "delete-pod.record", "delete-pod.directory",
     // A command connects one to a network, or takes it off.
     "network.connected", "network.disconnected", "network.recorded",

@@ -29,6 +29,7 @@ pub mod logs;
 pub mod net;
 pub mod rootfs;
 pub mod sandbox;
+pub mod tunnel;
 // Floor 7
 pub mod container;
 pub mod pump;

@@ -9,6 +9,8 @@
 mod clients;
 mod ending;
 mod execs;
+mod firewall;
+mod inlet;
 pub mod keep;
 mod keepers;
 mod recover;
@@ -25,6 +27,8 @@ use crate::spec::SharePid;
 use crate::store::{ContainerRecord, PodDir};
 use clients::Client;
 use execs::Exec;
+use firewall::Firewall;
+use inlet::Inlet;
 use keep::Store;
 use keepers::{Outlet, Pause};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -96,6 +100,9 @@ enum Token {
     PauseExit,
     InitExit,
     Status,
+    Firewall,
+    Restorer,
+    InletExit,
 }
 
 impl Token {
@@ -115,6 +122,9 @@ impl Token {
             Self::PauseExit => (9, 0),
             Self::InitExit => (10, 0),
             Self::Status => (11, 0),
+            Self::Firewall => (12, 0),
+            Self::Restorer => (13, 0),
+            Self::InletExit => (14, 0),
         };
         kind << Self::KIND | id
     }
@@ -134,6 +144,9 @@ impl Token {
             9 => Self::PauseExit,
             10 => Self::InitExit,
             11 => Self::Status,
+            12 => Self::Firewall,
+            13 => Self::Restorer,
+            14 => Self::InletExit,
             _ => return None,
         })
     }
@@ -160,6 +173,10 @@ enum Alarm {
     Drained(u64),
     /// A cgroup still held a process in its last moments.
     Emptied,
+    /// The rules may be gone.
+    Firewall,
+    /// The inlet could not be started, or died.
+    Inlet,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -236,6 +253,8 @@ struct Monitor {
     /// Ends of execs that nobody was there to hear; the oldest go first.
     unheard: VecDeque<(String, crate::store::Ended)>,
     clients: BTreeMap<u64, Client>,
+    firewall: Firewall,
+    inlet: Option<Inlet>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -294,6 +313,9 @@ impl Monitor {
             Token::PauseExit => self.pause_died(),
             Token::InitExit => self.init_died(),
             Token::Status => self.read_notes(),
+            Token::Firewall => self.firewall_changed(),
+            Token::Restorer => self.firewall_restored(),
+            Token::InletExit => self.inlet_ended(),
         }
     }
 
@@ -340,6 +362,8 @@ impl Monitor {
                 Alarm::Drained(key) => self.drain_overdue(key),
                 // The cgroups are looked at after every event.
                 Alarm::Emptied => {}
+                Alarm::Firewall => self.restore_firewall(),
+                Alarm::Inlet => self.ensure_inlet(),
             }
         }
     }
@@ -363,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status] {
+        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::InletExit] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

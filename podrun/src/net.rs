@@ -14,8 +14,10 @@
 
 pub mod bridge;
 pub mod cidr;
+pub mod conntrack;
 pub mod definition;
 mod doctor;
+pub mod elements;
 pub mod files;
 pub mod forward;
 mod hanging;
@@ -23,6 +25,7 @@ pub mod ipam;
 pub mod link;
 pub mod lock;
 pub mod nft;
+pub mod ports;
 mod prune;
 pub mod ranges;
 mod wire;
@@ -80,7 +83,14 @@ pub fn share(roots: &Roots, pod: &PodId, member: &PodId) -> Result<()> {
 }
 
 /// Ends what the pod holds: its links are silenced at once and go with its network namespace, unless another pod has
-/// joined that. From the id alone, whatever a crash left; twice is fine.
+/// joined that. Its ports are free before its addresses are. From the id alone, whatever a crash left; twice is fine.
 pub fn detach(roots: &Roots, pod: &PodId) -> Result<()> {
-    ipam::release(roots, pod)
+    let closed = ports::release(roots, pod);
+    ipam::release(roots, pod).and(closed)
+}
+
+/// Puts back what is missing of the host's side: bridge, rules, published ports. Nothing where nothing was made, or nothing
+/// is missing.
+pub fn restore(roots: &Roots) -> Result<()> {
+    bridge::restore(roots)
 }

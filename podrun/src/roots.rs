@@ -47,6 +47,11 @@ impl Roots {
         self.run.join("leases")
     }
 
+    /// One link for each port of the host that a pod has, to that pod's directory.
+    pub fn ports(&self) -> PathBuf {
+        self.run.join("ports")
+    }
+
     /// Network definitions and what podrun changed on the host for them.
     pub fn networks(&self) -> PathBuf {
         self.root.join("networks")

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod network;
+pub mod port;
 
 use crate::id::{ContainerName, NamespaceName, PodName, VolumeName};
 pub use network::{Attach, Network};
@@ -30,6 +31,7 @@ pub struct PodSpec {
     pub dns: Vec<std::net::IpAddr>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
+    pub publish: Vec<port::Wish>,
 }
 
 /// Whether the containers of a pod see each other's processes.

@@ -161,7 +161,7 @@ impl Fixture {
 fn create_pod_may_be_killed_at_every_step() {
     try_each(CREATE, |fixture, point, n| {
         let host = &fixture.host;
-        let create = "create pod web --volume data";
+        let create = "create pod web --volume data --publish 8080:80";
         match point {
             // The child that is to become pause.
             "create-pod.pause-ready" => {
@@ -189,7 +189,7 @@ fn create_pod_may_be_killed_at_every_step() {
 fn delete_pod_may_be_killed_at_every_step() {
     try_each(DELETE, |fixture, point, n| {
         let host = &fixture.host;
-        fixture.pod("--volume data");
+        fixture.pod("--volume data --publish 8080:80");
         fixture.dies(point, "delete pod web --time 0");
         if n == 1 {
             // Another pod beside the remains is well.

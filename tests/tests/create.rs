@@ -21,7 +21,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn residue(host: &Host) -> Vec<String> {
     let run = host.run_root();
     let mut found: Vec<String> =
-        ["pods", "names", "leases/bridge"].iter().flat_map(|dir| names(&run.join(dir))).collect();
+        ["pods", "names", "leases/bridge", "ports"].iter().flat_map(|dir| names(&run.join(dir))).collect();
     found.extend(names(&run).into_iter().filter(|name| name.starts_with("pause.")));
     found.extend(names(&host.root().join("volumes")));
     let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path());
@@ -40,7 +40,7 @@ fn residue(host: &Host) -> Vec<String> {
 #[test]
 fn a_create_that_fails_at_any_step_leaves_nothing() {
     let host = Host::with_faults();
-    let create = "create pod web --volume data";
+    let create = "create pod web --volume data --publish 8080:80";
     for point in points() {
         // Each makes the network and the program of pause anew.
         host.podrun("prune --force").ok();
@@ -62,7 +62,7 @@ fn is_stopped(pid: i32) -> bool {
 }
 
 fn stuck<'h>(host: &'h Host, point: &str) -> Running<'h> {
-    let one = host.command("create pod stuck").env("PODRUN_FAULT", format!("stop:{point}")).start();
+    let one = host.command("create pod stuck --publish 8080:80").env("PODRUN_FAULT", format!("stop:{point}")).start();
     eventually(&format!("it is stuck at {point}"), Duration::from_secs(5), || is_stopped(one.pid()).then_some(()));
     one
 }

@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
-use crate::spec::network::{self, Attach};
+use crate::spec::network::{self, Attach, Network};
+use crate::spec::port::Wish;
 use crate::spec::{Owner, PodSpec, SharePid};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ struct CreatePod {
     /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF; keys: ip, mac, mtu, interface
     #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
     network: Vec<String>,
+    /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
+    #[arg(short = 'p', long, value_name = "[IP:]HOST:PORT[/PROTO]")]
+    publish: Vec<String>,
     /// The hostname of all its containers; the pod's name by default
     #[arg(long)]
     hostname: Option<String>,
@@ -62,6 +66,7 @@ struct CreatePod {
 }
 
 const EXAMPLES: &str = "  podrun create pod web
+  podrun create pod shop --publish 8080:80 --publish 127.0.0.1:5353:53/udp
   podrun create pod db --network none --hostname db.local --label tier=back
   podrun create pod side --network pod:web --share pid --volume data
   podrun create pod two --network front,ip=10.89.0.7 --network back,interface=back0";
@@ -84,10 +89,12 @@ pub(super) fn pod(words: &Words) -> Result<i32> {
         }
         Format::Plain => {
             let addresses = created.attachments.iter().flat_map(|attachment| &attachment.addresses);
-            let addresses: Vec<String> = addresses.map(|cidr| cidr.address.to_string()).collect();
-            match addresses.is_empty() {
+            let addresses = addresses.map(|cidr| cidr.address.to_string());
+            let ports = crate::net::ports::of(&roots, &record.id).into_iter().map(|port| port.to_string());
+            let facts: Vec<String> = addresses.chain(ports).collect();
+            match facts.is_empty() {
                 true => table::line(&format!("pod/{} created", record.name)),
-                false => table::line(&format!("pod/{} created, {}", record.name, addresses.join(", "))),
+                false => table::line(&format!("pod/{} created, {}", record.name, facts.join(", "))),
             }
         }
     }
@@ -151,9 +158,14 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
     network::check(&networks)?;
     // Checked here, before anything is made.
     crate::net::files::hostname(&hostname)?;
+    let publish = wishes(&asked.publish)?;
+    if !publish.is_empty() {
+        publishes(networks.iter().map(|one| &one.network))?;
+    }
     Ok(PodSpec {
         hostname,
         networks,
+        publish,
         pid,
         uts: owner(asked.host_uts),
         ipc: owner(asked.host_ipc),
@@ -167,4 +179,36 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         name,
         namespace,
     })
+}
+
+/// What `--publish` asks for.
+pub(super) fn wishes(publish: &[String]) -> Result<Vec<Wish>> {
+    let all: Result<Vec<Vec<Wish>>> = publish.iter().map(|text| Wish::parse(text)).collect();
+    Ok(all?.concat())
+}
+
+/// Ports lead to an address of the pod's own, by a link of the host's own.
+pub(super) fn publishes<'a>(networks: impl IntoIterator<Item = &'a Network>) -> Result<()> {
+    let mut refused = None;
+    for network in networks {
+        let (cause, hint) = match network {
+            Network::Bridge | Network::Ptp | Network::Named(_) => return Ok(()),
+            Network::Host => (
+                "a pod on the host's network has the host's ports as they are",
+                "leave --publish out: what listens in the pod listens on the host".to_owned(),
+            ),
+            Network::None => ("a pod without network has no address", "give it --network bridge".to_owned()),
+            Network::Netns(_) => ("the network is somebody else's", "publish the ports where it was made".to_owned()),
+            Network::Macvlan(_) | Network::Ipvlan(_) => (
+                "the pod has an address of its own beside the host's, and all its ports are reached there",
+                "give it another interface, --network bridge, for a port of the host's".to_owned(),
+            ),
+            Network::Pod(other) => (
+                "the network, and its ports, are another pod's",
+                format!("`podrun update pod {other} --publish …` publishes them there"),
+            ),
+        };
+        refused = refused.or(Some(Error::new(Kind::Usage, "read --publish", cause).hint(hint)));
+    }
+    refused.map_or(Ok(()), Err)
 }

@@ -162,7 +162,12 @@ fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
                 since(&pod.record.created_at),
                 address,
             ],
-            vec![pod.record.id.short().to_owned(), pod.record.hostname.clone(), state.why().unwrap_or("-").to_owned()],
+            vec![
+                pod.record.id.short().to_owned(),
+                pod.record.hostname.clone(),
+                ports(pod),
+                state.why().unwrap_or("-").to_owned(),
+            ],
         )
     };
     match format {
@@ -178,12 +183,21 @@ fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
                     [a, b].concat()
                 })
                 .collect();
-            table::table(&["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP", "ID", "HOSTNAME", "WHY"], &rows);
+            table::table(
+                &["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP", "ID", "HOSTNAME", "PORTS", "WHY"],
+                &rows,
+            );
         }
         Some("name") => pods.iter().for_each(|pod| table::line(&format!("pod/{}", pod.record.name))),
         Some(other) => return Err(no_format(other, "json, yaml, wide or name")),
     }
     Ok(())
+}
+
+/// `8080->80/tcp,…`
+fn ports(pod: &Pod) -> String {
+    let all: Vec<_> = crate::net::ports::of(&pod.roots, &pod.record.id).iter().map(ToString::to_string).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(",") }
 }
 
 #[derive(Debug, Args)]

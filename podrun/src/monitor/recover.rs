@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::firewall::Firewall;
 use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
@@ -124,6 +125,8 @@ fn assemble(
         execs: BTreeMap::new(),
         unheard: VecDeque::new(),
         clients: BTreeMap::new(),
+        firewall: Firewall::default(),
+        inlet: None,
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -205,6 +208,9 @@ impl Monitor {
         // What was dropped goes now and not in its time: an init that waits at the gate would, while the store has its socket.
         self.store.forget_old().doing(|| "tidy the fd store".into())?;
         fault::point("recover.execs");
+        // A pod whose rules nobody watches is a pod all the same.
+        let _ = self.listen_to_firewall();
+        self.ensure_inlet();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
         self.save_keepers()?;
         fault::point("recover.recorded");

@@ -115,6 +115,8 @@ pub enum Request {
     Leave,
     /// With the new program.
     Upgrade,
+    /// The pod's published ports have changed.
+    Ports,
     /// Somebody is there.
     Ping,
 }

@@ -54,6 +54,10 @@ impl Monitor {
             }
             Request::Leave => self.leave(client),
             Request::Upgrade => self.upgrade(client, fds),
+            Request::Ports => {
+                self.ensure_inlet();
+                self.done(client)
+            }
             Request::Ping => self.done(client),
         }
     }

@@ -18,6 +18,7 @@ use crate::net::ipam::{self, Ends, Pool, Range};
 use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
 use crate::net::nft::{self, Part, Policy, Side};
+use crate::net::ports;
 use crate::net::ranges::{self, Facts, Size};
 use crate::roots::Roots;
 use crate::sys;
@@ -109,6 +110,50 @@ pub fn hold_alone(roots: &Roots, name: &str, definition: &Definition) -> Result<
         None => make(roots, name, definition)?,
     };
     Ok((held, network))
+}
+
+/// Makes again what is missing of the networks that were made here; nothing where all is there. For a monitor that has
+/// heard of a flush, while somebody may just be undoing it all.
+pub fn restore(roots: &Roots) -> Result<()> {
+    if all_remembered(roots)?.is_empty() {
+        return Ok(());
+    }
+    let file = lock_file(roots);
+    let held = lock(&file, Hold::Exclusive)?;
+    let mut all = all_remembered(roots)?;
+    if all.is_empty() {
+        // Undone meanwhile; nor is there to be a lock.
+        gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
+        let _ = fs::remove_dir(networks(roots));
+        return Ok(());
+    }
+    for network in &all {
+        if ready(roots, &network.name)?.is_none() {
+            drop(held);
+            all = reload(roots)?;
+            break;
+        }
+    }
+    all.iter().try_for_each(refuse_closed)
+}
+
+/// Without its rules a network's ports lead nowhere.
+pub fn refuse_closed(network: &Network) -> Result<()> {
+    const DOING: &str = "write the firewall rules";
+    match &network.outside {
+        Outside::Open => Ok(()),
+        Outside::NoNft => Err(Error::new(Kind::Unsupported, DOING, "nft is not on PATH")
+            .hint("install nftables: without it no port can be published")),
+        Outside::Failed { why } => Err(Error::new(Kind::Kernel, DOING, why)),
+    }
+}
+
+/// The table as it has to be, with every published port in it.
+fn write_rules(roots: &Roots, nft: &Path, parts: &[Part]) -> Result<()> {
+    let (_held, mappings) = ports::hold_all(roots)?;
+    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings))?;
+    ports::forget_misled(&mappings)?;
+    ports::reopen_loopback(roots)
 }
 
 /// What is remembered, when all of it is still there.
@@ -308,7 +353,7 @@ fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
     // Remembered before it is changed, so that a crash in between can be undone.
     remember(roots, network)?;
     let parts: Vec<Part> = others.iter().chain([&*network]).map(|one| one.part(roots)).collect();
-    let opened = nft::apply(&nft, &nft::rules(&roots.table(), &parts))
+    let opened = write_rules(roots, &nft, &parts)
         .and_then(|()| families.iter().try_for_each(|(family, now)| forward::turn_on(*family, now)));
     network.outside = match opened {
         Ok(()) => Outside::Open,
@@ -348,7 +393,7 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
         return match nft::find().filter(|_| first.outside == Outside::Open) {
             Some(nft) => {
                 let parts: Vec<Part> = kept.iter().map(|one| one.part(roots)).collect();
-                nft::apply(&nft, &nft::rules(&roots.table(), &parts))
+                write_rules(roots, &nft, &parts)
             }
             // What the rules say of links that are gone holds for nobody.
             None => Ok(()),
@@ -359,6 +404,7 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
     forget(roots, names)?;
     forget(roots, &names_in(&networks(roots)))?;
     gone(fs::remove_file(lock_file(roots))).doing(|| format!("remove {}", lock_file(roots).display()))?;
+    ports::forget(roots)?;
     for empty in [networks(roots), roots.leases()] {
         let _ = fs::remove_dir(empty); // stays where another network still has something in it
     }

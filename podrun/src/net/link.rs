@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage, Prop,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{
@@ -298,6 +298,15 @@ impl Netlink {
     pub fn set_bridge(&self, index: u32, bridge: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
         self.wait(self.handle.link().set(message).execute(), || "put a link on the bridge".to_owned())
+    }
+
+    /// Lets the bridge send a packet back out of the port that it came in by: what a pod sends to its own published port
+    /// comes back so where the firewall translates within the bridge (br_netfilter).
+    pub fn set_hairpin(&self, name: &str) -> Result<()> {
+        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
+        let message = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+        self.wait(self.handle.link().set_port(message).execute(), || format!("set the hairpin mode of {name}"))
     }
 
     /// Deletes a link and waits for it: tens of milliseconds of RCU, so never on a pod's way out. Gone is fine.

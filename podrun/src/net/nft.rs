@@ -8,10 +8,12 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::Cidr;
+use crate::net::elements::{self, Mapping};
+use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
-use nix::sys::socket::{recv, sendto, setsockopt, socket, sockopt};
+use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -20,6 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long `nft` may take. The kernel's own lock can make it wait for another program's large transaction.
@@ -73,14 +76,18 @@ impl Side {
 /// The table's whole text: replaced in one transaction, so no packet ever meets half of it.
 ///
 /// Out of a network goes what is answered to the host's own address (masquerade), save to the network itself and to
-/// multicast. Into a network goes only what answers a pod: forwarding is on for the pods' sake, and must not open them
-/// to a neighbour who routes to their addresses, nor to another network. Two networks that are not isolated see each
-/// other, with the addresses that their pods have. No pod speaks to the host's loopback, even where `route_localnet` is on,
-/// as kube-proxy sets it (CVE-2020-8558). `accept` here would not overrule another table's `drop`, so there is
-/// none; `foreign_drops` finds those.
-pub fn rules(table: &str, networks: &[Part]) -> String {
+/// multicast. Into a network goes only what answers a pod, or came to a published port: forwarding is on for the pods'
+/// sake, and must not open them to a neighbour who routes to their addresses, nor to another network. Two networks that
+/// are not isolated see each other, with the addresses that their pods have. What came from the network itself by a
+/// published port has the host's address, too (hairpin), else the answer would take the short way and be nobody's; so has
+/// what came from the host's loopback. All other callers of a published port keep their own. No pod speaks to the host's
+/// loopback, even where `route_localnet` is on, as for a port there, or as kube-proxy sets it (CVE-2020-8558). `accept`
+/// here would not overrule another table's `drop`, so there is none; `foreign_drops` finds those.
+pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
+    text.push_str(&elements::text(mappings));
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
+    networks.iter().for_each(|part| hairpin(&mut text, part));
     networks.iter().for_each(|part| masquerade(&mut text, part, networks));
     text.push_str("\t}\n\tchain forward {\n\t\ttype filter hook forward priority 0; policy accept;\n");
     networks.iter().for_each(|part| forward(&mut text, part, networks));
@@ -97,6 +104,17 @@ pub fn rules(table: &str, networks: &[Part]) -> String {
 fn friends<'a>(part: &'a Part, networks: &'a [Part]) -> impl Iterator<Item = &'a Part> {
     let open = !part.policy.isolate;
     networks.iter().filter(move |other| open && !other.policy.isolate && other.side != part.side)
+}
+
+fn hairpin(text: &mut String, part: &Part) {
+    for subnet in part.subnets.iter().filter(|_| !part.policy.internal) {
+        let from = subnet.network();
+        let near = match subnet.address.is_ipv4() {
+            true => format!("ip saddr {{ {from}, 127.0.0.0/8 }}"),
+            false => format!("ip6 saddr {from}"),
+        };
+        let _ = writeln!(text, "\t\t{} {near} ct status & dnat == dnat masquerade", part.side.is('o', ""));
+    }
 }
 
 fn masquerade(text: &mut String, part: &Part, networks: &[Part]) {
@@ -120,14 +138,17 @@ fn forward(text: &mut String, part: &Part, networks: &[Part]) {
     let Part { side, policy, .. } = part;
     let others: String = friends(part, networks).map(|friend| format!("{} ", friend.side.is('i', "!= "))).collect();
     let (into, not_from) = (side.is('o', ""), side.is('i', "!= "));
-    let _ = writeln!(text, "\t\t{into} {not_from} {others}ct state != {{ established, related }} drop");
+    let _ = writeln!(
+        text,
+        "\t\t{into} {not_from} {others}ct state != {{ established, related }} ct status & dnat == 0 drop"
+    );
     let from = side.is('i', "");
     if policy.internal {
         let _ = writeln!(text, "\t\t{from} {} drop", side.is('o', "!= "));
     }
     // What a port's isolation keeps from the neighbour could go by the gateway.
     if !policy.icc {
-        let _ = writeln!(text, "\t\t{from} {into} drop");
+        let _ = writeln!(text, "\t\t{from} {into} ct status & dnat == 0 drop");
     }
 }
 
@@ -138,7 +159,8 @@ pub fn removal(table: &str) -> String {
 
 /// `nft` on PATH.
 pub fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+    // A monitor has no environment.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".into());
     let runs = |file: &Path| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("nft")).find(|file| runs(file))
 }
@@ -169,7 +191,7 @@ pub fn apply(nft: &Path, text: &str) -> Result<()> {
 fn converse(child: &mut Child, text: &str) -> std::io::Result<String> {
     let until = Instant::now() + PATIENCE;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes())?; // shorter than a pipe, so it cannot block
+        stdin.write_all(text.as_bytes())?; // nft reads all of it before it says a word
     }
     let mut said = Vec::new();
     let Some(mut stderr) = child.stderr.take() else { return Ok(String::new()) };
@@ -198,12 +220,12 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-const DONE: u16 = 3; // NLMSG_DONE
-const ERROR: u16 = 2; // NLMSG_ERROR
-const REQUEST: u16 = 1; // NLM_F_REQUEST
-const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
-const INET: u8 = 1; // NFPROTO_INET
-const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
+pub(super) const DONE: u16 = 3; // NLMSG_DONE
+pub(super) const ERROR: u16 = 2; // NLMSG_ERROR
+pub(super) const REQUEST: u16 = 1; // NLM_F_REQUEST
+pub(super) const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
+pub(super) const INET: u8 = 1; // NFPROTO_INET
+pub(super) const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
 const TABLE_NAME: u16 = 1; // NFTA_TABLE_NAME
 const CHAIN_TABLE: u16 = 1; // NFTA_CHAIN_TABLE
 const CHAIN_NAME: u16 = 3; // NFTA_CHAIN_NAME
@@ -227,6 +249,70 @@ pub fn table_exists(name: &str) -> Result<bool> {
         },
         _ => Ok(false),
     }
+}
+
+/// What was heard of the own table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    Nothing,
+    Made,
+    Gone,
+    /// There was more than the socket has room for.
+    Missed,
+}
+
+/// A socket on which the kernel tells of changes of the firewall, in the calling thread's network namespace: not of
+/// elements that come and go, nor of the number that each change has.
+pub fn listen() -> nix::Result<Option<OwnedFd>> {
+    const TABLES: u32 = 1 << 6; // NFNLGRP_NFTABLES is the seventh group
+    let Some(socket) = open()? else { return Ok(None) };
+    sys::socket::attach_filter(socket.as_fd(), &mut without_elements()).map_err(|_| Errno::EINVAL)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, TABLES))?;
+    Ok(Some(socket))
+}
+
+/// Pure: classic BPF on a message's first header, whose type is in the host's order where BPF reads the network's.
+fn without_elements() -> [libc::sock_filter; 6] {
+    let code = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    let unless = |kind: u16, jt| code(0x15, jt, u32::from(u16::from_be_bytes(kind.to_ne_bytes()))); // BPF_JMP | BPF_JEQ
+    let (new_element, delete_element, new_generation) = (SUBSYSTEM | 12, SUBSYSTEM | 14, SUBSYSTEM | 15);
+    [
+        code(0x28, 0, 4), // BPF_LD | BPF_H | BPF_ABS: nlmsg_type
+        unless(new_element, 3),
+        unless(delete_element, 2),
+        unless(new_generation, 1),
+        code(0x06, 0, u32::MAX), // BPF_RET: all of it
+        code(0x06, 0, 0),
+    ]
+}
+
+/// What the socket has to tell of `table`, without waiting: the last word holds.
+pub fn hear(socket: &OwnedFd, table: &str) -> News {
+    let mut buffer = vec![0; 1 << 16];
+    let mut news = News::Nothing;
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(read) => news = last_word(&buffer[..read], table).unwrap_or(news),
+            Err(Errno::ENOBUFS) => news = News::Missed,
+            Err(Errno::EINTR) => {}
+            Err(_) => return news,
+        }
+    }
+}
+
+/// Pure.
+fn last_word(bytes: &[u8], table: &str) -> Option<News> {
+    const DELETE_TABLE: u16 = SUBSYSTEM | 2;
+    let about = |(kind, body): (u16, &[u8])| {
+        let news = match kind {
+            NEW_TABLE => News::Made,
+            DELETE_TABLE => News::Gone,
+            _ => return None,
+        };
+        let name = attributes(body.get(4..)?).find(|(kind, _)| *kind == TABLE_NAME)?.1;
+        (body.first() == Some(&INET) && name == string(table)).then_some(news)
+    };
+    messages(bytes).filter_map(about).last()
 }
 
 /// A chain of the forward hook that podrun did not make.
@@ -279,7 +365,7 @@ fn big_endian(value: &[u8]) -> Option<u32> {
 }
 
 /// A socket to the kernel's netfilter; none where the kernel has no such thing.
-fn open() -> nix::Result<Option<OwnedFd>> {
+pub(super) fn open() -> nix::Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     match socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter) {
         Err(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => Ok(None),
@@ -291,18 +377,31 @@ fn open() -> nix::Result<Option<OwnedFd>> {
     }
 }
 
-fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
+/// Closes the socket later, with the process or when there are many. The kernel makes whoever closes one wait until all
+/// that was removed from the firewall has outlived its RCU grace period (nft_rcv_nl_event): some 10 ms, which pass by
+/// themselves while a pod is being deleted.
+pub(super) fn close_later(socket: OwnedFd) {
+    static LATER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+    if let Ok(mut later) = LATER.lock() {
+        if later.len() >= 64 {
+            later.clear();
+        }
+        later.push(socket);
+    }
+}
+
+pub(super) fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
     sendto(socket.as_raw_fd(), message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map(drop)
 }
 
-fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
+pub(super) fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
     let mut buffer = vec![0; 1 << 16]; // netlink(7): a dump's messages never exceed 32 KiB
     let read = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     buffer.truncate(read);
     Ok(buffer)
 }
 
-fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+pub(super) fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(20 + attributes.len());
     message.extend(length.to_ne_bytes());
@@ -314,7 +413,7 @@ fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     message
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
     bytes.extend(value);
@@ -322,7 +421,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn string(text: &str) -> Vec<u8> {
+pub(super) fn string(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
@@ -331,7 +430,7 @@ fn aligned(length: usize) -> usize {
 }
 
 /// (type, what follows the netlink header) of each message.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -342,7 +441,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// (type without its flag bits, value) of each attribute.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff; // NLA_TYPE_MASK
@@ -352,7 +451,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn error_of(body: &[u8]) -> Errno {
+pub(super) fn error_of(body: &[u8]) -> Errno {
     let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
     Errno::from_raw(code.wrapping_neg())
 }
@@ -377,35 +476,66 @@ mod tests {
                 routed,
                 part("four", "10.4.0.0/24", Policy { masquerade: false, ..Policy::default() }),
             ],
+            &[],
         );
         for line in [
             "ip saddr 10.1.0.0/24 oifname != \"one\" ip daddr != { 10.1.0.0/24, 10.3.0.0/24, 224.0.0.0/4 } masquerade",
             "ip saddr 10.3.0.0/24 oifgroup != 7 ip daddr != { 10.3.0.0/24, 10.1.0.0/24, 224.0.0.0/4 } masquerade",
-            "oifname \"one\" iifname != \"one\" iifgroup != 7 ct state != { established, related } drop",
-            "oifgroup 7 iifgroup != 7 iifname != \"one\" ct state != { established, related } drop",
-            "oifname \"two\" iifname != \"two\" ct state != { established, related } drop",
+            "oifname \"one\" iifname != \"one\" iifgroup != 7 ct state != { established, related } ct status & dnat == 0 drop",
+            "oifgroup 7 iifgroup != 7 iifname != \"one\" ct state != { established, related } ct status & dnat == 0 drop",
+            "oifname \"two\" iifname != \"two\" ct state != { established, related } ct status & dnat == 0 drop",
             "iifname \"two\" oifname != \"two\" drop",
-            "iifname \"two\" oifname \"two\" drop",
+            "iifname \"two\" oifname \"two\" ct status & dnat == 0 drop",
+            "oifgroup 7 ip saddr { 10.3.0.0/24, 127.0.0.0/8 } ct status & dnat == dnat masquerade",
             "iifgroup 7 ip daddr 127.0.0.0/8 ct state != { established, related } drop",
         ] {
             assert!(text.contains(&format!("\t\t{line}\n")), "{line}\nin {text}");
         }
-        assert_eq!(text.matches("masquerade\n").count(), 2, "{text}");
+        assert_eq!(text.matches("masquerade\n").count(), 2 + 3, "{text}");
     }
 
     #[test]
     fn the_table_is_replaced_whole() {
-        let text = rules("podrun_ab", &[part("podrun-ab", "10.88.0.1/16", Policy::default())]);
+        let text = rules("podrun_ab", &[part("podrun-ab", "10.88.0.1/16", Policy::default())], &[]);
         let expected = r#"table inet podrun_ab {}
 delete table inet podrun_ab
 table inet podrun_ab {
+	map at4 {
+		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+	}
+	map any4 {
+		type inet_proto . inet_service : ipv4_addr . inet_service
+	}
+	map at6 {
+		type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service
+	}
+	map any6 {
+		type inet_proto . inet_service : ipv6_addr . inet_service
+	}
+	chain published {
+		dnat ip to ip daddr . meta l4proto . th dport map @at4
+		dnat ip to meta l4proto . th dport map @any4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
+		dnat ip6 to meta l4proto . th dport map @any6
+	}
+	chain prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		ip daddr != 127.0.0.0/8 fib daddr type local jump published
+		ip6 daddr != ::1 fib daddr type local jump published
+	}
+	chain output {
+		type nat hook output priority -100; policy accept;
+		meta nfproto ipv4 fib daddr type local jump published
+		ip6 daddr != ::1 fib daddr type local jump published
+	}
 	chain postrouting {
 		type nat hook postrouting priority 100; policy accept;
+		oifname "podrun-ab" ip saddr { 10.88.0.0/16, 127.0.0.0/8 } ct status & dnat == dnat masquerade
 		ip saddr 10.88.0.0/16 oifname != "podrun-ab" ip daddr != { 10.88.0.0/16, 224.0.0.0/4 } masquerade
 	}
 	chain forward {
 		type filter hook forward priority 0; policy accept;
-		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } drop
+		oifname "podrun-ab" iifname != "podrun-ab" ct state != { established, related } ct status & dnat == 0 drop
 	}
 	chain input {
 		type filter hook input priority 0; policy accept;
@@ -418,7 +548,7 @@ table inet podrun_ab {
 
     #[test]
     fn each_family_has_its_own_words() {
-        let text = rules("t", &[part("b", "fd00:1::/64", Policy::default())]);
+        let text = rules("t", &[part("b", "fd00:1::/64", Policy::default())], &[]);
         assert!(
             text.contains("ip6 saddr fd00:1::/64 oifname != \"b\" ip6 daddr != { fd00:1::/64, ff00::/8 } masquerade"),
             "{text}"
@@ -460,6 +590,25 @@ table inet podrun_ab {
         let zero_length = [0; 32];
         assert_eq!(messages(&zero_length).count(), 0, "a length of 0 must not loop for ever");
         assert_eq!(attributes(&zero_length).count(), 0);
+    }
+
+    #[test]
+    fn the_last_word_on_the_own_table_holds() {
+        let told = |kind: u16, family: u8, name: &str| {
+            request(SUBSYSTEM | kind, 0, family, &attribute(TABLE_NAME, &string(name)))
+        };
+        let (made, gone) = (told(0, INET, "podrun"), told(2, INET, "podrun"));
+        for (all, news) in [
+            (vec![], None),
+            (vec![&made], Some(News::Made)),
+            (vec![&gone], Some(News::Gone)),
+            (vec![&made, &gone, &made], Some(News::Made)),
+            (vec![&told(8, INET, "podrun"), &gone, &told(2, INET, "podrun_ab")], Some(News::Gone)),
+            (vec![&told(2, INET, "podru"), &told(2, 2, "podrun")], None),
+        ] {
+            let bytes: Vec<u8> = all.into_iter().flatten().copied().collect();
+            assert_eq!(last_word(&bytes, "podrun"), news);
+        }
     }
 
     #[test]

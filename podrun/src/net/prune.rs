@@ -9,6 +9,7 @@ use crate::net::definition;
 use crate::net::ipam;
 use crate::net::link::{Link, Netlink};
 use crate::net::lock::{Hold, gone, lock};
+use crate::net::ports;
 use crate::roots::Roots;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +28,8 @@ pub enum Prune {
 /// A pod whose directory is there counts as live when it is not on the list: it may have been made since. So remove
 /// dead pods' directories first.
 pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+    let in_use = |pod: &PodId| live.contains(pod) || roots.pod(pod).exists();
+    let mut said = ports::prune(roots, in_use, how == Prune::Now)?;
     let known = bridge::known(roots)?;
     let made = |name: &String| bridge::remembered(roots, name).is_some() || bridge::remains_of(roots, name).is_some();
     if ipam::networks(roots)?.is_empty() && !known.iter().any(made) && bridge::remains(roots)?.is_empty() {

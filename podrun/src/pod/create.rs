@@ -167,6 +167,8 @@ fn make(
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
+    net::ports::claim(roots, id, &spec.publish)?;
+    fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     Cgroup::create(&cgroup::plan::pod(&host.cgroups, &place, None)?)?;
@@ -184,7 +186,10 @@ fn make(
         _ => {
             let title = store::title(&spec.namespace, &spec.name);
             let pod = net::Pod { id, title: &title, netns: sandbox.net.as_fd(), beside: &[] };
-            net::attach(roots, &pod, &spec.networks)?
+            let (attachments, warnings) = net::attach(roots, &pod, &spec.networks)?;
+            net::ports::open(roots, id, &attachments)?;
+            fault::step("create-pod.published").doing(|| "make the pod".into())?;
+            (attachments, warnings)
         }
     };
     fault::step("create-pod.attached").doing(|| "make the pod".into())?;

@@ -107,7 +107,8 @@ fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
         let copy = pidfd_getfd(pause.as_fd(), number).doing(doing)?;
         held.push(fd::dup_above(copy.as_fd(), 64).doing(doing)?);
     }
-    let program = sandbox::own_program()?;
+    // No number that is handed over: it would be replaced before it is executed.
+    let program = fd::dup_above(sandbox::own_program()?.as_fd(), 64).doing(doing)?;
     held.push(fd::dup_above(program.as_fd(), 64).doing(doing)?);
     let words = [monitor::ARGV0.to_owned(), pod.dir.0.to_string_lossy().into_owned()];
     let argv = Pointers::new(words.into_iter().map(|word| CString::new(word).unwrap_or_default()).collect());

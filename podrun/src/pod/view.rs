@@ -100,6 +100,7 @@ pub fn inspect(pod: &Pod) -> Value {
         "labels": record.labels,
         "network": network(pod),
         "networks": pod.attachments().iter().map(interface).collect::<Vec<_>>(),
+        "ports": ports(pod),
         "sharePid": record.share_pid == SharePid::Pod,
         "volumes": record.volumes,
         "sysctls": record.sysctl.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
@@ -128,6 +129,12 @@ fn network(pod: &Pod) -> Value {
         "mtu": first.map(|attachment| attachment.mtu),
         "bridge": first.and_then(|attachment| attachment.bridge.as_ref()),
     })
+}
+
+/// What of the host leads to it.
+fn ports(pod: &Pod) -> Value {
+    let one = |port: &crate::net::ports::Port| json!({"hostIP": port.address, "hostPort": port.host, "port": port.port, "protocol": port.protocol});
+    crate::net::ports::of(&pod.roots, &pod.record.id).iter().map(one).collect()
 }
 
 /// One of all interfaces.

@@ -34,6 +34,18 @@ pub fn set_send_buffer(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
     check(answer.into()).map(drop)
 }
 
+/// SO_ATTACH_FILTER (socket(7)): only what the classic BPF program lets through is queued.
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let all = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let size = u32::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the option's value is a sock_fprog of the size given, which points to `len` instructions; the kernel copies and
+    // checks them within the call.
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const all).cast(), size) };
+    check(answer.into()).map(drop)
+}
+
 /// A cmsghdr is aligned like a usize, and this is room for the header and MOST_FDS descriptors.
 type Control = [usize; 2 + MOST_FDS / 2 + 2];
 

@@ -33,9 +33,11 @@ fn act(words: &[&str]) -> Act {
         [] | ["facts"] => facts::print(),
         ["anchor"] => acts::anchor(),
         ["with", rest @ ..] => with::run(rest),
-        ["listen" | "ask" | "udp-listen" | "udp-ask" | "ping" | "advertise" | "abstract-sockets", ..] => {
-            network::act(words)
-        }
+        [
+            "listen" | "echo" | "talk" | "ask" | "udp-listen" | "udp-ask" | "udp-stream" | "ping" | "advertise"
+            | "abstract-sockets",
+            ..,
+        ] => network::act(words),
         _ => acts::act(words),
     }
 }

@@ -9,18 +9,22 @@ use nix::sys::socket::{
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn act(words: &[&str]) -> Act {
     match words {
         ["listen", at, text] => listen(at, text)?,
+        ["echo", at] => echo(at)?,
+        ["talk", whom] => talk(whom)?,
         ["ask", whom] => ask(whom)?,
         ["udp-listen", at, text] => udp_listen(at, text)?,
         ["udp-ask", whom] => udp_ask(whom)?,
+        ["udp-stream", whom, count, pause] => udp_stream(whom, count.parse()?, pause.parse()?)?,
         ["ping", whom] => say(ping(whom.parse()?)?)?,
         ["advertise", interface] => advertise(interface)?,
         ["abstract-sockets"] => abstract_sockets()?,
@@ -42,6 +46,34 @@ fn listen(at: &str, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Gives every caller back what it sends, for ever.
+fn echo(at: &str) -> std::io::Result<()> {
+    let listener = TcpListener::bind(at)?;
+    say("listening")?;
+    for caller in listener.incoming() {
+        let mut caller = caller?;
+        std::thread::spawn(move || {
+            let mut back = caller.try_clone()?;
+            std::io::copy(&mut caller, &mut back)?;
+            back.shutdown(Shutdown::Write)
+        });
+    }
+    Ok(())
+}
+
+/// stdin to the other side, what it answers to stdout, each to its end.
+fn talk(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
+    let mut back = stream.try_clone()?;
+    let asking = std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin().lock(), &mut stream)?;
+        stream.shutdown(Shutdown::Write)
+    });
+    std::io::copy(&mut back, &mut std::io::stdout())?;
+    asking.join().map_err(|_| "the asking thread panicked")??;
+    Ok(())
+}
+
 fn ask(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -60,8 +92,36 @@ fn udp_listen(at: &str, text: &str) -> std::io::Result<()> {
     }
 }
 
+/// One socket that asks again and again; says each new answer, and at the end the longest silence in milliseconds.
+fn udp_stream(whom: &str, count: u32, pause: u64) -> std::io::Result<()> {
+    let socket = UdpSocket::bind(any_of_the_family_of(whom))?;
+    socket.set_read_timeout(Some(Duration::from_millis(pause)))?;
+    let (mut last, mut heard, mut longest) = (String::new(), Instant::now(), Duration::ZERO);
+    for _ in 0..count {
+        let asked = Instant::now();
+        // Refused for a moment (ICMP) is a silence like any other.
+        let _ = socket.send_to(b"?", whom);
+        let mut buffer = [0; 512];
+        if let Ok(n) = socket.recv(&mut buffer) {
+            longest = longest.max(heard.elapsed());
+            heard = Instant::now();
+            let answer = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            if answer != last {
+                say(&answer)?;
+                last = answer;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(pause).saturating_sub(asked.elapsed()));
+    }
+    say(format!("longest silence {}", longest.max(heard.elapsed()).as_millis()))
+}
+
+fn any_of_the_family_of(whom: &str) -> &'static str {
+    if whom.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }
+}
+
 fn udp_ask(whom: &str) -> std::io::Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = UdpSocket::bind(any_of_the_family_of(whom))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(b"?", whom)?;
     let mut buffer = [0; 512];

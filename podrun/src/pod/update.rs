@@ -1,0 +1,72 @@
+//! `update pod`: what may be changed of a pod that lives.
+
+#![forbid(unsafe_code)]
+
+use super::client;
+use super::find::Pod;
+use crate::error::{Error, Kind, Result};
+use crate::monitor::socket::Request;
+use crate::net::ports::{self, Port};
+use crate::spec::port::{HostPort, Wish};
+use crate::store;
+
+/// Ends the ports of `unpublish` and makes those of `publish`: all, or none. Connections by other ports notice nothing.
+pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port>> {
+    let _lock = store::lock(&pod.dir)?;
+    let id = &pod.record.id;
+    if !pod.dir.record().exists() {
+        let doing = format!("publish ports of {}", pod.record.title());
+        return Err(Error::new(Kind::NotFound, doing, "it has just been deleted"));
+    }
+    let attachments = pod.attachments();
+    ports::close(&pod.roots, id, unpublish)?;
+    let made = ports::claim(&pod.roots, id, publish).and_then(|made| match ports::open(&pod.roots, id, &attachments) {
+        Ok(()) => Ok(made),
+        Err(err) => ports::close(&pod.roots, id, &made).and(Err(err)),
+    });
+    if made.is_err() {
+        // What was given up for it comes back.
+        let former: Vec<Wish> = unpublish.iter().map(wish).collect();
+        ports::claim(&pod.roots, id, &former)?;
+        ports::open(&pod.roots, id, &attachments)?;
+    }
+    // A monitor of an earlier build knows no such request: with it `::1` waits for `podrun upgrade`.
+    let _ = client::command(pod, &Request::Ports);
+    made
+}
+
+fn wish(port: &Port) -> Wish {
+    let host = HostPort::OneOf(port.host..=port.host);
+    Wish { address: port.address, host, port: port.port, protocol: port.protocol }
+}
+
+/// Those of the pod's ports that `text` names: `8080`, `8080/udp`, or as they were asked for, `127.0.0.1:8080:80`.
+pub fn named(pod: &Pod, text: &str) -> Result<Vec<Port>> {
+    // A port alone is the host's here, which is what one sees.
+    let whole = text.contains(':');
+    let wishes = match (whole, text.split_once('/')) {
+        (true, _) => Wish::parse(text)?,
+        (false, None) => Wish::parse(&format!("{text}:{text}"))?,
+        (false, Some((port, protocol))) => Wish::parse(&format!("{port}:{port}/{protocol}"))?,
+    };
+    let all = ports::of(&pod.roots, &pod.record.id);
+    let mut found = Vec::new();
+    for wish in wishes {
+        let meant = |port: &&Port| {
+            let host = match &wish.host {
+                HostPort::Any => true,
+                HostPort::OneOf(range) => range.contains(&port.host),
+            };
+            let rest = !whole || (port.address == wish.address && port.port == wish.port);
+            port.protocol == wish.protocol && host && rest
+        };
+        let before = found.len();
+        found.extend(all.iter().filter(meant));
+        if found.len() == before {
+            let doing = format!("find the published port {text}");
+            let err = Error::new(Kind::NotFound, doing, format!("{} has no such port", pod.record.title()));
+            return Err(err.hint(format!("`podrun port {}` lists them", pod.record.name)));
+        }
+    }
+    Ok(found)
+}
