@@ -519,6 +519,33 @@ fn pods_that_share_a_network_are_connected_together() {
     hears_nothing(&host, "db", &ip);
 }
 
+#[test]
+fn a_pod_that_joins_while_the_other_is_being_connected_is_connected_too() {
+    let host = Host::with_faults();
+    host.podrun("network create back").ok();
+    for point in ["create-pod.attached", "create-pod.files", "create-pod.recorded"] {
+        host.podrun("create pod web").ok();
+        let late =
+            host.command("create pod side --network pod:web").env("PODRUN_FAULT", format!("stop:{point}")).start();
+        eventually("it is stuck", Duration::from_secs(10), || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", late.pid())).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+        });
+        let connects = host.command("network connect back web").start();
+        std::thread::sleep(Duration::from_millis(100));
+        late.signal(libc::SIGCONT);
+        late.wait().ok();
+        connects.wait().ok();
+        assert_eq!(host.inspect("web")["networks"], host.inspect("side")["networks"], "{point}");
+        // The lease lives until the last of them.
+        host.podrun("delete pod web --force").ok();
+        let pods = host.podrun("network inspect back").json()["pods"].clone();
+        assert_eq!(pods[0]["name"], "side", "{point}");
+        host.podrun("network disconnect back side").ok();
+        host.podrun("delete pod side --force").ok();
+    }
+}
+
 // Issue 4, 2: "`reload` (puts all rules back after a firewall flush)"; pain 14.
 #[test]
 fn reload_puts_bridges_and_rules_back() {

@@ -69,7 +69,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     let id = PodId::random(fd::random().doing(|| doing.clone())?);
     let dir = PodDir(roots.pod(&id));
     std::fs::DirBuilder::new().create(&dir.0).doing(|| format!("make {}", dir.0.display()))?;
-    let _lock = match begin(roots, spec, &id, &dir) {
+    let lock = match begin(roots, spec, &id, &dir) {
         Ok(lock) => lock,
         Err(err) => {
             let _ = std::fs::remove_dir_all(&dir.0);
@@ -81,13 +81,24 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
     match made {
         Ok(created) => {
             std::mem::forget(unmade);
-            Ok(created)
+            drop(lock);
+            catch_up(roots, created)
         }
         Err(err) => {
             drop(unmade);
             Err(err.within(doing))
         }
     }
+}
+
+/// Whoever connects the pod whose network is joined sees this one only from now on.
+fn catch_up(roots: &Roots, created: Created) -> Result<Created> {
+    let Network::Pod(name) = &created.record.network else { return Ok(created) };
+    let pod = find::pod(roots, &created.record.namespace, created.record.id.as_str())?;
+    if let Ok(other) = find::pod(roots, &created.record.namespace, name.as_str()) {
+        super::network::catch_up(&pod, &other)?;
+    }
+    Ok(Created { attachments: pod.attachments(), ..created })
 }
 
 /// Locks the pod's directory and takes its name.

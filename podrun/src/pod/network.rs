@@ -253,6 +253,22 @@ fn refuse_foreign(pod: &Pod, doing: &str) -> Result<()> {
     Err(Error::new(Kind::Invalid, doing, cause))
 }
 
+/// A pod that joined another's network is on what that one was connected to while it was being made.
+pub fn catch_up(pod: &Pod, neighbour: &Pod) -> Result<()> {
+    if pod.attachments() == neighbour.attachments() {
+        return Ok(());
+    }
+    let together = Together::with(pod)?;
+    let (before, now) = (pod.attachments(), neighbour.attachments());
+    for on in now.iter().filter(|on| !before.contains(on)) {
+        ipam::join(&pod.roots, &on.network, &neighbour.record.id, &pod.record.id)?;
+    }
+    for off in before.iter().filter(|off| !now.contains(off)) {
+        ipam::leave(&pod.roots, &off.network, std::slice::from_ref(&pod.record.id))?;
+    }
+    together.write(&before, &now)
+}
+
 /// Puts a running pod on one more network.
 pub fn connect(pod: &Pod, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
     let doing = format!("connect the pod {} to {}", pod.record.title(), wish.network);
