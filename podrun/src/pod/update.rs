@@ -20,6 +20,10 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
     }
     let attachments = pod.attachments();
     ports::close(&pod.roots, id, unpublish)?;
+    if !unpublish.is_empty() && !publish.is_empty() {
+        // What is given up may be what is wished for.
+        tell(pod);
+    }
     let made = ports::claim(&pod.roots, id, publish).and_then(|made| match ports::open(&pod.roots, id, &attachments) {
         Ok(()) => Ok(made),
         Err(err) => ports::close(&pod.roots, id, &made).and(Err(err)),
@@ -30,9 +34,13 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
         ports::claim(&pod.roots, id, &former)?;
         ports::open(&pod.roots, id, &attachments)?;
     }
-    // A monitor of an earlier build knows no such request: with it `::1` waits for `podrun upgrade`.
-    let _ = client::command(pod, &Request::Ports);
+    tell(pod);
     made
+}
+
+/// For `::1`. A monitor of an earlier build knows no such request: with it that waits for `podrun upgrade`.
+fn tell(pod: &Pod) {
+    let _ = client::command(pod, &Request::Ports);
 }
 
 fn wish(port: &Port) -> Wish {
