@@ -553,9 +553,9 @@ fn reload_puts_bridges_and_rules_back() {
     lan(&host);
     inside(&host, "lan", &format!("ip route add {}/32 via 192.0.2.1", address(&host, "a", "one"))).ok();
     let before = host.program("nft list ruleset").run().ok().text();
-    // The monitors would put them back by themselves.
+    // They would put the rules back by themselves.
     let monitors = ["a", "b", "c", "lan"].map(|pod| host.inspect(pod)["monitor"]["pid"].clone());
-    monitors.iter().for_each(|monitor| host.kill(monitor, libc::SIGSTOP));
+    monitors.iter().for_each(|pid| host.kill(pid, libc::SIGSTOP));
     host.program("nft flush ruleset").run().ok();
     hears(&host, "lan", &address(&host, "a", "one"), "a to 192.0.2.2");
     host.podrun("doctor").fails(1).prints_something_like("podrun network reload");
@@ -564,8 +564,8 @@ fn reload_puts_bridges_and_rules_back() {
     assert_eq!(host.program("nft list ruleset").run().ok().text(), before);
     host.podrun("network reload").ok();
     assert_eq!(host.program("nft list ruleset").run().ok().text(), before, "twice is fine");
-    monitors.iter().for_each(|monitor| host.kill(monitor, libc::SIGCONT));
     hears_nothing(&host, "lan", &address(&host, "a", "one"));
+    monitors.iter().for_each(|pid| host.kill(pid, libc::SIGCONT));
     // The bridge as well, under living pods.
     let bridge = on(&host, "a", "one")["bridge"].as_str().unwrap().to_owned();
     host.program(format!("ip link del {bridge}")).run().ok();
