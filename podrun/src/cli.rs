@@ -91,12 +91,30 @@ const ALIASES: &[(&[&str], &[&str])] = &[
     (&["-V"], &["version"]),
 ];
 
+/// docker's and kubectl's words for what podrun says in another way, or not yet.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &["image", "images", "pull", "push", "build", "rmi"],
+        "images are not there yet: run --bundle DIR, or --rootfs DIR",
+    ),
+    (&["pod", "pods"], "`podrun create pod`, `podrun get pods` and `podrun delete pod` have the verb first"),
+    (&["describe"], "`podrun inspect` and `podrun get pod NAME -o yaml` show everything"),
+    (&["list"], "`podrun get pods` lists pods, `podrun ps` containers"),
+    (&["apply"], "manifests are not there yet: `podrun create pod`, then `podrun run`"),
+];
+
 /// Runs what was asked for; the answer is the exit code.
 pub fn main(argv: Vec<String>) -> i32 {
-    let words = match Words::split(argv) {
+    let mut words = match Words::split(argv) {
         Ok(words) => words,
         Err(err) => return complain(&err, false),
     };
+    // `help run` is `run --help`.
+    if words.rest.len() > 1 && words.rest[0] == "help" {
+        words.rest.rotate_left(1);
+        words.rest.pop();
+        words.rest.push("--help".into());
+    }
     let rest: Vec<&str> = words.rest.iter().map(String::as_str).collect();
     if rest.is_empty() || matches!(rest[0], "help" | "--help" | "-h") {
         if rest.is_empty() {
@@ -158,7 +176,15 @@ fn unknown(words: &[&str]) -> Error {
     let below: Vec<&str> = VERBS.iter().filter(|verb| verb.words[0] == words[0]).map(|verb| verb.words[1]).collect();
     let err = |cause: &str| Error::new(Kind::Usage, format!("read the command {:?}", words[0]), cause);
     if !below.is_empty() {
-        return err("something must follow it").hint(format!("{} {}", words[0], below.join(" or ")));
+        let cause = words.get(1).map(|word| format!("{word:?} cannot follow it"));
+        return err(cause.as_deref().unwrap_or("something must follow it")).hint(format!(
+            "{} {}",
+            words[0],
+            below.join(" or ")
+        ));
+    }
+    if let Some((_, hint)) = ELSEWHERE.iter().find(|(others, _)| others.contains(&words[0])) {
+        return err("podrun has no such verb").hint(*hint);
     }
     match crate::pod::find::near(words[0], &known) {
         near if near.is_empty() => err("podrun has no such verb").hint("`podrun help` lists them"),
@@ -224,5 +250,8 @@ mod tests {
         assert_eq!(found("get po -o json"), Ok((vec!["get", "pods"], 2)));
         assert!(found("crate pod").unwrap_err().contains("podrun has no such verb"));
         assert!(found("stpo web").unwrap_err().contains("did you mean stop"));
+        assert!(found("pods").unwrap_err().contains("`podrun get pods`"));
+        assert!(found("get containers").unwrap_err().contains("\"containers\" cannot follow it"));
+        assert!(found("get").unwrap_err().contains("something must follow it"));
     }
 }

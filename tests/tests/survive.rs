@@ -298,6 +298,23 @@ fn upgrade_replaces_the_monitor_live() {
     assert_eq!(host.until("web", "a", "Exited")["exitCode"], 7);
 }
 
+// The pause that a monitor made starts nobody: the successor takes the monitor's place, as the same process.
+#[test]
+fn upgrade_works_where_the_monitor_has_made_a_new_pause() {
+    let host = Host::new();
+    host.pod("web");
+    host.start("web/a", "", "/probe sleep 600");
+    kill(&host, "pause");
+    let before = host.inspect("web");
+    for _ in 0..2 {
+        host.podrun("upgrade web")
+            .ok()
+            .prints(&format!("pod/web upgraded: monitor {} goes on as the new program", before["monitor"]["pid"]));
+        host.podrun("exec web/a -- /probe say fine").ok().prints("fine");
+    }
+    assert_eq!(host.inspect("web")["containers"][0]["pid"], before["containers"][0]["pid"]);
+}
+
 #[test]
 fn upgrade_all_takes_every_pod() {
     let host = Host::new();

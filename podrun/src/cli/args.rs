@@ -79,12 +79,12 @@ fn usage(err: clap::Error) -> Error {
         super::table::print(&err.render().to_string());
         return Error::new(Kind::Usage, "", "").help_was_shown();
     }
+    const END: &[&str] = &["Usage:", "tip:", "For more information"];
     let text = err.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
     // "the following required arguments were not provided:" is followed by their names.
-    let more: Vec<&str> =
-        lines.clone().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("tip:")).collect();
+    let more: Vec<&str> = lines.clone().take_while(|line| !END.iter().any(|end| line.starts_with(end))).collect();
     let cause = if more.is_empty() { first } else { format!("{first}: {}", more.join(", ")) };
     // "to pass '--x' as a value, use '-- --x'" is no help to whoever misspelt a flag.
     let hint = lines.find_map(|line| {

@@ -146,7 +146,11 @@ pub(super) fn upgrade(words: &Words) -> Result<i32> {
     for name in names {
         let pod = asked.global.pod(&name)?;
         let done = upgrading::upgrade(&pod)?;
-        table::line(&format!("pod/{} upgraded: monitor {} follows {}", pod.record.name, done.to.pid, done.from.pid));
+        let how = match done.to.pid == done.from.pid {
+            true => format!("monitor {} goes on as the new program", done.to.pid),
+            false => format!("monitor {} follows {}", done.to.pid, done.from.pid),
+        };
+        table::line(&format!("pod/{} upgraded: {how}", pod.record.name));
     }
     Ok(0)
 }

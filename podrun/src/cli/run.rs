@@ -267,7 +267,8 @@ fn document(asked: &Container) -> Result<(Spec, PathBuf, PathBuf)> {
             Ok((defaults::document(&asked.command)?, absolute(Path::new("."))?, absolute(rootfs)?))
         }
         (None, None) => {
-            Err(Error::new(Kind::Usage, "read the command line", "neither --bundle nor --rootfs was given"))
+            Err(Error::new(Kind::Usage, "read the command line", "neither --bundle nor --rootfs was given")
+                .hint("--bundle DIR, or --rootfs DIR -- CMD…; images are not there yet"))
         }
     }
 }

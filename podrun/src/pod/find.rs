@@ -57,7 +57,12 @@ pub fn directory(roots: &Roots, namespace: &NamespaceName, text: &str) -> Result
 }
 
 fn missing(roots: &Roots, namespace: &NamespaceName, text: &str) -> Error {
-    let err = Error::new(Kind::NotFound, format!("find the pod {text}"), "there is none of this name");
+    // `logs -n 5` is a namespace here, and tail's lines elsewhere.
+    let cause = match namespace.as_str() {
+        "default" => "there is none of this name".to_owned(),
+        other => format!("there is none of this name in the namespace {other}"),
+    };
+    let err = Error::new(Kind::NotFound, format!("find the pod {text}"), cause);
     let known: Vec<String> = store::pods(roots)
         .into_iter()
         .filter_map(|(.., record)| record.ok())
@@ -74,9 +79,10 @@ fn with_near_names(err: Error, text: &str, known: &[String]) -> Error {
     }
 }
 
-/// Names that differ by little: at most two edits, or one that begins with the other.
+/// Names that differ by little: at most two edits that leave something of it, or one that begins with the other.
 pub fn near(text: &str, known: &[String]) -> Vec<String> {
-    let close = |name: &&String| distance(text, name) <= 2 || (text.len() > 2 && name.starts_with(text));
+    let few = |name: &str| distance(text, name) <= 2.min(text.len().max(name.len()).saturating_sub(1));
+    let close = |name: &&String| few(name) || (text.len() > 2 && name.starts_with(text));
     known.iter().filter(close).take(3).cloned().collect()
 }
 

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::client::{Client, Heard};
+use super::client::{self, Client, Heard};
 use super::find::Pod;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -42,9 +42,16 @@ pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
         {
             return Ok(Upgraded { from: before.monitor, to: keepers.monitor });
         }
+        // A pause that the monitor made starts nobody: the successor takes the monitor's place, as the same process, and
+        // its exec hangs up on us.
+        if !before.pause_restarts && client.has_reply().unwrap_or(false) && matches!(client.hear()?, Heard::Gone) {
+            client::command(pod, &Request::Ping).map_err(|err| err.within(doing()))?;
+            let after: Keepers = store::read(&pod.dir.keepers())?;
+            return Ok(Upgraded { from: before.monitor, to: after.monitor });
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
-    Err(super::client::no_monitor(pod).within(doing())).map_err(|err| err.kind(Kind::Kernel))
+    Err(client::no_monitor(pod).within(doing())).map_err(|err| err.kind(Kind::Kernel))
 }
 
 /// The network namespace of the pod, for a program of the host's.
