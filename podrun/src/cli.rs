@@ -111,8 +111,7 @@ pub fn main(argv: Vec<String>) -> i32 {
     };
     // `help run` is `run --help`.
     if words.rest.len() > 1 && words.rest[0] == "help" {
-        words.rest.rotate_left(1);
-        words.rest.pop();
+        words.rest.remove(0);
         words.rest.push("--help".into());
     }
     let rest: Vec<&str> = words.rest.iter().map(String::as_str).collect();
