@@ -32,7 +32,7 @@ test: ## everything that must hold before a change is good (root, 25 minutes)
 
 stress: build ## the long runs whose short forms are in `make test` (root)
 	PODRUN_BIN=$(PODRUN) PODRUN_STRESS=full $(CARGO) test --package podrun-tests --test crowd --test crash --test exec --test logs \
-	    --test survive --test networks -- --nocapture --test-threads=1
+	    --test survive --test networks --test guards --test network -- --nocapture --test-threads=1
 	PODRUN_STRESS=full $(CARGO) test --package podrun --test pump --test fuzz -- --nocapture --test-threads=1
 
 fuzz: ## each fuzz target for FUZZ_TIME seconds; needs cargo-fuzz

@@ -25,6 +25,10 @@ impl Host {
     /// The same without the pages of its program's file, which become its own whenever another pod ends.
     #[track_caller]
     pub fn written_kib(&self, pid: &Value) -> u64 {
+        // A page of a program that was linked a moment ago is not yet on disk, and counts as written, too.
+        std::fs::File::open(crate::binaries::podrun_binary())
+            .and_then(|program| program.sync_all())
+            .expect("sync podrun");
         self.rollup(pid, "Private_Dirty")
     }
 
