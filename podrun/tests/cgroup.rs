@@ -599,8 +599,8 @@ impl Hugetlb {
             eprintln!("skipped: hugetlb is not in the unified tree here");
             return None;
         };
-        let file = fs::File::create(std::env::temp_dir().join("podrun-test-hugetlb.lock")).unwrap();
-        let turn = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        // The tree itself is the lock: a file of our own would stay behind.
+        let turn = Flock::lock(fs::File::open(&tree.mount).unwrap(), FlockArg::LockExclusive).unwrap();
         let control = tree.mount.join("cgroup.subtree_control");
         let before = fs::read_to_string(&control).unwrap().contains("hugetlb");
         Some(Self { control, before, _turn: turn })
