@@ -132,7 +132,7 @@ pub fn main(argv: Vec<String>) -> i32 {
     match find(&words.rest) {
         Ok((verb, taken)) => {
             let done = (verb.run)(&words.after(taken, verb.words, verb.about));
-            crate::net::nft::let_go();
+            crate::net::nfnetlink::let_go();
             done.unwrap_or_else(|err| complain(&err, verb.workload))
         }
         Err(err) => complain(&err, false),

@@ -24,6 +24,7 @@ mod hanging;
 pub mod ipam;
 pub mod link;
 pub mod lock;
+pub mod nfnetlink;
 pub mod nft;
 pub mod ports;
 mod prune;

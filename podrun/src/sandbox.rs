@@ -87,6 +87,13 @@ pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
 }
 
 impl Waiting {
+    /// Lets pause go, and waits until it has become its program: for a maker that has nothing else to do.
+    pub fn run(self) -> Result<Child> {
+        self.release();
+        self.confirm(&[])?;
+        Ok(self.child)
+    }
+
     /// Lets pause go on to become its program, while its maker does other things.
     pub fn release(&self) {
         // Should it be dead already, its last words say more than a broken pipe.

@@ -406,6 +406,11 @@ pub fn is_locked(dir: &PodDir) -> bool {
     fs::File::open(dir.lock()).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
 }
 
+/// Whether the pod's making was cut short. The lock is asked first: its holder writes the record and only then lets go.
+pub fn is_half_made(dir: &PodDir) -> bool {
+    !is_locked(dir) && !dir.record().exists()
+}
+
 /// All containers of a pod, by creation; a record that cannot be read is passed over (and shows in `doctor`).
 pub fn containers(dir: &PodDir) -> Vec<ContainerRecord> {
     let Ok(entries) = fs::read_dir(dir.containers()) else { return Vec::new() };

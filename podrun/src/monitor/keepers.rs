@@ -214,9 +214,7 @@ impl Monitor {
         // Should we die now, the next command finds the pod by this record; and by the old one it would be lost.
         self.record_keepers(ProcessRecord::of(waiting.child.pid), false)?;
         fault::point("pause.recorded");
-        waiting.release();
-        waiting.confirm(&[])?;
-        let child = waiting.child;
+        let child = waiting.run()?;
         fault::point("pause.runs");
         self.watch(&child.pidfd, Token::PauseExit, EpollFlags::EPOLLIN)?;
         Ok(Pause { record: ProcessRecord::of(child.pid), pidfd: child.pidfd, restarts: false })
@@ -246,9 +244,7 @@ impl Monitor {
         // Before it runs: until then it dies with us, and a successor makes another.
         self.store.put(key::INIT, &json!({"pid": child.pid, "waits": true}), &fds).doing(doing)?;
         fault::point("init.kept");
-        waiting.release();
-        waiting.confirm(&[])?;
-        let child = waiting.child;
+        let child = waiting.run()?;
         let fds = [child.pidfd.as_fd(), namespace.as_fd()];
         self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(doing)?;
         self.take_init(child.pidfd, namespace)

@@ -268,7 +268,7 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
         six,
         six_cut_off: false,
         mtu: definition.mtu.unwrap_or_else(|| facts.mtu_outwards()),
-        ipv6: if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown },
+        ipv6: Ipv6::of_this_kernel(),
         policy: Policy {
             internal: definition.internal,
             isolate: definition.isolate,

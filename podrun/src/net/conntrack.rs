@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Result};
-use crate::net::nft::{self, attribute, attributes, error_of, messages, request};
+use crate::net::nfnetlink::{
+    self, ACK, DONE, DUMP, ERROR, NESTED, REQUEST, attribute, attributes, error_of, messages, request,
+};
 use nix::errno::Errno;
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -16,8 +18,6 @@ use std::net::{IpAddr, UdpSocket};
 const GET: u16 = 1 << 8 | 1; // IPCTNL_MSG_CT_GET
 const DELETE: u16 = 1 << 8 | 2; // IPCTNL_MSG_CT_DELETE
 const NEW: u16 = 1 << 8; // IPCTNL_MSG_CT_NEW, which is what a dump answers
-const ACK: u16 = 4; // NLM_F_ACK
-const NESTED: u16 = 0x8000; // NLA_F_NESTED
 const ORIGINAL: u16 = 1; // CTA_TUPLE_ORIG
 const REPLY: u16 = 2; // CTA_TUPLE_REPLY
 const ZONE: u16 = 18; // CTA_ZONE
@@ -61,31 +61,31 @@ pub fn forget_udp(ports: &[u16], pods: &[IpAddr]) -> Result<()> {
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 fn forget(family: u8, ports: &[u16], pods: &[IpAddr]) -> nix::Result<()> {
-    let Some(socket) = nft::open()? else { return Ok(()) };
-    nft::send(&socket, &request(GET, nft::REQUEST | nft::DUMP, family, &filter(ports)))?;
+    let Some(socket) = nfnetlink::open()? else { return Ok(()) };
+    nfnetlink::send(&socket, &request(GET, REQUEST | DUMP, family, &filter(ports)))?;
     let mut found = Vec::new();
     'dump: loop {
-        let answer = nft::receive(&socket)?;
+        let answer = nfnetlink::receive(&socket)?;
         for (kind, body) in messages(&answer) {
             match kind {
                 NEW => found.extend(doomed(body, ports, pods, is_local)),
-                nft::DONE => break 'dump,
+                DONE => break 'dump,
                 // No connection tracking at all, or none of this family.
-                nft::ERROR => break 'dump,
+                ERROR => break 'dump,
                 _ => {}
             }
         }
     }
     for tuple in found {
-        nft::send(&socket, &request(DELETE, nft::REQUEST | ACK, family, &tuple))?;
-        for (_, body) in messages(&nft::receive(&socket)?).filter(|(kind, _)| *kind == nft::ERROR) {
+        nfnetlink::send(&socket, &request(DELETE, REQUEST | ACK, family, &tuple))?;
+        for (_, body) in messages(&nfnetlink::receive(&socket)?).filter(|(kind, _)| *kind == ERROR) {
             match error_of(body) {
                 Errno::ENOENT | Errno::UnknownErrno => {}
                 errno => return Err(errno),
             }
         }
     }
-    nft::close_later(socket);
+    nfnetlink::close_later(socket);
     Ok(())
 }
 

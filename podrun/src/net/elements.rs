@@ -7,7 +7,8 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Result};
-use crate::net::nft::{self, attribute, error_of, messages, request, string};
+use crate::net::nfnetlink::{self, ACK, NESTED, REQUEST, attribute, error_of, messages, request, string};
+use crate::net::nft::SUBSYSTEM;
 use crate::spec::port::Protocol;
 use crate::sys;
 use nix::errno::Errno;
@@ -120,11 +121,9 @@ pub fn text(mappings: &[Mapping]) -> String {
 // linux/netfilter/nfnetlink.h and nf_tables.h.
 const BATCH_BEGIN: u16 = 16; // NFNL_MSG_BATCH_BEGIN
 const BATCH_END: u16 = 17; // NFNL_MSG_BATCH_END
-const NEW_ELEMENTS: u16 = 10 << 8 | 12; // NFT_MSG_NEWSETELEM
-const DELETE_ELEMENTS: u16 = 10 << 8 | 14; // NFT_MSG_DELSETELEM
-const ACK: u16 = 4; // NLM_F_ACK
+pub(super) const NEW_ELEMENTS: u16 = SUBSYSTEM | 12; // NFT_MSG_NEWSETELEM
+pub(super) const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14; // NFT_MSG_DELSETELEM
 const CREATE: u16 = 0x400; // NLM_F_CREATE
-const NESTED: u16 = 0x8000; // NLA_F_NESTED
 const LIST_TABLE: u16 = 1; // NFTA_SET_ELEM_LIST_TABLE
 const LIST_SET: u16 = 2; // NFTA_SET_ELEM_LIST_SET
 const LIST_ELEMENTS: u16 = 3; // NFTA_SET_ELEM_LIST_ELEMENTS
@@ -153,33 +152,33 @@ pub fn change(table: &str, change: Change, mappings: &[Mapping]) -> Result<Chang
 }
 
 fn transact(table: &str, change: Change, mappings: &[Mapping]) -> nix::Result<()> {
-    let Some(socket) = nft::open()? else { return Err(Errno::ENOENT) };
+    let Some(socket) = nfnetlink::open()? else { return Err(Errno::ENOENT) };
     let (bytes, mut unanswered) = batch(table, change, mappings);
     if bytes.len() > 1 << 16 {
         // A range of thousands is more than a socket takes by default.
         let room = i32::try_from(bytes.len() * 2).unwrap_or(i32::MAX);
         sys::socket::set_send_buffer(socket.as_fd(), room).map_err(|_| Errno::ENOBUFS)?;
     }
-    nft::send(&socket, &bytes)?;
+    nfnetlink::send(&socket, &bytes)?;
     while unanswered > 0 {
-        let answer = nft::receive(&socket)?;
+        let answer = nfnetlink::receive(&socket)?;
         for (kind, body) in messages(&answer) {
             match error_of(body) {
-                _ if kind != nft::ERROR => {}
+                _ if kind != nfnetlink::ERROR => {}
                 Errno::UnknownErrno => unanswered -= 1, // 0: an acknowledgement
                 errno => return Err(errno),
             }
         }
     }
-    nft::close_later(socket);
+    nfnetlink::close_later(socket);
     Ok(())
 }
 
 /// Pure: the transaction, and how many answers it will have.
 fn batch(table: &str, change: Change, mappings: &[Mapping]) -> (Vec<u8>, usize) {
     let (kind, flags) = match change {
-        Change::Add => (NEW_ELEMENTS, nft::REQUEST | CREATE | ACK),
-        Change::Remove => (DELETE_ELEMENTS, nft::REQUEST | ACK),
+        Change::Add => (NEW_ELEMENTS, REQUEST | CREATE | ACK),
+        Change::Remove => (DELETE_ELEMENTS, REQUEST | ACK),
     };
     let mut bytes = border(BATCH_BEGIN);
     let mut count = 0;
@@ -192,7 +191,7 @@ fn batch(table: &str, change: Change, mappings: &[Mapping]) -> (Vec<u8>, usize) 
                 attribute(LIST_SET, &string(name)),
                 attribute(LIST_ELEMENTS | NESTED, &elements),
             ];
-            bytes.extend(request(kind, flags, nft::INET, &attributes.concat()));
+            bytes.extend(request(kind, flags, nfnetlink::INET, &attributes.concat()));
             count += 1;
         }
     }
@@ -211,7 +210,7 @@ fn element(mapping: &Mapping, change: Change) -> Vec<u8> {
 
 /// Where a transaction begins or ends; its resource id says whose it is.
 fn border(kind: u16) -> Vec<u8> {
-    let mut message = request(kind, nft::REQUEST, nft::UNSPEC, &[]);
+    let mut message = request(kind, REQUEST, nfnetlink::UNSPEC, &[]);
     message[18..20].copy_from_slice(&10u16.to_be_bytes()); // NFNL_SUBSYS_NFTABLES
     message
 }

@@ -13,7 +13,6 @@ use crate::net::link::{Family, Hanging, Ipv6, Link, Mode, Netlink};
 use crate::net::lock::{Hold, lock};
 use crate::net::wire::{GRACE, Plan, Pod, addresses, exhausted, families, lingers, no_address};
 use crate::roots::Roots;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// An interface that hangs on a link of the host's.
@@ -107,8 +106,7 @@ fn hang(
             (Mode::Macvlan(definition.macvlan().mode), Some(plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac)))
         }
     };
-    let ipv6 = if Path::new("/proc/sys/net/ipv6").exists() { Ipv6::Known } else { Ipv6::Unknown };
-    let inside = Netlink::inside(pod.netns, || families(ipv6, &lease.addresses))?;
+    let inside = Netlink::inside(pod.netns, || families(Ipv6::of_this_kernel(), &lease.addresses))?;
     let mtu = plan.wish.mtu.or(definition.mtu);
     host.add_hanging(&Hanging { name: &plan.interface, parent: parent.index, mode, mac, mtu, netns: pod.netns })
         .map_err(|err| unknown_driver(err, definition.driver))?;

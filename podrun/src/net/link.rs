@@ -111,6 +111,12 @@ pub enum Ipv6 {
     Unknown,
 }
 
+impl Ipv6 {
+    pub fn of_this_kernel() -> Self {
+        if std::path::Path::new("/proc/sys/net/ipv6").exists() { Self::Known } else { Self::Unknown }
+    }
+}
+
 /// A link as the host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {

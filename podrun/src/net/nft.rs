@@ -8,15 +8,15 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::Cidr;
-use crate::net::elements::{self, Mapping};
+use crate::net::elements::{self, DELETE_ELEMENTS, Mapping, NEW_ELEMENTS};
+use crate::net::nfnetlink::{
+    DONE, DUMP, ERROR, INET, REQUEST, UNSPEC, attribute, attributes, error_of, messages, open, receive, request, send,
+    string,
+};
 use crate::sys;
-use crate::sys::clone::{Clone, clone3, exit};
-use crate::sys::fd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
-use nix::sys::socket::{bind, recv, sendto, setsockopt, socket, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recv};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -24,7 +24,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long `nft` may take. The kernel's own lock can make it wait for another program's large transaction.
@@ -215,19 +214,13 @@ fn first_line(said: &str) -> &str {
     said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed without a word")
 }
 
-// What follows speaks nfnetlink: linux/netfilter/nfnetlink.h and nf_tables.h.
+// linux/netfilter/nf_tables.h.
 
-const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
+pub(super) const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
 const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-pub(super) const DONE: u16 = 3; // NLMSG_DONE
-pub(super) const ERROR: u16 = 2; // NLMSG_ERROR
-pub(super) const REQUEST: u16 = 1; // NLM_F_REQUEST
-pub(super) const DUMP: u16 = 0x300; // NLM_F_ROOT | NLM_F_MATCH
-pub(super) const INET: u8 = 1; // NFPROTO_INET
-pub(super) const UNSPEC: u8 = 0; // NFPROTO_UNSPEC
 const TABLE_NAME: u16 = 1; // NFTA_TABLE_NAME
 const CHAIN_TABLE: u16 = 1; // NFTA_CHAIN_TABLE
 const CHAIN_NAME: u16 = 3; // NFTA_CHAIN_NAME
@@ -277,12 +270,12 @@ pub fn listen() -> nix::Result<Option<OwnedFd>> {
 fn without_elements() -> [libc::sock_filter; 6] {
     let code = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
     let unless = |kind: u16, jt| code(0x15, jt, u32::from(u16::from_be_bytes(kind.to_ne_bytes()))); // BPF_JMP | BPF_JEQ
-    let (new_element, delete_element, new_generation) = (SUBSYSTEM | 12, SUBSYSTEM | 14, SUBSYSTEM | 15);
+    const NEW_GENERATION: u16 = SUBSYSTEM | 15; // NFT_MSG_NEWGEN
     [
         code(0x28, 0, 4), // BPF_LD | BPF_H | BPF_ABS: nlmsg_type
-        unless(new_element, 3),
-        unless(delete_element, 2),
-        unless(new_generation, 1),
+        unless(NEW_ELEMENTS, 3),
+        unless(DELETE_ELEMENTS, 2),
+        unless(NEW_GENERATION, 1),
         code(0x06, 0, u32::MAX), // BPF_RET: all of it
         code(0x06, 0, 0),
     ]
@@ -364,120 +357,6 @@ fn chain(body: &[u8]) -> Option<Chain> {
 
 fn big_endian(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
-}
-
-/// A socket to the kernel's netfilter; none where the kernel has no such thing.
-pub(super) fn open() -> nix::Result<Option<OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    match socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter) {
-        Err(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => Ok(None),
-        Err(errno) => Err(errno),
-        Ok(socket) => {
-            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
-            Ok(Some(socket))
-        }
-    }
-}
-
-/// Sockets that are not closed yet. The kernel makes whoever closes one wait until all that was removed from the firewall
-/// has outlived its RCU grace period (nft_rcv_nl_event), some 10 ms and more.
-static LATER: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
-
-/// Closes the socket later: by `let_go`, at the latest with the process.
-pub(super) fn close_later(socket: OwnedFd) {
-    let Ok(mut later) = LATER.lock() else { return };
-    later.push(socket);
-    if later.len() >= 64 {
-        drop(later);
-        let_go();
-    }
-}
-
-/// Leaves the waiting to a child that does nothing else, and has nothing else open. For the end of a command.
-pub fn let_go() {
-    let sockets = LATER.lock().map(|mut later| std::mem::take(&mut *later)).unwrap_or_default();
-    if sockets.is_empty() {
-        return;
-    }
-    let child = clone3(&Clone::default(), || {
-        let mut kept: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-        let _ = fd::close_all_but(&mut kept);
-        // Nor the caller's pipes: whoever reads them waits for their end.
-        if let Ok(null) = fd::open(c"/dev/null", libc::O_RDWR) {
-            let _ = (0..3).try_for_each(|number| fd::dup_to(null.as_fd(), number));
-        }
-        // So long that its parent, which closes first, does not wait.
-        std::thread::sleep(Duration::from_millis(5));
-        exit(0)
-    });
-    // Where there is no process to be had, we wait ourselves.
-    drop(child);
-}
-
-pub(super) fn send(socket: &OwnedFd, message: &[u8]) -> nix::Result<()> {
-    sendto(socket.as_raw_fd(), message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).map(drop)
-}
-
-pub(super) fn receive(socket: &OwnedFd) -> nix::Result<Vec<u8>> {
-    let mut buffer = vec![0; 1 << 16]; // netlink(7): a dump's messages never exceed 32 KiB
-    let read = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    buffer.truncate(read);
-    Ok(buffer)
-}
-
-pub(super) fn request(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
-    let mut message = Vec::with_capacity(20 + attributes.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]); // sequence number and port: the kernel fills in what matters
-    message.extend([family, 0, 0, 0]); // nfgenmsg: family, version, resource
-    message.extend(attributes);
-    message
-}
-
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(aligned(bytes.len()), 0);
-    bytes
-}
-
-pub(super) fn string(text: &str) -> Vec<u8> {
-    [text.as_bytes(), &[0]].concat()
-}
-
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-/// (type, what follows the netlink header) of each message.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
-        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-        let body = bytes.get(16..length)?;
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some((kind, body))
-    })
-}
-
-/// (type without its flag bits, value) of each attribute.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & 0x3fff; // NLA_TYPE_MASK
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-pub(super) fn error_of(body: &[u8]) -> Errno {
-    let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    Errno::from_raw(code.wrapping_neg())
 }
 
 #[cfg(test)]
@@ -605,18 +484,6 @@ table inet podrun_ab {
     }
 
     #[test]
-    fn a_message_cut_short_is_no_message() {
-        let whole = request(GET_TABLE, REQUEST, INET, &attribute(TABLE_NAME, b"t\0"));
-        assert_eq!(messages(&whole).count(), 1);
-        for length in 0..whole.len() {
-            assert_eq!(messages(&whole[..length]).count(), 0, "{length}");
-        }
-        let zero_length = [0; 32];
-        assert_eq!(messages(&zero_length).count(), 0, "a length of 0 must not loop for ever");
-        assert_eq!(attributes(&zero_length).count(), 0);
-    }
-
-    #[test]
     fn the_last_word_on_the_own_table_holds() {
         let told = |kind: u16, family: u8, name: &str| {
             request(SUBSYSTEM | kind, 0, family, &attribute(TABLE_NAME, &string(name)))
@@ -633,12 +500,6 @@ table inet podrun_ab {
             let bytes: Vec<u8> = all.into_iter().flatten().copied().collect();
             assert_eq!(last_word(&bytes, "podrun"), news);
         }
-    }
-
-    #[test]
-    fn the_kernels_refusal_is_an_errno() {
-        assert_eq!(error_of(&(-libc::ENOENT).to_ne_bytes()), Errno::ENOENT);
-        assert_eq!(error_of(&i32::MIN.to_ne_bytes()), Errno::UnknownErrno);
     }
 
     #[test]

@@ -139,8 +139,7 @@ fn reserve(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
             Err(err) => return Err(err).doing(|| format!("reserve the name {}", spec.name)),
         }
         match find::directory(roots, &spec.namespace, spec.name.as_str()) {
-            // The lock first: its holder writes the record and only then lets go.
-            Ok((_, other)) if store::is_locked(&other) || other.record().exists() => return Err(taken(&spec.name)),
+            Ok((_, other)) if !store::is_half_made(&other) => return Err(taken(&spec.name)),
             Ok((old, _)) => {
                 let name = Some((&spec.namespace, &spec.name));
                 super::delete::remove_from_host(roots, &old, name, &Layout::detect()?)?;

@@ -22,8 +22,7 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
     let layout = Layout::detect()?;
     let mut live: Vec<PodId> = Vec::new();
     for (id, dir, record) in store::pods(roots) {
-        // The lock first: its holder writes the record and only then lets go.
-        let half_made = record.is_err() && !store::is_locked(&dir) && !dir.record().exists();
+        let half_made = record.is_err() && store::is_half_made(&dir);
         let lost = record.as_ref().is_ok_and(|record| {
             let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
             lost_too && matches!(heal::look(&pod), Served::Lost)
