@@ -352,6 +352,42 @@ fn rotation_by_somebody_else_and_a_reopen_on_request_lose_nothing() {
     );
 }
 
+/// The pump waits a little for the end of a line before it opens the log anew; so long a request is on its way.
+fn in_the_middle_of_a_line(host: &Host) {
+    host.start("web/a", "", "sh -c 'head -c 17000 /dev/zero; exec sleep 600'");
+    let live = log_path(host, "a");
+    eventually("a part of the line is written", Duration::from_secs(5), || {
+        (live.metadata().ok()?.len() > 16_384).then_some(())
+    });
+    std::fs::rename(&live, live.with_extension("log.1")).unwrap();
+}
+
+#[test]
+fn a_reopen_is_answered_when_its_container_ends_meanwhile() {
+    let host = pod();
+    host.start("web/a", "", "/probe sleep 600");
+    let pump = host.inspect("web")["pump"]["pid"].clone();
+    // As a pump is that hangs on its disk.
+    host.kill(&pump, libc::SIGSTOP);
+    let asked = host.command("rotate web/a").start();
+    std::thread::sleep(Duration::from_millis(50));
+    host.podrun("kill web -c a -s KILL").ok();
+    asked.wait().ok();
+    host.kill(&pump, libc::SIGCONT);
+}
+
+#[test]
+fn a_reopen_is_answered_when_the_pump_dies_meanwhile() {
+    let host = pod();
+    in_the_middle_of_a_line(&host);
+    let pump = host.inspect("web")["pump"]["pid"].clone();
+    let asked = host.command("rotate web/a").start();
+    std::thread::sleep(Duration::from_millis(50));
+    host.kill(&pump, libc::SIGKILL);
+    asked.wait().ok();
+    assert!(log_path(&host, "a").exists(), "the new pump opened the log where it belongs");
+}
+
 #[test]
 fn the_times_of_a_log_never_run_backwards() {
     let host = pod();

@@ -180,6 +180,10 @@ impl Monitor {
         }
         let _ = self.store.remove(&key::container(name));
         self.tell_pump(Command::Forget { key: run.key }, &[]);
+        // The next run opens its log by its path.
+        for client in run.reopening {
+            self.reply(client, &Reply::Done, &[]);
+        }
         self.emptied.push(run.cgroup);
     }
 

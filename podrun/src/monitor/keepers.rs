@@ -124,8 +124,13 @@ impl Monitor {
         let names: Vec<_> = self.containers.keys().cloned().collect();
         for name in names {
             let _ = self.pump_add(&name);
-            let ended = self.containers.get(&name).and_then(|container| container.run.as_ref());
-            if let Some(key) = ended.filter(|run| run.exit.is_some() && run.drained.is_none()).map(|run| run.key) {
+            let Some(run) = self.containers.get(&name).and_then(|container| container.run.as_ref()) else { continue };
+            let (key, reopens, ended) =
+                (run.key, !run.reopening.is_empty(), run.exit.is_some() && run.drained.is_none());
+            if reopens {
+                self.tell_pump(Command::Reopen { key }, &[]);
+            }
+            if ended {
                 self.ask_for_the_rest(key);
             }
         }

@@ -320,6 +320,7 @@ impl Monitor {
             failure: None,
             exit: None,
             drained: None,
+            reopening: Vec::new(),
         };
         self.take_over(name, run)
     }

@@ -54,6 +54,8 @@ pub(super) struct Run {
     pub(super) exit: Option<Exit>,
     /// Log bytes lost, once the pump has written all.
     pub(super) drained: Option<u64>,
+    /// Clients that asked for the log to be opened anew.
+    pub(super) reopening: Vec<u64>,
 }
 
 /// Whether init may go on to execve.
@@ -121,6 +123,7 @@ impl Monitor {
             failure: None,
             exit: None,
             drained: None,
+            reopening: Vec::new(),
         };
         self.adopt(name, run, &plan.cgroup)
     }

@@ -380,15 +380,15 @@ impl Monitor {
     }
 
     fn reopen(&mut self, client: u64, name: &ContainerName) -> Result<()> {
-        let container = self.container_mut(name)?;
-        match &container.run {
-            Some(run) => {
+        match &mut self.container_mut(name)?.run {
+            // A terminal that is not there yet has no log either.
+            Some(run) if run.pipes.is_some() => {
+                run.reopening.push(client);
                 let key = run.key;
-                container.waiters.push(waiter(client, Until::Created));
                 self.tell_pump(Command::Reopen { key }, &[]);
                 Ok(())
             }
-            None => self.done(client),
+            _ => self.done(client),
         }
     }
 
@@ -396,6 +396,7 @@ impl Monitor {
         let Ok(name) = self.name_of(key) else { return };
         let Some(container) = self.containers.get_mut(&name) else { return };
         let path = container.record.log_path.clone();
+        let clients = container.run.as_mut().map(|run| std::mem::take(&mut run.reopening));
         let opened = match errno {
             0 => Ok(()),
             errno => Err(std::io::Error::from_raw_os_error(errno)),
@@ -404,7 +405,9 @@ impl Monitor {
             Ok(()) => Reply::Done,
             Err(err) => Reply::Failed(err.into()),
         };
-        self.tell_waiters(&name, |until| until == Until::Created, &reply);
+        for client in clients.unwrap_or_default() {
+            self.reply(client, &reply, &[]);
+        }
     }
 
     fn delete(&mut self, client: u64, name: &ContainerName, force: bool, grace: Duration) -> Result<()> {

@@ -198,7 +198,11 @@ impl Pump {
                     container.reopen(tools);
                     Ok(())
                 }),
-                None => self.answers.push_back(Answer::Reopened { key, errno: libc::ENOENT }),
+                None => {
+                    // One that another pump still has is opened by its path once it is ours.
+                    let waits = self.waiting.iter().any(|(_, add, _)| add.key == key);
+                    self.answers.push_back(Answer::Reopened { key, errno: if waits { 0 } else { libc::ENOENT } });
+                }
             },
             Command::Finish { key, grace_ms } => match self.find(key) {
                 Some(at) => {
