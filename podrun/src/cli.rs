@@ -66,6 +66,8 @@ const VERBS: &[Verb] = &[
     verb(&["network", "rm"], "Remove networks that no pod is on", network::remove),
     verb(&["network", "connect"], "Put a running pod on one more network", network::connect),
     verb(&["network", "disconnect"], "Take a running pod off a network", network::disconnect),
+    verb(&["network", "peer", "add"], "Tell an overlay of another of its hosts", network::peer_add),
+    verb(&["network", "peer", "rm"], "Take a host out of an overlay", network::peer_remove),
     verb(&["network", "reload"], "Put bridges and rules back after somebody flushed them", network::reload),
     verb(&["prune"], "Remove what belongs to no pod", host::prune),
     verb(&["doctor"], "Look for what is wrong on this host, and say how to mend it", host::doctor),

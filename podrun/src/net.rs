@@ -1,6 +1,7 @@
 //! Networks of a pod: which addresses it has, how it is wired, and what that leaves on the host.
 //!
 //! * a bridge: a veth pair whose peer is born in the pod's network namespace, a lease, the host's bridge and rules.
+//! * `vxlan`: a bridge, and a tunnel to the other hosts of the network, which route to each other's pods.
 //! * `ptp`: the same without a bridge; the host routes each address to its link.
 //! * `macvlan`, `ipvlan`: an interface in the pod that hangs on a link of the host, and a lease.
 //! * `none`, `host`, `netns:PATH`: nothing is attached, so there is nothing here to do.
@@ -26,6 +27,7 @@ pub mod link;
 pub mod lock;
 pub mod nfnetlink;
 pub mod nft;
+pub mod overlay;
 pub mod ports;
 mod prune;
 pub mod ranges;

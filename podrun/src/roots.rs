@@ -110,6 +110,11 @@ impl Roots {
         }
     }
 
+    /// The device of an overlay network: `vxlan-<hash>`.
+    pub fn vxlan_of(&self, network: &str) -> String {
+        format!("vxlan-{:08x}", self.hash_of(network))
+    }
+
     /// The group (netdevice(7), `ip link … group`) of the host's ends of a network that has no bridge. Large, since
     /// people choose small ones.
     pub fn link_group_of(&self, network: &str) -> u32 {

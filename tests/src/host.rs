@@ -257,6 +257,17 @@ impl Host {
         self.before.as_ref().expect("taken in new").expect_the_mounts_of(self);
     }
 
+    /// A wire between two fake hosts: `ours` is its end here, `theirs` the one there.
+    #[track_caller]
+    pub fn wire(&self, ours: &str, other: &Host, theirs: &str) {
+        let [here, there] = [self, other].map(|host| host.anchor.id().to_string());
+        let made = std::process::Command::new("nsenter")
+            .args(["--net", "--target", &here, "ip", "link", "add", "name", ours])
+            .args(["type", "veth", "peer", "name", theirs, "netns", &there])
+            .status();
+        assert!(made.expect("run nsenter").success(), "no wire from {ours} to {theirs}");
+    }
+
     /// A path that no other call gets, in this host's own directory.
     pub fn fresh(&self, what: &str) -> PathBuf {
         let n = self.counter.get();

@@ -17,6 +17,7 @@ mod stress;
 #[allow(unsafe_code)]
 pub mod sys;
 mod terminal;
+pub mod traffic;
 mod wait;
 mod words;
 

@@ -23,6 +23,7 @@ const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
 const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
+const PEERS: &[&str] = &["peers."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -34,7 +35,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK];
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -261,6 +262,25 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
         let _ = host.podrun("network rm back");
+    });
+}
+
+#[test]
+fn a_command_may_be_killed_while_it_changes_peers() {
+    try_each(PEERS, |fixture, point, n| {
+        let host = &fixture.host;
+        host.podrun("network create flat --driver vxlan --vni 7 --cluster-cidr 10.90.0.0/16 --subnet 10.90.1.0/24")
+            .ok();
+        fixture.pod("--network flat");
+        let change = "network peer add flat 198.51.100.2=10.90.2.0/24";
+        fixture.dies(point, change);
+        // Asked for again, or told to look after itself.
+        host.podrun(if n == 0 { change } else { "network reload" }).ok();
+        let routes = host.program("ip route show 10.90.2.0/24").run().ok().text();
+        assert!(routes.contains("dev vxlan-"), "{routes}");
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+        host.podrun("network rm flat").ok();
     });
 }
 

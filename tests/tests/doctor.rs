@@ -34,6 +34,14 @@ fn after<'h>(host: &'h Host, line: &str) -> Provoked<'h> {
     doctor(host)
 }
 
+fn with_a_tunnel<'h>(host: &'h Host, line: &str) -> Provoked<'h> {
+    host.podrun("network create flat --driver vxlan --vni 42 --cluster-cidr 10.90.0.0/16 --subnet 10.90.1.0/24").ok();
+    host.podrun("create pod flat --network flat").ok();
+    let device = host.podrun("network inspect flat").json()["overlay"]["device"].clone();
+    host.program(line.replace("TUNNEL", device.as_str().expect("it has a name"))).run().ok();
+    doctor(host)
+}
+
 fn through<'h>(host: &'h Host, wrapper: &str) -> Provoked<'h> {
     Asked(host.program(format!("{wrapper} {} doctor", host.podrun_path().display())))
 }
@@ -105,6 +113,8 @@ fn rows() -> Vec<Row> {
         }),
         row("bridge {bridge} is down", "is down", "wrong", |host| after(host, "ip link set BRIDGE down")),
         row("bridge {bridge} is gone", "is gone", "wrong", |host| after(host, "ip link del BRIDGE")),
+        row("tunnel {device} is down", "is down", "wrong", |host| with_a_tunnel(host, "ip link set TUNNEL down")),
+        row("tunnel {device} is gone", "is gone", "wrong", |host| with_a_tunnel(host, "ip link del TUNNEL")),
         row("nftables table inet {table} is gone", "no pod reaches beyond this host", "wrong", |host| {
             after(host, "nft flush ruleset")
         }),

@@ -1,6 +1,7 @@
 //! Networks as objects, several interfaces, and each way of wiring one, by real traffic between real pods.
 
-use podrun_tests::{Host, Outcome, Value, eventually, json, many, skip};
+use podrun_tests::traffic::{address, addresses, hears, hears_nothing, inside, on, serve};
+use podrun_tests::{Host, Value, eventually, json, many, skip};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -16,54 +17,6 @@ fn host(networks: &[&str], pods: &[(&str, &str)]) -> Host {
         serve(&host, name);
     }
     host
-}
-
-fn serve(host: &Host, pod: &str) {
-    host.start(&format!("{pod}/server"), "", &format!("/probe listen [::]:80 {pod}"));
-    let log = format!("logs {pod}/server");
-    eventually("it listens", Duration::from_secs(10), || host.podrun(&log).text().contains("listening").then_some(()));
-}
-
-/// One interface of a pod, as `inspect` has it.
-fn on(host: &Host, pod: &str, network: &str) -> Value {
-    let all = host.inspect(pod)["networks"].clone();
-    let mut all = all.as_array().into_iter().flatten();
-    all.find(|one| one["network"] == network).cloned().unwrap_or_else(|| panic!("{pod} is not on {network}"))
-}
-
-fn addresses(host: &Host, pod: &str, network: &str) -> Vec<String> {
-    let all = on(host, pod, network)["addresses"].clone();
-    let bare = |cidr: &Value| cidr.as_str().unwrap().split('/').next().unwrap().to_owned();
-    all.as_array().unwrap().iter().map(bare).collect()
-}
-
-fn address(host: &Host, pod: &str, network: &str) -> String {
-    addresses(host, pod, network).remove(0)
-}
-
-/// A program of the host's in a pod's network, with all that root may do there.
-fn inside(host: &Host, pod: &str, script: &str) -> Outcome {
-    host.command(format!("netns {pod} --")).args(["sh", "-ec", script]).run()
-}
-
-/// What `to`'s server says to a client in `from`: its name and the address that it saw.
-fn asks(host: &Host, from: &str, to: &str, how: &str) -> Outcome {
-    let to = if to.contains(':') { format!("[{to}]") } else { to.to_owned() };
-    inside(host, from, &format!("exec {how} {} ask {to}:80", host.probe().display()))
-}
-
-#[track_caller]
-fn hears(host: &Host, from: &str, to: &str, answer: &str) {
-    let said = asks(host, from, to, "").ok().text();
-    // A server on [::] sees IPv4 callers by their mapped addresses.
-    assert_eq!(said.trim().replace("::ffff:", ""), answer, "{from} asks {to}");
-}
-
-#[track_caller]
-fn hears_nothing(host: &Host, from: &str, to: &str) {
-    // What answers answers within milliseconds; the code is timeout's, or the probe's where no route leads there.
-    let asked = asks(host, from, to, "timeout 1");
-    assert!([124, 99].contains(&asked.code()), "{from} asks {to}: {}", asked.text());
 }
 
 /// Another machine on the host's wire, 192.0.2.2 beside the host's 192.0.2.1, which answers on port 80.

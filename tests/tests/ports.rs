@@ -1,5 +1,6 @@
 //! Published ports, by real traffic: from where they are reached, with which source address, and from where they are not.
 
+use podrun_tests::traffic::inside;
 use podrun_tests::{Host, Outcome, Value, eventually, json};
 use std::time::Duration;
 
@@ -16,11 +17,6 @@ fn host_with_a_neighbour() -> Host {
     let route = "ip addr add 192.0.2.2/24 dev world; ip link set dev world up; ip route add default via 192.0.2.1";
     inside(&host, "neighbour", route).ok();
     host
-}
-
-/// A program of the host's in a pod's network, with all that root may do there.
-fn inside(host: &Host, pod: &str, script: &str) -> Outcome {
-    host.command(format!("netns {pod} --")).args(["sh", "-ec", script]).run()
 }
 
 /// A pod with a TCP and a UDP server on port 80, at all its addresses.

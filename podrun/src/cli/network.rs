@@ -25,7 +25,7 @@ struct Create {
     global: Global,
     /// The network's name
     name: String,
-    /// bridge, macvlan, ipvlan or ptp
+    /// bridge, macvlan, ipvlan, ptp or vxlan
     #[arg(short = 'd', long, default_value = "bridge")]
     driver: String,
     /// Its address range, one of each family; a free one by default
@@ -66,6 +66,21 @@ struct Create {
     /// macvlan: bridge, private, vepa, passthru; ipvlan: l2, l3, l3s
     #[arg(long)]
     mode: Option<String>,
+    /// vxlan: the overlay's number, the same on all its hosts
+    #[arg(long, value_name = "NUMBER")]
+    vni: Option<u32>,
+    /// vxlan: the range of all its hosts together; --subnet is this host's part
+    #[arg(long, value_name = "RANGE")]
+    cluster_cidr: Option<String>,
+    /// vxlan: the other hosts and their parts
+    #[arg(long, value_name = "IP=RANGE,…", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// vxlan: this host's address, as the peers know it
+    #[arg(long, value_name = "IP")]
+    local: Option<IpAddr>,
+    /// vxlan: its UDP port, 4789 by default
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// Say it as: name, json
     #[arg(short = 'o', long, value_name = "FORMAT")]
     output: Option<String>,
@@ -74,7 +89,9 @@ struct Create {
 pub(super) fn create(words: &Words) -> Result<i32> {
     let asked: Create = words.parse(
         "  podrun network create front\n  podrun network create back --internal --subnet 10.9.0.0/24 --label tier=back\n  \
-         podrun network create lan --driver macvlan --parent eth0 --subnet 192.168.1.0/24 --range 192.168.1.192/28",
+         podrun network create lan --driver macvlan --parent eth0 --subnet 192.168.1.0/24 --range 192.168.1.192/28\n  \
+         podrun network create flat --driver vxlan --vni 42 --cluster-cidr 10.90.0.0/16 --subnet 10.90.1.0/24 \
+         --peers 198.51.100.2=10.90.2.0/24",
     )?;
     let format = Format::parse(asked.output.as_deref())?;
     let name = NetworkName::parse(&asked.name)?;
@@ -123,8 +140,29 @@ fn definition(asked: &Create) -> Result<Definition> {
         mtu,
         parent: asked.parent.clone(),
         mode: asked.mode.clone(),
+        vni: asked.vni,
+        cluster_cidr: asked
+            .cluster_cidr
+            .as_deref()
+            .map(Cidr::parse)
+            .transpose()
+            .map_err(|err| err.kind(Kind::Usage))?
+            .map(Cidr::network),
+        peers: asked.peers.iter().map(|text| peer(text)).collect::<Result<_>>()?,
+        local: asked.local,
+        port: asked.port,
         created_at: Some(Stamp::now().text()),
     })
+}
+
+/// `198.51.100.2=10.90.2.0/24`
+fn peer(text: &str) -> Result<(IpAddr, Cidr)> {
+    let bad = |cause: &str| {
+        Error::new(Kind::Usage, format!("read the peer {text:?}"), cause).hint("as in 198.51.100.2=10.90.2.0/24")
+    };
+    let (host, part) = text.split_once('=').ok_or_else(|| bad("there is no ="))?;
+    let host = host.parse().map_err(|_| bad("what stands before the = is not an address"))?;
+    Ok((host, Cidr::parse(part).map_err(|err| err.kind(Kind::Usage))?.network()))
 }
 
 /// What was given of IPv4 and of IPv6, each once at the most.
@@ -293,5 +331,48 @@ pub(super) fn reload(words: &Words) -> Result<i32> {
         network.warnings().iter().for_each(|warning| super::warn(warning));
         table::line(&format!("network/{} reloaded", network.name));
     }
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+struct PeerAdd {
+    #[command(flatten)]
+    global: Global,
+    network: String,
+    #[arg(required = true, value_name = "IP=RANGE", value_delimiter = ',')]
+    peer: Vec<String>,
+}
+
+pub(super) fn peer_add(words: &Words) -> Result<i32> {
+    let asked: PeerAdd = words.parse("  podrun network peer add flat 198.51.100.4=10.90.4.0/24")?;
+    let peers = asked.peer.iter().map(|text| peer(text)).collect::<Result<Vec<_>>>()?;
+    let network = &asked.network;
+    networks::change_peers(&asked.global.roots()?, network, |known| {
+        known.extend(peers.iter().copied());
+        Ok(())
+    })?;
+    peers.iter().for_each(|(host, part)| table::line(&format!("network/{network} peer {host} added, {part}")));
+    Ok(0)
+}
+
+#[derive(Debug, Args)]
+struct PeerRemove {
+    #[command(flatten)]
+    global: Global,
+    network: String,
+    #[arg(required = true, value_name = "IP")]
+    peer: Vec<IpAddr>,
+}
+
+pub(super) fn peer_remove(words: &Words) -> Result<i32> {
+    let asked: PeerRemove = words.parse("  podrun network peer rm flat 198.51.100.4")?;
+    let network = &asked.network;
+    networks::change_peers(&asked.global.roots()?, network, |known| {
+        asked.peer.iter().try_for_each(|host| match known.remove(host) {
+            Some(_) => Ok(()),
+            None => Err(format!("{host} is none of its peers")),
+        })
+    })?;
+    asked.peer.iter().for_each(|host| table::line(&format!("network/{network} peer {host} removed")));
     Ok(0)
 }

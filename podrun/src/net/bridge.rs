@@ -18,6 +18,7 @@ use crate::net::ipam::{self, Ends, Pool, Range};
 use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
 use crate::net::nft::{self, Part, Policy, Side};
+use crate::net::overlay::{Overlay, Own};
 use crate::net::ports;
 use crate::net::ranges::{self, Facts, Size};
 use crate::roots::Roots;
@@ -59,6 +60,9 @@ pub struct Network {
     pub ipv6: Ipv6,
     #[serde(default)]
     pub policy: Policy,
+    /// Where it goes on, on other hosts.
+    #[serde(default)]
+    pub overlay: Option<Overlay>,
     pub outside: Outside,
     /// What to restore; absent where the host forwarded already.
     pub former: Option<Former>,
@@ -160,7 +164,8 @@ fn write_rules(roots: &Roots, nft: &Path, parts: &[Part]) -> Result<()> {
 fn ready(roots: &Roots, name: &str) -> Result<Option<Network>> {
     let Some(network) = remembered(roots, name) else { return Ok(None) };
     let bridge = || network.bridge.as_ref().is_none_or(|bridge| sys::net::link_index(bridge) == Ok(network.index));
-    let here = network.place == Place::here()? && bridge();
+    let tunnel = || network.overlay.as_ref().is_none_or(|overlay| sys::net::link_index(&overlay.device).is_ok());
+    let here = network.place == Place::here()? && bridge() && tunnel();
     let open = match network.outside {
         Outside::Open => here && nft::table_exists(&roots.table())?,
         Outside::NoNft => here && nft::find().is_none(),
@@ -202,13 +207,13 @@ fn names_in(directory: &Path) -> Vec<String> {
 fn other_ranges(roots: &Roots, name: &str) -> Result<Vec<(String, Cidr)>> {
     let mut ranges = Vec::new();
     for network in all_remembered(roots)?.into_iter().filter(|other| other.name != name) {
-        ranges.extend(network.subnets().map(|subnet| (network.name.clone(), subnet)));
+        ranges.extend(network.claims().map(|range| (network.name.clone(), range)));
     }
     for other in definition::names(roots)?.into_iter().filter(|other| other != name) {
         // A definition that cannot be read is told to whoever uses it.
         let Ok(definition) = definition::find(roots, &other) else { continue };
-        let wishes = definition.wishes().filter(|_| !definition.driver.hangs_on_a_link());
-        ranges.extend(wishes.map(|wish| (other.clone(), wish.subnet)));
+        let claims = definition.claims().filter(|_| !definition.driver.hangs_on_a_link());
+        ranges.extend(claims.map(|range| (other.clone(), range)));
     }
     Ok(ranges)
 }
@@ -226,9 +231,10 @@ pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six
     let _choosing = choosing()?;
     if !definition.driver.hangs_on_a_link() {
         let group = roots.link_group_of(name.as_str());
-        let facts = Facts::look(&Netlink::here()?, None, group, other_ranges(roots, name.as_str())?)?;
+        let facts = Facts::look(&Netlink::here()?, None, group, None, other_ranges(roots, name.as_str())?)?;
         definition.subnet6 = definition.subnet6.or(six);
-        definition.wishes().try_for_each(|wish| facts.refuse_taken(wish.subnet, &doing))?;
+        definition.claims().try_for_each(|range| facts.refuse_taken(range, &doing))?;
+        definition.peers.keys().try_for_each(|peer| facts.refuse_own(*peer, &doing))?;
         if definition.subnet.is_none() {
             definition.subnet = Some(ranges::choose(Size::Small, &facts)?);
         }
@@ -238,13 +244,31 @@ pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six
     Ok(definition)
 }
 
+/// Changes a network's definition, and with it what is on the host, where it is made.
+pub fn redefine(roots: &Roots, name: &str, change: impl FnOnce(&mut Definition) -> Result<(), String>) -> Result<()> {
+    let bad = |cause: String| Error::new(Kind::Invalid, format!("change the network {name}"), cause);
+    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    let mut definition = definition::find(roots, name)?;
+    change(&mut definition).and_then(|()| definition.check()).map_err(bad)?;
+    let facts = Facts::look(&Netlink::here()?, None, roots.link_group_of(name), None, Vec::new())?;
+    definition.peers.keys().try_for_each(|peer| facts.refuse_own(*peer, &format!("change the network {name}")))?;
+    definition::rewrite(roots, &NetworkName::parse(name)?, &definition)?;
+    fault::step("peers.written").doing(|| format!("change the network {name}"))?;
+    match remembered(roots, name).filter(|made| Place::here().is_ok_and(|here| made.place == here)) {
+        Some(_) => make(roots, name, &definition).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
     let place = Place::here()?;
     let _choosing = choosing()?;
     let host = Netlink::here()?;
-    let bridge = (definition.driver == Driver::Bridge).then(|| roots.bridge_of(name));
+    let bridge = definition.driver.has_a_bridge().then(|| roots.bridge_of(name));
+    let overlay = Overlay::of(roots, name, definition);
+    let tunnel = overlay.as_ref().map(|overlay| overlay.device.clone());
     let others = other_ranges(roots, name)?;
-    let facts = Facts::look(&host, bridge.as_deref(), roots.link_group_of(name), others)?;
+    let facts = Facts::look(&host, bridge.as_deref(), roots.link_group_of(name), tunnel, others)?;
     let known = remembered(roots, name).filter(|known| known.place == place);
     let size = if name == NAME { Size::Large } else { Size::Small };
     let subnet = ranges::plan(definition.subnet, known.as_ref().map(|known| known.subnet), size, &facts)?;
@@ -267,7 +291,10 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
         range: definition.range.filter(|range| subnet.contains(range.address)),
         six,
         six_cut_off: false,
-        mtu: definition.mtu.unwrap_or_else(|| facts.mtu_outwards()),
+        mtu: definition.mtu.unwrap_or_else(|| match &overlay {
+            Some(overlay) => overlay.mtu(&facts),
+            None => facts.mtu_outwards(),
+        }),
         ipv6: Ipv6::of_this_kernel(),
         policy: Policy {
             internal: definition.internal,
@@ -275,13 +302,18 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
             masquerade: definition.masquerade,
             icc: definition.icc,
         },
+        overlay,
         outside: Outside::NoNft,
-        former: known.and_then(|known| known.former),
+        former: known.as_ref().and_then(|known| known.former.clone()),
         place,
     };
     if let Some(bridge) = network.bridge.clone() {
         let stp = if definition.stp { Stp::On } else { Stp::Off };
         network.index = make_bridge(roots, &host, &network, &bridge, stp, &facts)?;
+    }
+    if let Some(overlay) = &network.overlay {
+        let own = Own { subnet: network.subnet, gateway: network.gateway, mtu: network.mtu };
+        overlay.make(&host, own, known.as_ref().and_then(|known| known.overlay.as_ref()), &facts.links)?;
     }
     fault::step("create-pod.bridged").doing(|| "make the pod".into())?;
     open_outside(roots, &mut network)?;
@@ -383,8 +415,9 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
     let here = all_remembered(roots)?;
     let (gone_ones, kept): (Vec<Network>, Vec<Network>) =
         here.into_iter().partition(|network| names.contains(&network.name));
-    let bridges = names.iter().map(|name| host.delete(&roots.bridge_of(name)));
-    bridges.collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
+    let links = names.iter().flat_map(|name| [roots.vxlan_of(name), roots.bridge_of(name)]);
+    let deleted = links.map(|link| host.delete(&link));
+    deleted.collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
     let former = gone_ones.iter().find_map(|network| network.former.clone());
     if let Some(first) = kept.first() {
         let first = Network { former: first.former.clone().or(former), ..first.clone() };
@@ -432,8 +465,9 @@ fn remove_table(roots: &Roots) -> Result<()> {
 
 /// What `unmake` would undo for one network.
 pub fn remains_of(roots: &Roots, name: &str) -> Option<String> {
-    let bridge = roots.bridge_of(name);
-    sys::net::link_index(&bridge).is_ok().then(|| format!("bridge {bridge}"))
+    let there = |link: &String| sys::net::link_index(link).is_ok();
+    let tunnel = || Some(roots.vxlan_of(name)).filter(there).map(|tunnel| format!("tunnel {tunnel}"));
+    Some(roots.bridge_of(name)).filter(there).map(|bridge| format!("bridge {bridge}")).or_else(tunnel)
 }
 
 /// What `unmake` would undo with the last of them.
@@ -453,10 +487,11 @@ pub fn remains(roots: &Roots) -> Result<Vec<String>> {
 
 /// The host's own interfaces whose forwarding podrun turned on; not what goes with its networks anyway.
 pub fn turned_on(roots: &Roots, family: Family) -> Result<Vec<String>> {
-    let bridges: Vec<String> = known(roots)?.iter().map(|name| roots.bridge_of(name)).collect();
+    let own = known(roots)?.into_iter().flat_map(|name| [roots.bridge_of(&name), roots.vxlan_of(&name)]);
+    let own: Vec<String> = own.collect();
     let former = all_remembered(roots)?.into_iter().find_map(|network| network.former);
     let mut changed = former.map_or(Ok(Vec::new()), |former| forward::turned_on(&former, family))?;
-    changed.retain(|name| !bridges.contains(name) && !PodId::could_be_veth(name));
+    changed.retain(|name| !own.contains(name) && !PodId::could_be_veth(name));
     Ok(changed)
 }
 
@@ -471,6 +506,20 @@ impl Network {
         [self.subnet].into_iter().chain(self.six.map(|six| six.subnet))
     }
 
+    /// What is of this network and behind its gateway: all of it where there is no bridge, the other hosts' parts of an
+    /// overlay.
+    pub fn beyond(&self) -> Option<Cidr> {
+        match &self.overlay {
+            Some(overlay) => Some(overlay.cluster),
+            None => self.bridge.is_none().then_some(self.subnet),
+        }
+    }
+
+    /// The ranges that no other network may use a part of.
+    fn claims(&self) -> impl Iterator<Item = Cidr> {
+        self.overlay.as_ref().map(|overlay| overlay.cluster).into_iter().chain(self.subnets())
+    }
+
     /// The families that the host is to forward for it.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let six = self.six.is_some() && !self.policy.internal;
@@ -483,7 +532,8 @@ impl Network {
             Some(bridge) => Side::Bridge(bridge.clone()),
             None => Side::Group(roots.link_group_of(&self.name)),
         };
-        Part { side, subnets: self.subnets().collect(), policy: self.policy }
+        let tunnel = self.overlay.as_ref().map(Overlay::part);
+        Part { side, subnets: self.subnets().collect(), policy: self.policy, tunnel }
     }
 
     /// What its definition must have said.
@@ -501,6 +551,11 @@ impl Network {
             masquerade: self.policy.masquerade,
             icc: self.policy.icc,
             mtu: Some(self.mtu),
+            vni: self.overlay.as_ref().map(|overlay| overlay.vni),
+            cluster_cidr: self.overlay.as_ref().map(|overlay| overlay.cluster),
+            peers: self.overlay.as_ref().map(|overlay| overlay.peers.clone()).unwrap_or_default(),
+            local: self.overlay.as_ref().and_then(|overlay| overlay.local),
+            port: self.overlay.as_ref().map(|overlay| overlay.port),
             ..Definition::default()
         }
     }
@@ -593,7 +648,12 @@ mod tests {
         let part = network.part(&Roots::default());
         assert_eq!(
             part,
-            Part { side: Side::Bridge("podrun0".into()), subnets: vec![network.subnet], policy: network.policy }
+            Part {
+                side: Side::Bridge("podrun0".into()),
+                subnets: vec![network.subnet],
+                policy: network.policy,
+                tunnel: None
+            }
         );
     }
 }

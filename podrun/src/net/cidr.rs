@@ -114,6 +114,11 @@ impl Mac {
         Self::with(0xfe, address)
     }
 
+    /// The device of the host that has this part of an overlay: so each peer knows it without asking.
+    pub fn vxlan(part: Cidr) -> Self {
+        Self::with(0x06, part.network().address)
+    }
+
     fn with(first: u8, address: IpAddr) -> Self {
         let [a, b, c, d] = four_bytes(address);
         Self([first, 0x70, a, b, c, d])

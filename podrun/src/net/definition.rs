@@ -27,14 +27,25 @@ pub enum Driver {
     Ptp,
     Macvlan,
     Ipvlan,
+    /// A bridge on each of several hosts, with VXLAN between them.
+    Vxlan,
 }
 
 impl Driver {
-    pub const ALL: [(&'static str, Self); 4] =
-        [("bridge", Self::Bridge), ("macvlan", Self::Macvlan), ("ipvlan", Self::Ipvlan), ("ptp", Self::Ptp)];
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("bridge", Self::Bridge),
+        ("macvlan", Self::Macvlan),
+        ("ipvlan", Self::Ipvlan),
+        ("ptp", Self::Ptp),
+        ("vxlan", Self::Vxlan),
+    ];
 
     pub fn word(self) -> &'static str {
         Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("", |(word, _)| word)
+    }
+
+    pub fn has_a_bridge(self) -> bool {
+        matches!(self, Self::Bridge | Self::Vxlan)
     }
 
     /// Whether its pods hang on a link of the host's, so that podrun makes nothing but their interfaces.
@@ -78,6 +89,21 @@ pub struct Definition {
     pub parent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// An overlay's number, the VXLAN network identifier: 24 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// The range of all hosts of an overlay together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_cidr: Option<Cidr>,
+    /// The other hosts of an overlay, and the part of its range that each has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<IpAddr, Cidr>,
+    /// What the peers know this host by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// An overlay's UDP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
 }
@@ -101,6 +127,11 @@ impl Default for Definition {
             mtu: None,
             parent: None,
             mode: None,
+            vni: None,
+            cluster_cidr: None,
+            peers: BTreeMap::new(),
+            local: None,
+            port: None,
             created_at: None,
         }
     }
@@ -120,6 +151,13 @@ impl Definition {
         let four = self.subnet.map(|subnet| Wish { subnet, gateway: self.gateway, range: self.range });
         let six = self.subnet6.map(|subnet| Wish { subnet, gateway: self.gateway6, range: self.range6 });
         four.into_iter().chain(six)
+    }
+
+    /// The range that no other network may use a part of: all of an overlay's, not only this host's.
+    pub fn claims(&self) -> impl Iterator<Item = Cidr> {
+        let whole = move |range: &Cidr| self.cluster_cidr.is_some_and(|cluster| cluster.contains(range.address));
+        let own = self.wishes().map(|wish| wish.subnet).filter(move |range| !whole(range));
+        self.cluster_cidr.into_iter().chain(own)
     }
 
     /// What is wrong with it by itself.
@@ -146,12 +184,15 @@ impl Definition {
         let refused = match self.driver {
             Driver::Bridge => vec![],
             Driver::Ptp => vec![stp, icc, six],
+            // What one host keeps its pods from, another would not.
+            Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
             Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade],
         };
         if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {
             return Err(format!("{key}: not for the driver {driver}"));
         }
+        self.check_overlay()?;
         if !self.driver.hangs_on_a_link() {
             return match (&self.parent, &self.mode) {
                 (None, None) => Ok(()),
@@ -168,6 +209,61 @@ impl Definition {
         match self.wishes().next() {
             Some(_) => Ok(()),
             None => Err(format!("subnet: {driver} needs the range of the network behind its link")),
+        }
+    }
+
+    fn check_overlay(&self) -> Result<(), String> {
+        if self.driver != Driver::Vxlan {
+            let set = [
+                self.vni.is_some(),
+                self.cluster_cidr.is_some(),
+                !self.peers.is_empty(),
+                self.local.is_some(),
+                self.port.is_some(),
+            ];
+            return match set.contains(&true) {
+                true => Err(format!(
+                    "vni, clusterCidr, peers, local and port: only for vxlan, not for {}",
+                    self.driver.word()
+                )),
+                false => Ok(()),
+            };
+        }
+        match self.vni {
+            None => return Err("vni: vxlan needs the number of the overlay, the same on all its hosts".to_owned()),
+            // RFC 7348, 5: 24 bits; 0 is for nobody.
+            Some(vni @ (0 | 0x100_0000..)) => return Err(format!("vni: {vni} is not within 1 and 16777215")),
+            Some(_) => {}
+        }
+        let cluster = self.cluster_cidr.ok_or("clusterCidr: vxlan needs the range of all its hosts together")?;
+        let own = self.subnet.ok_or("subnet: vxlan needs the part of the cluster's range that this host has")?;
+        check_family(4, Some(cluster), None, None).map_err(|cause| cause.replacen("subnet", "clusterCidr", 1))?;
+        let within = |part: Cidr| part.prefix >= cluster.prefix && cluster.contains(part.address);
+        if !within(own) {
+            return Err(format!("subnet: {own} is not within {cluster}"));
+        }
+        let mut parts = vec![own];
+        for (peer, part) in &self.peers {
+            if !within(*part) {
+                return Err(format!("peers: {part} of {peer} is not within {cluster}"));
+            }
+            if let Some(other) = parts.iter().find(|other| other.overlaps(*part)) {
+                return Err(format!(
+                    "peers: {part} of {peer} overlaps {other}: no two hosts may have the same addresses"
+                ));
+            }
+            if *part != part.network() {
+                return Err(format!(
+                    "peers: {part} of {peer} has bits beyond its prefix, {} is the range",
+                    part.network()
+                ));
+            }
+            parts.push(*part);
+        }
+        let mut ends = self.peers.keys().chain(&self.local);
+        match ends.next().is_none_or(|first| ends.all(|one| one.is_ipv4() == first.is_ipv4())) {
+            true => Ok(()),
+            false => Err("peers: one tunnel is of IPv4 or of IPv6, not of both".to_owned()),
         }
     }
 
@@ -213,7 +309,7 @@ fn check_family(family: u8, subnet: Option<Cidr>, gateway: Option<IpAddr>, range
 }
 
 /// What podrun itself means by these words; no network of a user's may have one of them.
-const RESERVED: [&str; 8] = ["bridge", "ptp", "host", "none", "macvlan", "ipvlan", "default", "podrun"];
+const RESERVED: [&str; 9] = ["bridge", "ptp", "host", "none", "macvlan", "ipvlan", "vxlan", "default", "podrun"];
 
 /// Networks that are there without a definition.
 pub const BUILT_IN: [(&str, Driver); 2] = [("bridge", Driver::Bridge), ("ptp", Driver::Ptp)];
@@ -312,14 +408,18 @@ pub fn check_name(name: &NetworkName) -> Result<()> {
 
 /// Writes a new one; for callers that hold the networks' lock.
 pub fn write(roots: &Roots, name: &NetworkName, definition: &Definition) -> Result<()> {
-    let file = file(roots, name.as_str());
-    if file.exists() {
+    if file(roots, name.as_str()).exists() {
         return Err(Error::new(Kind::AlreadyExists, format!("create the network {name}"), "it is there")
             .hint(format!("podrun network inspect {name}")));
     }
+    rewrite(roots, name, definition)
+}
+
+/// The same over one that may be there.
+pub fn rewrite(roots: &Roots, name: &NetworkName, definition: &Definition) -> Result<()> {
     directory(&roots.networks())?;
     let text = serde_json::to_vec_pretty(definition).expect("a definition is plain data");
-    replace(&file, &text)
+    replace(&file(roots, name.as_str()), &text)
 }
 
 pub fn file(roots: &Roots, name: &str) -> PathBuf {
@@ -371,10 +471,47 @@ mod tests {
             ),
             (r#"{"driver": "ptp", "stp": true}"#, "not for the driver ptp"),
             (r#"{"parent": "eth0"}"#, "bridge does not"),
+            (r#"{"vni": 42}"#, "only for vxlan"),
+            (r#"{"driver": "vxlan"}"#, "needs the number"),
+            (r#"{"driver": "vxlan", "vni": 0}"#, "not within 1"),
+            (r#"{"driver": "vxlan", "vni": 16777216}"#, "not within 1"),
+            (r#"{"driver": "vxlan", "vni": 1}"#, "clusterCidr: vxlan needs"),
+            (r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16"}"#, "subnet: vxlan needs"),
+            (
+                r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "fd00::/48", "subnet": "10.90.1.0/24"}"#,
+                "clusterCidr: fd00::/48",
+            ),
+            (r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16", "subnet": "10.91.1.0/24"}"#, "not within"),
+            (
+                r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16", "subnet": "10.90.1.0/24", "icc": false}"#,
+                "icc",
+            ),
             ("{\n", "line 2"),
         ] {
             let err = read(bad).unwrap_err();
             assert!(err.contains(why), "{bad}: {err}");
+        }
+    }
+
+    #[test]
+    fn each_host_of_an_overlay_has_a_part_of_its_own() {
+        let overlay = |peers: &str| {
+            read(&format!(
+                r#"{{"driver": "vxlan", "vni": 42, "clusterCidr": "10.90.0.0/16", "subnet": "10.90.1.0/24", "peers": {{{peers}}}}}"#
+            ))
+        };
+        let made = overlay(r#""198.51.100.2": "10.90.2.0/24", "198.51.100.3": "10.90.3.0/24""#).unwrap();
+        assert_eq!(made.claims().map(|range| range.to_string()).collect::<Vec<_>>(), ["10.90.0.0/16"]);
+        for (peers, why) in [
+            (r#""198.51.100.2": "10.91.2.0/24""#, "not within"),
+            (r#""198.51.100.2": "10.90.1.128/25""#, "overlaps 10.90.1.0/24"),
+            (r#""198.51.100.2": "10.90.2.0/24", "198.51.100.3": "10.90.2.0/23""#, "overlaps 10.90.2.0/24"),
+            (r#""198.51.100.2": "10.90.2.1/24""#, "10.90.2.0/24 is the range"),
+            (r#""198.51.100.2": "10.90.2.0/24", "2001:db8::2": "10.90.3.0/24""#, "not of both"),
+            (r#""host": "10.90.2.0/24""#, "invalid IP address"),
+        ] {
+            let err = overlay(peers).unwrap_err();
+            assert!(err.contains(why), "{peers}: {err}");
         }
     }
 

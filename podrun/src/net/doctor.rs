@@ -73,6 +73,7 @@ fn find_network(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
     }
     let links = Netlink::here()?.links()?;
     let mut found: Vec<Finding> = made.iter().filter_map(|network| find_bridge(network, &links)).collect();
+    found.extend(made.iter().filter_map(|network| find_tunnel(network, &links)));
     let table = roots.table();
     found.push(match nft::table_exists(&table)? {
         true => finding(State::Good, format!("nftables table inet {table} is there"), None),
@@ -100,6 +101,19 @@ fn find_bridge(network: &Network, links: &[Link]) -> Option<Finding> {
         }
         Some(_) => finding(State::Bad, format!("bridge {bridge} is down"), Some(&format!("ip link set {bridge} up"))),
         None => finding(State::Bad, format!("bridge {bridge} is gone"), Some(RELOAD)),
+    })
+}
+
+fn find_tunnel(network: &Network, links: &[Link]) -> Option<Finding> {
+    let overlay = network.overlay.as_ref()?;
+    let device = &overlay.device;
+    Some(match links.iter().find(|link| link.name == *device) {
+        Some(link) if link.up => {
+            let what = format!("tunnel {device} leads to {} peers, VNI {}", overlay.peers.len(), overlay.vni);
+            finding(State::Good, what, None)
+        }
+        Some(_) => finding(State::Bad, format!("tunnel {device} is down"), Some(RELOAD)),
+        None => finding(State::Bad, format!("tunnel {device} is gone"), Some(RELOAD)),
     })
 }
 

@@ -18,9 +18,10 @@ use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
+use rtnetlink::packet_route::neighbour::NeighbourFlags;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
     RouteMessageBuilder,
 };
 use std::fs::File;
@@ -91,6 +92,18 @@ pub struct Hanging<'a> {
 pub enum Mode {
     Macvlan(MacvlanMode),
     Ipvlan(IpvlanMode),
+}
+
+/// A VXLAN device of the host's (ip-link(8), vxlan).
+#[derive(Debug)]
+pub struct Tunnel<'a> {
+    pub name: &'a str,
+    pub vni: u32,
+    pub port: u16,
+    /// What its packets come from; the kernel's choice by default.
+    pub local: Option<IpAddr>,
+    pub mac: Mac,
+    pub mtu: u32,
 }
 
 /// One family of an interface in the pod.
@@ -296,6 +309,52 @@ impl Netlink {
         self.wait(self.handle.link().add(message).execute(), || format!("make the bridge {name}"))
     }
 
+    /// A tunnel that learns nothing from what comes in, so that nobody makes himself a peer.
+    pub fn add_vxlan(&self, wanted: &Tunnel<'_>) -> Result<()> {
+        let made = LinkVxlan::new(wanted.name, wanted.vni).port(wanted.port).learning(false);
+        let made = match wanted.local {
+            Some(IpAddr::V4(four)) => made.local(four),
+            Some(IpAddr::V6(six)) => made.local6(six),
+            None => made,
+        };
+        let message = made.address(wanted.mac.0.to_vec()).mtu(wanted.mtu).build();
+        self.wait(self.handle.link().add(message).execute(), || format!("make the tunnel {}", wanted.name))
+    }
+
+    /// Where a peer's part of an overlay is: a route to it, who answers there, and behind which host that is.
+    pub fn set_peer(&self, tunnel: u32, peer: IpAddr, part: Cidr, source: IpAddr) -> Result<()> {
+        let (mac, gate) = (Mac::vxlan(part), gate_of(part));
+        let neighbours = self.handle.neighbours();
+        let forwarding = neighbours.add_bridge(tunnel, &mac.0).destination(peer).flags(NeighbourFlags::Own).replace();
+        let neighbour = neighbours.add(tunnel, gate).link_layer_address(&mac.0).replace();
+        let route = self.handle.route().add(part_route(tunnel, part, Some(source))).replace();
+        let all = try_join3(forwarding.execute(), neighbour.execute(), route.execute());
+        self.wait(all, || format!("tell the way to {part} by {peer}")).map(drop)
+    }
+
+    /// The undoing of that. Gone is fine.
+    pub fn remove_peer(&self, tunnel: u32, peer: IpAddr, part: Cidr) -> Result<()> {
+        let neighbours = self.handle.neighbours();
+        let forwarding = neighbours
+            .add_bridge(tunnel, &Mac::vxlan(part).0)
+            .destination(peer)
+            .flags(NeighbourFlags::Own)
+            .message_mut()
+            .clone();
+        let neighbour = neighbours.add(tunnel, gate_of(part)).message_mut().clone();
+        let removed = [
+            self.runtime.block_on(self.handle.route().del(part_route(tunnel, part, None)).execute()),
+            self.runtime.block_on(neighbours.del(neighbour).execute()),
+            self.runtime.block_on(neighbours.del(forwarding).execute()),
+        ];
+        for one in removed.into_iter().filter_map(|one| one.map_err(errno).err()) {
+            if !matches!(one.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) {
+                return Err(one).doing(|| format!("forget the way to {part} by {peer}"));
+            }
+        }
+        Ok(())
+    }
+
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
         self.wait(self.handle.link().set(message).execute(), || "turn a link on".to_owned())
@@ -399,6 +458,20 @@ fn finish(veth: &Veth<'_>) -> LinkMessage {
         Ipv6::Unknown => message,
     }
     .build()
+}
+
+/// The next hop towards a part of an overlay: any of its addresses would do, since who has it is said, never asked.
+fn gate_of(part: Cidr) -> IpAddr {
+    part.nth(*part.hosts().start())
+}
+
+fn part_route(tunnel: u32, part: Cidr, source: Option<IpAddr>) -> RouteMessage {
+    let mut route = onlink(Some(part), gate_of(part), tunnel);
+    // What the host itself says to a pod comes from its own part, not from the tunnel, which has no address.
+    if let Some(IpAddr::V4(source)) = source {
+        route.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+    }
+    route
 }
 
 fn default_route(gateway: IpAddr) -> RouteMessage {

@@ -20,6 +20,7 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recv};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,19 @@ pub struct Part {
     pub side: Side,
     pub subnets: Vec<Cidr>,
     pub policy: Policy,
+    /// Where it goes on, on other hosts.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// An overlay's tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    pub device: String,
+    pub vni: u32,
+    pub port: u16,
+    /// What is at its two ends.
+    pub cluster: Cidr,
+    pub peers: Vec<IpAddr>,
 }
 
 /// How a network's links are told from others.
@@ -84,6 +98,10 @@ impl Side {
 /// what came from the host's loopback. All other callers of a published port keep their own. No pod speaks to the host's
 /// loopback, even where `route_localnet` is on, as for a port there, or as kube-proxy sets it (CVE-2020-8558). `accept`
 /// here would not overrule another table's `drop`, so there is none; `foreign_drops` finds those.
+///
+/// VXLAN has no keys: whoever sends the right number is believed (RFC 7348, 7). So its packets are taken from the peers
+/// only, and never from a pod, which could write their addresses; what comes out of the tunnel is of the overlay and for this host's part of it, and
+/// what goes in is from there.
 pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
     text.push_str(&elements::text(mappings));
@@ -97,6 +115,7 @@ pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
         let from = side.is('i', "");
         let _ = writeln!(text, "\t\t{from} ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
     }
+    networks.iter().for_each(|part| from_the_tunnel(&mut text, part, networks));
     text.push_str("\t}\n}\n");
     text
 }
@@ -128,7 +147,8 @@ fn masquerade(text: &mut String, part: &Part, networks: &[Part]) {
         let seen = friends(part, networks).flat_map(|friend| &friend.subnets);
         let seen = seen.filter(|other| other.address.is_ipv4() == four).map(|other| other.network());
         let from = subnet.network();
-        let kept: Vec<String> = [from].into_iter().chain(seen).map(|range| range.to_string()).collect();
+        let cluster = part.tunnel.as_ref().map_or(from, |tunnel| tunnel.cluster);
+        let kept: Vec<String> = [cluster].into_iter().chain(seen).map(|range| range.to_string()).collect();
         let (kept, out) = (kept.join(", "), part.side.is('o', "!= "));
         let _ =
             writeln!(text, "\t\t{family} saddr {from} {out} {family} daddr != {{ {kept}, {multicast} }} masquerade");
@@ -137,7 +157,11 @@ fn masquerade(text: &mut String, part: &Part, networks: &[Part]) {
 
 fn forward(text: &mut String, part: &Part, networks: &[Part]) {
     let Part { side, policy, .. } = part;
-    let others: String = friends(part, networks).map(|friend| format!("{} ", friend.side.is('i', "!= "))).collect();
+    let mut others: String = friends(part, networks).map(|friend| format!("{} ", friend.side.is('i', "!= "))).collect();
+    if let Some(tunnel) = &part.tunnel {
+        others = format!("iifname != \"{}\" {others}", tunnel.device);
+        through_the_tunnel(text, part, tunnel);
+    }
     let (into, not_from) = (side.is('o', ""), side.is('i', "!= "));
     let _ = writeln!(
         text,
@@ -145,11 +169,49 @@ fn forward(text: &mut String, part: &Part, networks: &[Part]) {
     );
     let from = side.is('i', "");
     if policy.internal {
-        let _ = writeln!(text, "\t\t{from} {} drop", side.is('o', "!= "));
+        let further = part.tunnel.as_ref().map(|tunnel| format!("oifname != \"{}\" ", tunnel.device));
+        let _ = writeln!(text, "\t\t{from} {} {}drop", side.is('o', "!= "), further.unwrap_or_default());
     }
     // What a port's isolation keeps from the neighbour could go by the gateway.
     if !policy.icc {
         let _ = writeln!(text, "\t\t{from} {into} ct status & dnat == 0 drop");
+    }
+}
+
+/// What is forwarded between a network's part of this host and those of the others.
+fn through_the_tunnel(text: &mut String, Part { side, subnets, .. }: &Part, tunnel: &Tunnel) {
+    let Tunnel { device, cluster, .. } = tunnel;
+    for own in subnets.iter().map(|subnet| subnet.network()) {
+        let (comes, goes) = (format!("iifname \"{device}\""), format!("oifname \"{device}\""));
+        let _ = writeln!(text, "\t\t{comes} ip saddr != {cluster} drop");
+        let _ = writeln!(text, "\t\t{comes} ip saddr {own} drop");
+        let _ = writeln!(text, "\t\t{comes} {} drop", side.is('o', "!= "));
+        let _ = writeln!(text, "\t\t{goes} {} drop", side.is('i', "!= "));
+        let _ = writeln!(text, "\t\t{goes} ip saddr != {own} drop");
+        // An address of a host that is none of the peers is nobody's, rather than somebody's on the way out.
+        let beyond = format!("{} ip daddr {cluster} oifname != \"{device}\" {}", side.is('i', ""), side.is('o', "!= "));
+        let _ = writeln!(text, "\t\t{beyond} reject with icmp type host-unreachable");
+    }
+}
+
+/// What comes to this host itself by a tunnel, or calls itself one.
+fn from_the_tunnel(text: &mut String, part: &Part, networks: &[Part]) {
+    let Some(Tunnel { device, vni, port, cluster, peers }) = &part.tunnel else { return };
+    // The number is in the fifth to seventh byte of VXLAN's header, after the eight of UDP's.
+    let packet = format!("udp dport {port} @th,96,24 {vni}");
+    for Part { side, .. } in networks {
+        let _ = writeln!(text, "\t\t{} {packet} drop", side.is('i', ""));
+    }
+    let family = if peers.first().is_some_and(IpAddr::is_ipv6) { "ip6" } else { "ip" };
+    let known: Vec<String> = peers.iter().map(IpAddr::to_string).collect();
+    let _ = match known.is_empty() {
+        true => writeln!(text, "\t\t{packet} drop"),
+        false => writeln!(text, "\t\t{packet} {family} saddr != {{ {} }} drop", known.join(", ")),
+    };
+    for own in part.subnets.iter().map(|subnet| subnet.network()) {
+        let _ = writeln!(text, "\t\tiifname \"{device}\" ip daddr != {own} drop");
+        let _ = writeln!(text, "\t\tiifname \"{device}\" ip saddr != {cluster} drop");
+        let _ = writeln!(text, "\t\tiifname \"{device}\" ip saddr {own} drop");
     }
 }
 
@@ -364,7 +426,12 @@ mod tests {
     use super::*;
 
     fn part(bridge: &str, subnet: &str, policy: Policy) -> Part {
-        Part { side: Side::Bridge(bridge.to_owned()), subnets: vec![Cidr::parse(subnet).unwrap()], policy }
+        Part {
+            side: Side::Bridge(bridge.to_owned()),
+            subnets: vec![Cidr::parse(subnet).unwrap()],
+            policy,
+            tunnel: None,
+        }
     }
 
     #[test]
@@ -395,6 +462,35 @@ mod tests {
             assert!(text.contains(&format!("\t\t{line}\n")), "{line}\nin {text}");
         }
         assert_eq!(text.matches("masquerade\n").count(), 2 + 3, "{text}");
+    }
+
+    #[test]
+    fn a_tunnel_is_of_its_peers_and_for_its_network() {
+        let range = |text: &str| Cidr::parse(text).unwrap();
+        let peers = vec!["198.51.100.2".parse().unwrap(), "198.51.100.3".parse().unwrap()];
+        let tunnel = Tunnel { device: "vx".into(), vni: 42, port: 4789, cluster: range("10.90.0.0/16"), peers };
+        let flat = Part { tunnel: Some(tunnel.clone()), ..part("flat", "10.90.1.0/24", Policy::default()) };
+        let text = rules("t", &[flat.clone(), part("other", "10.1.0.0/24", Policy::default())], &[]);
+        for line in [
+            "ip saddr 10.90.1.0/24 oifname != \"flat\" ip daddr != { 10.90.0.0/16, 224.0.0.0/4 } masquerade",
+            "oifname \"flat\" iifname != \"flat\" iifname != \"vx\" ct state != { established, related } ct status & dnat == 0 drop",
+            "iifname \"vx\" ip saddr != 10.90.0.0/16 drop",
+            "iifname \"vx\" ip saddr 10.90.1.0/24 drop",
+            "iifname \"vx\" oifname != \"flat\" drop",
+            "oifname \"vx\" iifname != \"flat\" drop",
+            "oifname \"vx\" ip saddr != 10.90.1.0/24 drop",
+            "iifname \"vx\" ip daddr != 10.90.1.0/24 drop",
+            "iifname \"flat\" udp dport 4789 @th,96,24 42 drop",
+            "iifname \"other\" udp dport 4789 @th,96,24 42 drop",
+            "udp dport 4789 @th,96,24 42 ip saddr != { 198.51.100.2, 198.51.100.3 } drop",
+        ] {
+            assert!(text.contains(&format!("\t\t{line}\n")), "{line}\nin {text}");
+        }
+        let policy = Policy { internal: true, ..Policy::default() };
+        let alone = Part { tunnel: Some(Tunnel { peers: vec![], ..tunnel }), policy, ..flat };
+        let text = rules("t", &[alone], &[]);
+        assert!(text.contains("iifname \"flat\" oifname != \"flat\" oifname != \"vx\" drop\n"), "{text}");
+        assert!(text.contains("udp dport 4789 @th,96,24 42 drop\n"), "nobody is a peer: {text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::net::cidr::{Cidr, candidates, overlapped};
 use crate::net::link::{Link, Netlink, Route};
+use std::net::IpAddr;
 
 /// Where nothing else is known, Ethernet's.
 const MTU: u32 = 1500;
@@ -18,6 +19,8 @@ pub struct Facts {
     pub ours: Option<Link>,
     /// The group that our links have where there is no bridge.
     pub group: Option<u32>,
+    /// The name of our overlay's device.
+    pub tunnel: Option<String>,
     pub links: Vec<Link>,
     pub addresses: Vec<(u32, Cidr)>,
     pub routes: Vec<Route>,
@@ -26,11 +29,18 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn look(host: &Netlink, bridge: Option<&str>, group: u32, others: Vec<(String, Cidr)>) -> Result<Self> {
+    /// Of the host, where a network has a bridge of this name or links of this group, and perhaps a tunnel.
+    pub fn look(
+        host: &Netlink,
+        bridge: Option<&str>,
+        group: u32,
+        tunnel: Option<String>,
+        others: Vec<(String, Cidr)>,
+    ) -> Result<Self> {
         let links = host.links()?;
         let ours = links.iter().find(|link| Some(link.name.as_str()) == bridge).cloned();
         let group = bridge.is_none().then_some(group);
-        Ok(Self { ours, group, links, addresses: host.addresses()?, routes: host.routes()?, others })
+        Ok(Self { ours, group, tunnel, links, addresses: host.addresses()?, routes: host.routes()?, others })
     }
 
     /// The IPv4 address of a link.
@@ -44,8 +54,9 @@ impl Facts {
     }
 
     fn is_ours(&self, index: u32) -> bool {
-        let grouped = || self.links.iter().any(|link| link.index == index && Some(link.group) == self.group);
-        self.ours.as_ref().is_some_and(|link| link.index == index) || grouped()
+        let is_ours = |link: &Link| Some(link.group) == self.group || self.tunnel.as_ref() == Some(&link.name);
+        let other = || self.links.iter().any(|link| link.index == index && is_ours(link));
+        self.ours.as_ref().is_some_and(|link| link.index == index) || other()
     }
 
     /// What the host already uses, our own links aside.
@@ -69,6 +80,20 @@ impl Facts {
         };
         Err(Error::new(Kind::Invalid, doing, format!("{range} overlaps {by}"))
             .hint("give a range that the host has no address in and no route to"))
+    }
+
+    /// A host that is its own peer would send its pods' packets to itself.
+    pub fn refuse_own(&self, peer: IpAddr, doing: &str) -> Result<()> {
+        match self.addresses.iter().any(|(_, own)| own.address == peer) {
+            true => Err(Error::new(Kind::Invalid, doing, format!("the peer {peer} is this host itself"))),
+            false => Ok(()),
+        }
+    }
+
+    /// The MTU of the link that has this address.
+    pub fn mtu_of(&self, address: IpAddr) -> Option<u32> {
+        let (index, _) = self.addresses.iter().find(|(_, own)| own.address == address)?;
+        self.links.iter().find(|link| link.index == *index).map(|link| link.mtu)
     }
 
     /// The MTU of the way out, so that what a pod sends fits (a cloud's overlay has less than 1500).

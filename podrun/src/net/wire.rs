@@ -96,7 +96,7 @@ fn attach_one(
     let leads_out = !beside.iter().any(|other| other.default_route);
     let plan = Plan { wish, interface, link, leads_out };
     match definition.driver {
-        Driver::Bridge | Driver::Ptp => on_host(roots, pod, &name, &definition, &plan),
+        Driver::Bridge | Driver::Ptp | Driver::Vxlan => on_host(roots, pod, &name, &definition, &plan),
         Driver::Macvlan | Driver::Ipvlan => hanging::attach(roots, pod, &name, &definition, &plan),
     }
     .map_err(within)
@@ -249,7 +249,7 @@ fn wire(
     let families = lease.addresses.iter().map(|one| Family {
         address: if network.bridge.is_some() { *one } else { Cidr { prefix: 32, ..*one } },
         gateway: gateway(one).filter(|_| out),
-        via: network.bridge.is_none().then_some((network.subnet, network.gateway)),
+        via: network.beyond().filter(|_| network.bridge.is_none() || !out).map(|range| (range, network.gateway)),
     });
     inside.configure(&plan.interface, &families.collect::<Vec<_>>())?;
     settle([Some(plan.link.as_str()), network.bridge.as_deref()]);

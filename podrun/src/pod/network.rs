@@ -20,6 +20,7 @@ use crate::spec::network::Attach;
 use crate::store::{self, Locked, Networks};
 use crate::sys::fd;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
@@ -108,7 +109,7 @@ pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
     Ok(json!({
         "name": name,
         "driver": definition.driver,
-        "bridge": (definition.driver == definition::Driver::Bridge).then_some(bridge),
+        "bridge": definition.driver.has_a_bridge().then_some(bridge),
         "subnets": ranges(roots, name, &definition),
         "mtu": bridge::remembered(roots, name).map(|network| network.mtu).or(definition.mtu),
         "internal": definition.internal,
@@ -116,12 +117,25 @@ pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
         "masquerade": definition.masquerade && !definition.internal,
         "icc": definition.icc,
         "stp": definition.stp,
+        "overlay": net::overlay::Overlay::of(roots, name, &definition),
         "parent": definition.parent,
         "mode": definition.mode,
         "labels": definition.labels,
         "createdAt": definition.created_at,
         "pods": pods.collect::<Vec<_>>(),
     }))
+}
+
+/// Changes the peers of an overlay, at once where it is made already. Says what it is from now on.
+pub fn change_peers(
+    roots: &Roots,
+    name: &str,
+    change: impl FnOnce(&mut BTreeMap<IpAddr, Cidr>) -> Result<(), String>,
+) -> Result<()> {
+    bridge::redefine(roots, name, |definition| match definition.driver {
+        definition::Driver::Vxlan => change(&mut definition.peers),
+        other => Err(format!("only an overlay has peers, its driver is {}, not vxlan", other.word())),
+    })
 }
 
 /// What is to happen to the pods of a network that goes.
