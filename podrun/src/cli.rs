@@ -10,6 +10,7 @@ mod control;
 mod create;
 mod host;
 mod logs;
+mod map;
 mod network;
 mod ports;
 mod run;
@@ -56,6 +57,7 @@ const VERBS: &[Verb] = &[
     verb(&["get", "pods"], "List pods", show::get_pods),
     verb(&["get", "pod"], "Show a pod", show::get_pod),
     verb(&["inspect"], "Everything about a pod or a container, as JSON", show::inspect),
+    verb(&["map"], "Draw how pods are wired, from the host's links to the containers", map::map),
     verb(&["port"], "List the ports of the host that lead to a pod", ports::port),
     verb(&["top"], "List the processes of a pod", show::top),
     verb(&["delete", "pod"], "Stop a pod's containers and remove it", control::delete_pod),

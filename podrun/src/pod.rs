@@ -11,6 +11,7 @@ pub mod foreground;
 pub mod forward;
 pub mod heal;
 pub mod launch;
+pub mod map;
 pub mod network;
 pub mod processes;
 pub mod prune;

@@ -623,7 +623,18 @@ mod tests {
     fn link(name: &str, alias: Option<&str>) -> Link {
         let (name, alias) = (name.to_owned(), alias.map(str::to_owned));
         let (second_names, bridge) = (vec![], None);
-        Link { index: 5, name, second_names, alias, bridge, is_bridge: false, up: true, mtu: 1500, group: 0 }
+        Link {
+            index: 5,
+            name,
+            second_names,
+            alias,
+            bridge,
+            is_bridge: false,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            group: 0,
+        }
     }
 
     #[test]

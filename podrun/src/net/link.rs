@@ -140,6 +140,8 @@ pub struct Link {
     pub bridge: Option<u32>,
     pub is_bridge: bool,
     pub up: bool,
+    /// Whether there is something at the other end of it (netdevice(7), IFF_LOWER_UP).
+    pub carrier: bool,
     pub mtu: u32,
     pub group: u32,
 }
@@ -532,6 +534,7 @@ fn link(message: LinkMessage) -> Link {
         bridge: None,
         is_bridge: false,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         group: 0,
     };
