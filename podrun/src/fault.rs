@@ -22,6 +22,8 @@ pub const POINTS: &[&str] = &[
     "delete-pod.volumes", "delete-pod.logs", "delete-pod.name", "delete-pod.record", "delete-pod.directory",
     // A command connects one to a network, or takes it off.
     "network.connected", "network.disconnected", "network.recorded",
+    // Whoever has the firewall follow the services.
+    "service.noted", "service.applied",
     // A command changes the peers of an overlay.
     "peers.written",
     // A command asks the monitor for something.

@@ -15,6 +15,7 @@ pub mod keep;
 mod keepers;
 mod recover;
 mod run;
+pub mod services;
 pub mod socket;
 mod verbs;
 
@@ -34,6 +35,7 @@ use keepers::{Outlet, Pause};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
+use services::Serving;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -103,6 +105,7 @@ enum Token {
     Firewall,
     Restorer,
     InletExit,
+    Services,
 }
 
 impl Token {
@@ -125,6 +128,7 @@ impl Token {
             Self::Firewall => (12, 0),
             Self::Restorer => (13, 0),
             Self::InletExit => (14, 0),
+            Self::Services => (16, 0),
         };
         kind << Self::KIND | id
     }
@@ -147,6 +151,7 @@ impl Token {
             12 => Self::Firewall,
             13 => Self::Restorer,
             14 => Self::InletExit,
+            16 => Self::Services,
             _ => return None,
         })
     }
@@ -177,6 +182,8 @@ enum Alarm {
     Firewall,
     /// The inlet could not be started, or died.
     Inlet,
+    /// Who serves may have changed.
+    Services,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -254,6 +261,7 @@ struct Monitor {
     unheard: VecDeque<(String, crate::store::Ended)>,
     clients: BTreeMap<u64, Client>,
     firewall: Firewall,
+    serving: Serving,
     inlet: Option<Inlet>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
@@ -315,6 +323,7 @@ impl Monitor {
             Token::Status => self.read_notes(),
             Token::Firewall => self.firewall_changed(),
             Token::Restorer => self.firewall_restored(),
+            Token::Services => self.services_synced(),
             Token::InletExit => self.inlet_ended(),
         }
     }
@@ -364,6 +373,7 @@ impl Monitor {
                 Alarm::Emptied => {}
                 Alarm::Firewall => self.restore_firewall(),
                 Alarm::Inlet => self.ensure_inlet(),
+                Alarm::Services => self.sync_services(),
             }
         }
     }

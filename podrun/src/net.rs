@@ -31,6 +31,7 @@ pub mod overlay;
 pub mod ports;
 mod prune;
 pub mod ranges;
+pub mod service;
 mod wire;
 
 use crate::error::Result;

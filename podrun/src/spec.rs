@@ -4,6 +4,7 @@
 
 pub mod network;
 pub mod port;
+pub mod service;
 
 use crate::id::{ContainerName, NamespaceName, PodName, VolumeName};
 pub use network::{Attach, Network};

@@ -376,6 +376,11 @@ impl PodDir {
         self.containers().join(format!("{name}.json"))
     }
 
+    /// There while the pod is being deleted: nobody new is to be led to it.
+    pub fn leaving(&self) -> PathBuf {
+        self.0.join("leaving")
+    }
+
     pub fn plan(&self, name: &ContainerName) -> PathBuf {
         self.containers().join(format!("{name}.plan.json"))
     }

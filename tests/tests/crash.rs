@@ -24,6 +24,7 @@ const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
 const PEERS: &[&str] = &["peers."];
+const SERVICE: &[&str] = &["service."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -35,7 +36,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS];
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS, SERVICE];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -281,6 +282,31 @@ fn a_command_may_be_killed_while_it_changes_peers() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
         host.podrun("network rm flat").ok();
+    });
+}
+
+#[test]
+fn whoever_changes_a_service_may_be_killed() {
+    try_each(SERVICE, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("");
+        let rules = || host.program("nft list ruleset").run().ok().text();
+        fixture.dies(point, "service create one --endpoint 192.0.2.7 --port 80");
+        // The next change of anything mends what is half done.
+        match n {
+            0 => drop(host.podrun("service create two --endpoint 192.0.2.8 --port 80").ok()),
+            1 => drop(host.run("web/again", "", "/probe say again").ok()),
+            _ => drop(host.podrun("service rm one").ok()),
+        }
+        eventually("the rules are as they should be", Duration::from_secs(5), || {
+            (rules().contains("192.0.2.7") == (n < 2)).then_some(())
+        });
+        for name in ["one", "two"] {
+            host.podrun(format!("service rm {name}"));
+        }
+        assert!(!rules().contains("10.96.0."), "{point}");
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
     });
 }
 

@@ -6,6 +6,7 @@ use super::firewall::Firewall;
 use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
+use super::services::Serving;
 use super::{Alarm, Container, Monitor, Namespaces, PodFacts, Token, key};
 use crate::cgroup::{self, Cgroup, Programs};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
@@ -126,6 +127,7 @@ fn assemble(
         unheard: VecDeque::new(),
         clients: BTreeMap::new(),
         firewall: Firewall::default(),
+        serving: Serving::default(),
         inlet: None,
         alarms: Vec::new(),
         emptied: Vec::new(),

@@ -21,6 +21,7 @@ use crate::net::nft::{self, Part, Policy, Side};
 use crate::net::overlay::{Overlay, Own};
 use crate::net::ports;
 use crate::net::ranges::{self, Facts, Size};
+use crate::net::service;
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
@@ -155,9 +156,20 @@ pub fn refuse_closed(network: &Network) -> Result<()> {
 /// The table as it has to be, with every published port in it.
 fn write_rules(roots: &Roots, nft: &Path, parts: &[Part]) -> Result<()> {
     let (_held, mappings) = ports::hold_all(roots)?;
-    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings))?;
+    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings, &service::current(roots)))?;
     ports::forget_misled(&mappings)?;
     ports::reopen_loopback(roots)
+}
+
+/// The same for what has changed beside networks and ports; for callers that hold the lock alone.
+pub fn rewrite(roots: &Roots) -> Result<()> {
+    let all = all_remembered(roots)?;
+    all.iter().try_for_each(refuse_closed)?;
+    let parts: Vec<Part> = all.iter().map(|one| one.part(roots)).collect();
+    match nft::find() {
+        Some(nft) => write_rules(roots, &nft, &parts),
+        None => Err(Error::new(Kind::Unsupported, "write the firewall rules", "nft is not on PATH")),
+    }
 }
 
 /// What is remembered, when all of it is still there.
@@ -222,6 +234,12 @@ fn other_ranges(roots: &Roots, name: &str) -> Result<Vec<(String, Cidr)>> {
 fn choosing() -> Result<Flock<File>> {
     let netns = File::open(NETNS).doing(|| format!("open {NETNS}"))?;
     flock(netns, Hold::Exclusive, Instant::now() + Duration::from_secs(30), Path::new(NETNS))
+}
+
+/// Refuses a range that the host or a network uses.
+pub fn refuse_taken(roots: &Roots, range: Cidr, doing: &str) -> Result<()> {
+    let facts = Facts::look(&Netlink::here()?, None, roots.link_group_of(""), None, other_ranges(roots, "")?)?;
+    facts.refuse_taken(range, doing)
 }
 
 /// Writes the definition of a new network, with the ranges that it will have.
@@ -438,6 +456,7 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
     forget(roots, &names_in(&networks(roots)))?;
     gone(fs::remove_file(lock_file(roots))).doing(|| format!("remove {}", lock_file(roots).display()))?;
     ports::forget(roots)?;
+    service::forget(roots)?;
     for empty in [networks(roots), roots.leases()] {
         let _ = fs::remove_dir(empty); // stays where another network still has something in it
     }

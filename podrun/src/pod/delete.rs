@@ -9,8 +9,9 @@ use crate::cgroup::{self, Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{NamespaceName, PodId, PodName};
+use crate::monitor::services;
 use crate::monitor::socket::Request;
-use crate::net;
+use crate::net::{self, service};
 use crate::roots::Roots;
 use crate::store::{self, PodDir, PodRecord, gone};
 use crate::sys::clone::{pidfd_send_signal, poll_one};
@@ -41,6 +42,7 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
     };
     let _lock = if dir.0.is_dir() { store::lock(&dir).ok() } else { None };
     fault::point("delete-pod.locked");
+    leave_services(roots, &dir);
     if let Some(record) = &record {
         let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
         stop(&pod, manner);
@@ -52,6 +54,14 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
     };
     remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)
         .map_err(|err| err.within(format!("delete the pod {text}")))
+}
+
+/// Nobody new is led to a pod that is on its way out; who is being served is served while it lives.
+fn leave_services(roots: &Roots, dir: &PodDir) {
+    if service::is_in_use(roots) && std::fs::write(dir.leaving(), "").is_ok() {
+        // Who serves is worked out anew each time, so what fails now is mended by the next change.
+        let _ = services::sync(roots);
+    }
 }
 
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
