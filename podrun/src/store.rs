@@ -22,6 +22,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
+use crate::net::definition::Driver;
 use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
@@ -82,7 +83,10 @@ pub struct Networks {
 
 impl Networks {
     pub fn new(attachments: Vec<Attachment>) -> Self {
-        Self { version: VERSION, readable_since: READABLE_SINCE, attachments }
+        // A build that does not know the driver cannot read what is wired by it.
+        let by_plugins = attachments.iter().any(|one| one.driver == Driver::Cni);
+        let readable_since = if by_plugins { 3 } else { READABLE_SINCE };
+        Self { version: VERSION, readable_since, attachments }
     }
 }
 

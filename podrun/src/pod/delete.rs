@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::client;
+use super::create;
 use super::find::{self, Pod};
 use super::heal::{self, Served};
 use crate::cgroup::{self, Cgroup, Layout};
@@ -28,8 +29,9 @@ pub enum Manner {
     ByForce,
 }
 
-/// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone.
-pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Manner) -> Result<()> {
+/// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone. Says what
+/// the plugins of its networks may have left.
+pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Manner) -> Result<Vec<String>> {
     let (id, dir) = find::directory(roots, namespace, text)?;
     if manner != Manner::ByForce {
         store::format::understands(&dir)?;
@@ -90,9 +92,13 @@ pub(super) fn remove_from_host(
     id: &PodId,
     name: Option<(&NamespaceName, &PodName)>,
     layout: &Layout,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     let mut left = Vec::new();
+    // Plugins first, while there is a network namespace for them to look into.
+    let netns = create::network_namespace_now(&PodDir(roots.pod(id)));
+    let warnings = net::cni::detach(roots, id, netns.as_ref().map(AsFd::as_fd));
+    drop(netns);
     let mut step = |what: &str, done: Result<()>| left.extend(done.err().map(|err| format!("{what}: {err}")));
     // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
     // Where it has ports they come after: who dies with a netfilter socket, as the monitor does, waits for what has just been
@@ -123,7 +129,7 @@ pub(super) fn remove_from_host(
     }
     match left.is_empty() {
         // The record goes last: until here the pod could be found again.
-        true => remove_records(&PodDir(roots.pod(id))),
+        true => remove_records(&PodDir(roots.pod(id))).map(|()| warnings),
         false => Err(Error::new(Kind::Kernel, "remove it from the host", left.join("; "))
             .hint("run the same command again; `podrun prune` finds what is left")),
     }
