@@ -24,6 +24,7 @@ const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
 const PEERS: &[&str] = &["peers."];
+const PLUGINS: &[&str] = &["cni."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -35,7 +36,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS];
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS, PLUGINS];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -262,6 +263,64 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
         let _ = host.podrun("network rm back");
+    });
+}
+
+// A plugin holds something from ADD to DEL; whoever dies in between, DEL comes.
+#[test]
+fn a_command_may_be_killed_while_it_asks_plugins() {
+    try_each(PLUGINS, |fixture, point, n| {
+        let host = &fixture.host;
+        let dir = host.fresh("cni");
+        let held = dir.join("held");
+        fs::create_dir_all(&held).unwrap();
+        let script = format!(
+            "#!/bin/sh\nfile={}/$CNI_CONTAINERID.$CNI_IFNAME\ncase $CNI_COMMAND in\nADD) [ -e $file ] && exit 9; touch $file\n\
+             echo '{{\"ips\": [{{\"address\": \"10.7.0.9/24\"}}]}}' ;;\nDEL) rm -f $file ;;\nesac\n",
+            held.display()
+        );
+        let plugin = dir.join("one");
+        host.program("sh -c").args([format!("cat > {0} && chmod 755 {0}", plugin.display())]).stdin(script).run().ok();
+        let chain = dir.join("net.conflist");
+        fs::write(&chain, r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "one"}]}"#).unwrap();
+        let podrun = |line: String| host.command(line).env("PODRUN_CNI_PATH", &dir);
+        let dies = |line: String| {
+            podrun(line).env("PODRUN_FAULT", point).run().fails(137);
+        };
+        let create = format!("create pod web --network cni:{}", chain.display());
+        let connect = format!("network connect cni:{} web", chain.display());
+        match (point, n) {
+            ("cni.removed", 1) => {
+                podrun(create).run().ok();
+                dies("network disconnect cni:net web".to_owned());
+                podrun("network disconnect cni:net web".to_owned()).run().ok();
+            }
+            ("cni.removed", _) => {
+                podrun(create).run().ok();
+                dies("delete pod web".to_owned());
+            }
+            (_, 0) => {
+                dies(create.clone());
+                // Whoever wants the name takes over, and gives back what was held.
+                podrun(create).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            (_, 1) => {
+                podrun("create pod web --network none".to_owned()).run().ok();
+                dies(connect.clone());
+                podrun(connect).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            _ => {
+                dies(create);
+                host.podrun("prune --force").ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+            }
+        }
+        host.podrun("delete pod web").ok();
+        host.podrun("prune --force").ok();
+        assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+        assert!(!host.root().join("cni").exists());
     });
 }
 

@@ -27,7 +27,7 @@ use crate::net::cidr::Mac;
 use crate::net::definition::Driver;
 use crate::net::files;
 use crate::net::link::Netlink;
-use crate::net::lock::{directory, gone};
+use crate::net::lock::{Hold, directory, gone};
 use crate::net::ports::Port;
 use crate::net::prune::Prune;
 use crate::net::wire::{Plan, Pod};
@@ -147,6 +147,7 @@ pub(super) fn attach(roots: &Roots, pod: &Pod<'_>, chain: Chain, plan: &Plan<'_>
         result: None,
         chain,
     };
+    let _beside_others = kept::hold_network(roots, &kept.chain.name, Hold::Shared)?;
     kept::note_use(roots, &kept.chain)?;
     kept::write(roots, &kept)?;
     fault::step("cni.noted").doing(|| "keep what the plugins will make".into())?;
@@ -178,15 +179,27 @@ fn add(roots: &Roots, kept: &mut Kept, pod: &Pod<'_>, plan: &Plan<'_>) -> Result
     }
     fault::step("cni.added").doing(|| "keep what the plugins made".into())?;
     kept.result = former;
+    let answer = kept.result.as_ref().map(result::read).transpose();
+    let answer = answer.map_err(|cause| Error::new(Kind::Invalid, format!("ADD {}", kept.chain.name), cause))?;
+    if !plan.leads_out {
+        stay_inside(kept, pod)?;
+    }
     kept::write(roots, kept)?;
     fault::step("cni.kept").doing(|| "attach the pod".into())?;
-    let answer = kept
-        .result
-        .as_ref()
-        .map(result::read)
-        .transpose()
-        .map_err(|cause| Error::new(Kind::Invalid, format!("ADD {}", kept.chain.name), cause))?;
     attachment(kept, &answer.unwrap_or_default(), pod, plan)
+}
+
+/// Another interface leads out, and a plugin's default route, which the kernel would put before that one's, goes. CHECK is not
+/// to miss it; should the other interface go, podrun makes it anew.
+fn stay_inside(kept: &mut Kept, pod: &Pod<'_>) -> Result<()> {
+    let routes = kept.result.as_mut().and_then(|result| result.get_mut("routes")).and_then(Value::as_array_mut);
+    let Some(routes) = routes else { return Ok(()) };
+    let all = routes.len();
+    routes.retain(|route| !route["dst"].as_str().is_some_and(|to| to.ends_with("/0")));
+    match routes.len() == all {
+        true => Ok(()),
+        false => Netlink::inside(pod.netns, || Ok(()))?.delete_default_routes(&kept.interface),
+    }
 }
 
 /// What the record says of it: the plugins' words, and of the interface itself what the kernel says.
@@ -302,11 +315,17 @@ struct Way {
 
 impl Way {
     fn open(roots: &Roots, link: &Path, netns: Option<BorrowedFd<'_>>) -> Result<Self> {
-        let Some(netns) = netns else { return Ok(Self { link: None }) };
         let doing = || format!("make the link {}", link.display());
-        directory(&roots.run.join("netns"))?;
+        // Of somebody who was killed.
         gone(fs::remove_file(link)).doing(doing)?;
-        symlink(format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd()), link).doing(doing)?;
+        let Some(netns) = netns else { return Ok(Self { link: None }) };
+        let target = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        directory(&roots.run.join("netns"))?;
+        if symlink(&target, link).is_err() {
+            // `prune` takes the directory away where it is empty.
+            directory(&roots.run.join("netns"))?;
+            symlink(&target, link).doing(doing)?;
+        }
         Ok(Self { link: Some(link.to_owned()) })
     }
 }
@@ -434,25 +453,19 @@ fn is_dead(roots: &Roots, held: &Held, lives: &impl Fn(&PodId) -> bool) -> bool 
 /// What belongs to no live pod: DEL by what is kept, then GC of the networks that podrun has used.
 pub(super) fn prune(roots: &Roots, lives: &impl Fn(&PodId) -> bool, how: Prune) -> Vec<String> {
     let (all, broken) = kept::all(roots);
-    let (dead, live): (Vec<Held>, Vec<Held>) = all.into_iter().partition(|held| is_dead(roots, held, lives));
     let mut said: Vec<String> = broken.iter().map(ToString::to_string).collect();
     let until = Instant::now() + patience();
-    let mut kept_back = Vec::new();
-    for held in dead {
+    for held in all.into_iter().filter(|held| is_dead(roots, held, lives)) {
         match how {
             Prune::DryRun => said.push(say(&held.kept)),
             Prune::Now => match bury_one(roots, &held, until) {
                 Ok(()) => said.push(say(&held.kept)),
-                Err(err) => {
-                    said.push(format!("nothing of {}: {}", say(&held.kept), leaked(&held.kept, &err)));
-                    kept_back.push(held);
-                }
+                Err(err) => said.push(format!("nothing of {}: {}", say(&held.kept), leaked(&held.kept, &err))),
             },
         }
     }
     if how == Prune::Now {
-        kept_back.extend(live);
-        said.extend(collect(roots, &kept_back));
+        said.extend(collect(roots));
         kept::forget_empty(roots);
         let _ = fs::remove_dir(roots.run.join("netns"));
     }
@@ -485,22 +498,29 @@ fn bury(roots: &Roots) -> Result<()> {
 
 /// GC with everybody's attachments that are known: podrun's, and those of other runtimes on the same network, which libcni
 /// keeps at a place of its own.
-fn collect(roots: &Roots, kept: &[Held]) -> Vec<String> {
-    let mut told = Vec::new();
-    for chain in kept::used(roots) {
-        let own = kept.iter().filter(|held| held.kept.chain.name == chain.name).map(|held| &held.kept);
-        let mut valid: Vec<Value> =
-            own.map(|one| json!({"containerID": one.container, "ifname": one.interface})).collect();
-        let is_last = valid.is_empty();
-        valid.extend(strangers(Path::new(LIBCNI), &chain.name));
-        let may = chain.version >= Version(1, 1, 0) && !chain.disable_gc;
-        match if may { collect_one(&chain, &valid) } else { Ok(()) } {
-            Ok(()) if is_last => kept::forget_use(roots, &chain.name),
-            Ok(()) => {}
-            Err(err) => told.push(format!("nothing by {}: {}", err.what_was_being_done(), err.cause())),
-        }
+fn collect(roots: &Roots) -> Vec<String> {
+    let done = kept::used(roots).into_iter().map(|chain| (collect_in(roots, &chain), chain));
+    let failed = done.filter_map(|(done, chain)| Some((done.err()?, chain)));
+    let told = failed.map(|(err, chain)| {
+        format!("nothing of the CNI network {} by GC: {}: {}", chain.name, err.what_was_being_done(), err.cause())
+    });
+    told.collect()
+}
+
+fn collect_in(roots: &Roots, chain: &Chain) -> Result<()> {
+    let _alone = kept::hold_network(roots, &chain.name, Hold::Exclusive)?;
+    let own = kept::all(roots).0.into_iter().map(|held| held.kept).filter(|kept| kept.chain.name == chain.name);
+    let mut valid: Vec<Value> =
+        own.map(|kept| json!({"containerID": kept.container, "ifname": kept.interface})).collect();
+    let is_last = valid.is_empty();
+    valid.extend(strangers(Path::new(LIBCNI), &chain.name));
+    if chain.version >= Version(1, 1, 0) && !chain.disable_gc {
+        collect_one(chain, &valid)?;
     }
-    told
+    if is_last {
+        kept::forget_use(roots, &chain.name);
+    }
+    Ok(())
 }
 
 fn collect_one(chain: &Chain, valid: &[Value]) -> Result<()> {

@@ -174,6 +174,11 @@ pub enum Users {
 /// Removes a network that nobody made last: its definition, and what is on the host for it. Says what went with it.
 pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
     let doing = format!("remove the network {name}");
+    if cni::is_title(name) {
+        return Err(
+            Error::new(Kind::Usage, doing, "it is of CNI plugins").hint("its configuration is an administrator's file")
+        );
+    }
     if definition::is_built_in(name) {
         return Err(Error::new(Kind::Usage, doing, "it is podrun's own")
             .hint("`podrun prune --force` removes what it has on the host when no pod uses it"));
@@ -206,8 +211,9 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
 pub fn check_plugins(roots: &Roots) -> Vec<(String, String, Result<()>)> {
     let mut said = Vec::new();
     for pod in all_pods(roots) {
-        // One that shares another's network is looked at with that.
-        if cni::held_by(roots, &pod.record.id).is_empty() || pod.record.network_of.is_some() {
+        // One that shares another's network is looked at with that, while it is there.
+        let other = pod.record.network_of.as_ref().filter(|other| roots.pod(other).exists());
+        if other.is_some() || cni::held_by(roots, &pod.record.id).is_empty() {
             continue;
         }
         let title = pod.record.title();

@@ -320,7 +320,7 @@ mod tests {
             ("cat /dev/zero >&2", "it wrote more than 1048576 bytes"),
         ] {
             let (_, told) = judge(shell(script, SOON), SOON).unwrap_err();
-            assert_eq!(told.contains(why), true, "{script}: {told}");
+            assert!(told.contains(why), "{script}: {told}");
         }
     }
 

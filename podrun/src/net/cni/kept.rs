@@ -3,7 +3,7 @@
 //! ```text
 //!   <root>/cni/lock
 //!             /<pod>/<interface>.json    Kept; a hard link for each pod that shares the network, the last to leave runs DEL
-//!             /used/<network>.json       the chain as it was used last, for GC
+//!             /used/<network>.json, .lock    the chain as it was used last, for GC
 //! ```
 //! Not in the place of libcni's cache (/var/lib/cni): whose GC runs DEL for what its own runtime does not know.
 
@@ -177,28 +177,37 @@ pub(super) fn all(roots: &Roots) -> (Vec<Held>, Vec<Error>) {
     (found.into_values().collect(), broken)
 }
 
-fn used_file(roots: &Roots, network: &str) -> PathBuf {
-    top(roots).join("used").join(format!("{network}.json"))
+fn used_file(roots: &Roots, network: &str, ending: &str) -> PathBuf {
+    top(roots).join("used").join(format!("{network}.{ending}"))
 }
 
-/// GC is for networks that podrun has used.
+/// A network, for as long as this is held: ADDs beside each other, GC alone. A plugin that is asked to collect must not take
+/// for garbage what another one is just making.
+pub(super) fn hold_network(roots: &Roots, network: &str, hold: Hold) -> Result<Flock<File>> {
+    lock(&used_file(roots, network, "lock"), hold)
+}
+
+/// GC is for networks that podrun has used. For callers that hold the network.
 pub(super) fn note_use(roots: &Roots, chain: &Chain) -> Result<()> {
-    let path = used_file(roots, &chain.name);
+    let path = used_file(roots, &chain.name, "json");
     let bytes = serde_json::to_vec(chain).map_err(std::io::Error::from).doing(|| "keep the chain".to_owned())?;
-    if fs::read(&path).is_ok_and(|there| there == bytes) {
-        return Ok(());
+    match fs::read(&path).is_ok_and(|there| there == bytes) {
+        true => Ok(()),
+        false => replace(&path, &bytes),
     }
-    directory(&top(roots).join("used"))?;
-    replace(&path, &bytes)
 }
 
 pub(super) fn used(roots: &Roots) -> Vec<Chain> {
-    let files = fs::read_dir(top(roots).join("used")).into_iter().flatten().flatten();
-    files.filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()).collect()
+    let files = fs::read_dir(top(roots).join("used")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    files.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
 }
 
+/// For callers that hold the network alone: the lock's file goes, too.
 pub(super) fn forget_use(roots: &Roots, network: &str) {
-    let _ = fs::remove_file(used_file(roots, network));
+    for ending in ["json", "lock"] {
+        let _ = fs::remove_file(used_file(roots, network, ending));
+    }
 }
 
 /// With the last attachment gone, the directories go.
