@@ -568,13 +568,6 @@ fn a_pod_is_deleted_whatever_is_gone_of_its_plugins() {
     }
     let cni = Cni::new();
     let bin = cni.dir.join("bin");
-    let good = "exec /usr/lib/cni/host-local";
-    let both = |cni: &Cni| {
-        let ipam = cni.range("10.65.0.0/24");
-        let mut bridge = cni.bridge("10.65.0.0/24");
-        bridge["ipam"] = ipam;
-        cni.chain("net", &[bridge, json!({"type": "second"})])
-    };
     // Debian's plugins by names that may be taken away.
     let restore = || {
         let _ = fs::remove_file(bin.join("bridge"));
@@ -583,9 +576,8 @@ fn a_pod_is_deleted_whatever_is_gone_of_its_plugins() {
             "second",
             "[ $CNI_COMMAND = ADD ] && printf '%s' \"$in\" | sed 's/.*\"prevResult\":\\({.*}\\),\"type.*/\\1/' || true",
         );
-        both(&cni);
+        cni.chain("net", &[cni.bridge("10.65.0.0/24"), json!({"type": "second"})]);
     };
-    assert!(!good.is_empty());
     let hang = || drop(cni.plugin("second", "[ $CNI_COMMAND = DEL ] && sleep 3600 || true"));
     type Harm<'a> = (&'a str, &'a dyn Fn(), bool);
     let harms: [Harm<'_>; 7] = [
@@ -605,7 +597,7 @@ fn a_pod_is_deleted_whatever_is_gone_of_its_plugins() {
         (
             "the plugin is not executable",
             &|| {
-                fs::set_permissions(bin.join("second"), fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(bin.join("second"), fs::Permissions::from_mode(0o000)).unwrap();
             },
             true,
         ),

@@ -40,7 +40,7 @@ pub struct Pod<'a> {
 
 /// Who makes an interface, and by which description.
 enum Maker {
-    Podrun(Definition),
+    Podrun(Box<Definition>),
     Plugins(cni::conflist::Chain),
 }
 
@@ -51,7 +51,7 @@ fn maker(roots: &Roots, wish: &Attach) -> Result<(String, Maker)> {
             let chain = cni::find(which)?;
             Ok((cni::title(&chain.name), Maker::Plugins(chain)))
         }
-        _ => definition::of(roots, wish).map(|(name, definition)| (name, Maker::Podrun(definition))),
+        _ => definition::of(roots, wish).map(|(name, definition)| (name, Maker::Podrun(Box::new(definition)))),
     }
 }
 
