@@ -83,11 +83,14 @@ pub struct Networks {
 
 impl Networks {
     pub fn new(attachments: Vec<Attachment>) -> Self {
-        // A build that does not know the driver cannot read what is wired by it.
-        let by_plugins = attachments.iter().any(|one| one.driver == Driver::Cni);
-        let readable_since = if by_plugins { 3 } else { READABLE_SINCE };
-        Self { version: VERSION, readable_since, attachments }
+        Self { version: VERSION, readable_since: wiring_known_since(&attachments), attachments }
     }
+}
+
+/// The oldest format whose builds know every driver of these: others cannot read what is wired by it.
+pub fn wiring_known_since(attachments: &[Attachment]) -> u32 {
+    let is_new = |one: &Attachment| matches!(one.driver, Driver::Vxlan | Driver::Cni);
+    if attachments.iter().any(is_new) { 3 } else { READABLE_SINCE }
 }
 
 /// A pod's interfaces as they are now. A pod of the first builds has one at most, and its record says it.

@@ -438,8 +438,13 @@ fn a_plugin_that_fails_is_told_whole_and_leaves_nothing() {
     cni.forget_asked();
     cni.podrun("create pod web --network cni:net --network nosuch").fails(1).with_one_line();
     assert_eq!(cni.asked(), ["ADD-good", "ADD-bad", "DEL-bad", "DEL-good"]);
+    // Never a second ADD for one network, whatever it is called.
+    cni.forget_asked();
+    let twice = cni.podrun("create pod web --network cni:net --network cni:");
+    twice.fails(1).with_one_line().says("the pod is on this network already");
+    assert_eq!(cni.asked(), ["ADD-good", "ADD-bad", "DEL-bad", "DEL-good"]);
     cni.pod("web", "--network cni:net");
-    cni.podrun("create pod web --network cni:net").fails(1).with_one_line().says("a pod of this name is there");
+    cni.podrun("network connect cni: web").fails(1).with_one_line().says("the pod is on this network already");
 }
 
 #[test]

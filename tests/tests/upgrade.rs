@@ -72,7 +72,7 @@ fn an_upgrade_between_two_formats_and_back_keeps_every_container() {
     host.start("web/new", "", "/probe sleep 600");
     let new = record(&host, "containers/new");
     assert_eq!((&new["version"], &new["ofALaterBuild"]), (&json!(4), &json!(1)), "{new:#}");
-    upgrade(&host, now, 2);
+    upgrade(&host, now, 3);
     host.kill(&host.inspect("web")["monitor"]["pid"], libc::SIGKILL);
     host.podrun("exec web/new -- /probe say fine").ok().prints("fine");
     assert_eq!(record(&host, "monitor")["version"], 3);
@@ -155,7 +155,7 @@ fn a_build_that_knows_less_gives_way_to_the_one_that_made_the_pod() {
     host.pod("web");
     host.start("web/a", "", "/probe sleep 600");
     let pid = host.container("web", "a")["pid"].clone();
-    upgrade(&host, podrun_binary(), 2);
+    upgrade(&host, podrun_binary(), 3);
     change(&host, "containers/a", |record| (record["version"], record["readableSince"]) = (json!(4), json!(4)));
     host.kill(&host.inspect("web")["monitor"]["pid"], libc::SIGKILL);
     eventually("the maker serves again", Duration::from_secs(5), || {

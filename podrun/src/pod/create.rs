@@ -211,7 +211,7 @@ fn make(
     let record = PodRecord {
         version: store::VERSION,
         // A build that does not know the word cannot read the record.
-        readable_since: words.max().unwrap_or_default().max(store::READABLE_SINCE),
+        readable_since: words.max().unwrap_or_default().max(store::wiring_known_since(&attachments)),
         id: id.clone(),
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
