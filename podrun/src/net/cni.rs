@@ -33,7 +33,7 @@ use crate::net::prune::Prune;
 use crate::net::wire::{Plan, Pod};
 use crate::roots::Roots;
 use crate::spec::Network;
-use crate::spec::network::Attach;
+use crate::spec::network::{Address, Attach, Bandwidth};
 use crate::sys;
 use conflist::{Chain, Version};
 use exec::{Subject, Verb};
@@ -250,7 +250,7 @@ fn words(chain: &Chain, pod: &Pod<'_>, wish: &Attach) -> Result<(Map<String, Val
     args.push(format!("K8S_POD_INFRA_CONTAINER_ID={0};K8S_POD_UID={0}", pod.id));
     let mut put = |key: &str, value: Value| drop(runtime.insert(key.to_owned(), value));
     if !wish.ip.is_empty() {
-        let text = |one: &crate::spec::network::Address| match one.prefix {
+        let text = |one: &Address| match one.prefix {
             Some(prefix) => format!("{}/{prefix}", one.address),
             None => one.address.to_string(),
         };
@@ -286,7 +286,7 @@ fn words(chain: &Chain, pod: &Pod<'_>, wish: &Attach) -> Result<(Map<String, Val
 }
 
 /// A quarter of a second's worth may come at once, and never less than some packets.
-fn limits(bandwidth: &crate::spec::network::Bandwidth) -> Value {
+fn limits(bandwidth: &Bandwidth) -> Value {
     let burst = |rate: u64| (rate / 4).clamp(1 << 19, 1 << 31);
     let mut words = Map::new();
     for (way, rate) in [("ingress", bandwidth.ingress), ("egress", bandwidth.egress)] {
@@ -577,7 +577,7 @@ mod tests {
 
     #[test]
     fn a_rate_comes_with_a_burst_that_is_neither_nothing_nor_everything() {
-        let rate = |ingress, egress| limits(&crate::spec::network::Bandwidth { ingress, egress });
+        let rate = |ingress, egress| limits(&Bandwidth { ingress, egress });
         assert_eq!(rate(Some(8_000_000), None), json!({"ingressRate": 8_000_000, "ingressBurst": 2_000_000}));
         assert_eq!(rate(None, Some(1000)), json!({"egressRate": 1000, "egressBurst": 524_288}));
     }

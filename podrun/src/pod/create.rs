@@ -146,6 +146,7 @@ fn reserve(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
             Ok((_, other)) if !store::is_half_made(&other) => return Err(taken(&spec.name)),
             Ok((old, _)) => {
                 let name = Some((&spec.namespace, &spec.name));
+                super::delete::dismiss_plugins(roots, &old);
                 super::delete::remove_from_host(roots, &old, name, &Layout::detect()?)?;
             }
             // Gone in this moment.

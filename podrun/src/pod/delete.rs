@@ -52,8 +52,16 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
         Some(record) => Some((record.namespace.clone(), record.name.clone())),
         None => PodName::parse(text).ok().map(|name| (namespace.clone(), name)),
     };
+    let warnings = dismiss_plugins(roots, &id);
     remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)
-        .map_err(|err| err.within(format!("delete the pod {text}")))
+        .map_err(|err| err.within(format!("delete the pod {text}")))?;
+    Ok(warnings)
+}
+
+/// CNI plugins go first, while there is a network namespace for them to look into. Says what they may have left.
+pub(super) fn dismiss_plugins(roots: &Roots, id: &PodId) -> Vec<String> {
+    let netns = create::network_namespace_now(&PodDir(roots.pod(id)));
+    net::cni::detach(roots, id, netns.as_ref().map(AsFd::as_fd))
 }
 
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
@@ -86,19 +94,15 @@ pub(super) fn kill_keepers(roots: &Roots, id: &PodId, pause: &OwnedFd) {
     let _ = poll_one(pause.as_fd(), libc::POLLIN, 1000);
 }
 
-/// Everything of the pod that is on the host. Each step stands alone; what fails is said at the end, all of it.
+/// Everything of the pod that is on the host, but what its plugins made. Each step stands alone; what fails is said at the end, all of it.
 pub(super) fn remove_from_host(
     roots: &Roots,
     id: &PodId,
     name: Option<(&NamespaceName, &PodName)>,
     layout: &Layout,
-) -> Result<Vec<String>> {
+) -> Result<()> {
     let place = cgroup::Place::pod(&roots.cgroup(), id);
     let mut left = Vec::new();
-    // Plugins first, while there is a network namespace for them to look into.
-    let netns = create::network_namespace_now(&PodDir(roots.pod(id)));
-    let warnings = net::cni::detach(roots, id, netns.as_ref().map(AsFd::as_fd));
-    drop(netns);
     let mut step = |what: &str, done: Result<()>| left.extend(done.err().map(|err| format!("{what}: {err}")));
     // The link first: it is silenced, and goes with the namespaces. Removing it by itself would wait for RCU.
     // Where it has ports they come after: who dies with a netfilter socket, as the monitor does, waits for what has just been
@@ -129,7 +133,7 @@ pub(super) fn remove_from_host(
     }
     match left.is_empty() {
         // The record goes last: until here the pod could be found again.
-        true => remove_records(&PodDir(roots.pod(id))).map(|()| warnings),
+        true => remove_records(&PodDir(roots.pod(id))),
         false => Err(Error::new(Kind::Kernel, "remove it from the host", left.join("; "))
             .hint("run the same command again; `podrun prune` finds what is left")),
     }

@@ -37,6 +37,7 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
             let name = record.ok().map(|record| (record.namespace, record.name));
             let name = name.as_ref().map(|(namespace, name)| (namespace, name));
             // What plugins could not do is tried again below, and told there.
+            delete::dismiss_plugins(roots, &id);
             delete::remove_from_host(roots, &id, name, &layout)?;
         }
     }

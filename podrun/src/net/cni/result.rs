@@ -127,11 +127,10 @@ impl Answer {
         self.interfaces.iter().find(|one| one.name == name && !one.sandbox.is_empty())
     }
 
-    /// Its other end, where it has one: the last that is named before it (plugins name bridge, host's end, pod's end).
+    /// Its other end, where it has one: the last of the host's that is named before it (bridge, host's end, pod's end).
     pub fn outside(&self, name: &str) -> Option<&str> {
         let at = self.interfaces.iter().position(|one| one.name == name && !one.sandbox.is_empty())?;
-        let ends = self.interfaces[..at].iter().chain(&self.interfaces[at..]);
-        let ends: Vec<&Interface> = ends.filter(|one| one.sandbox.is_empty() && one.name.starts_with("veth")).collect();
+        let ends = self.interfaces[..at].iter().filter(|one| one.sandbox.is_empty());
         ends.last().map(|one| one.name.as_str())
     }
 
