@@ -130,8 +130,8 @@ impl Answer {
     /// Its other end, where it has one: the last of the host's that is named before it (bridge, host's end, pod's end).
     pub fn outside(&self, name: &str) -> Option<&str> {
         let at = self.interfaces.iter().position(|one| one.name == name && !one.sandbox.is_empty())?;
-        let ends = self.interfaces[..at].iter().filter(|one| one.sandbox.is_empty());
-        ends.last().map(|one| one.name.as_str())
+        let end = self.interfaces[..at].iter().rfind(|one| one.sandbox.is_empty());
+        end.map(|one| one.name.as_str())
     }
 
     /// The addresses of the pod's interface.
