@@ -42,7 +42,7 @@ fuzz: ## each fuzz target for FUZZ_TIME seconds; needs cargo-fuzz
 	done
 
 # Paths, parsers, descriptors, rights: where a mistake lets somebody out or in. Debug information would only cost time.
-GUARDS := caps id logs/name net/cidr net/elements net/files net/nfnetlink net/ports oci rootfs rootfs/devices rootfs/mounts roots seccomp seccomp/assembler \
+GUARDS := caps id logs/name net/cidr net/cni/conflist net/cni/result net/elements net/files net/nfnetlink net/ports oci rootfs rootfs/devices rootfs/mounts roots seccomp seccomp/assembler \
     seccomp/partition seccomp/rules signal spec/port sys/fd text user
 
 mutants: ## which changes of the guards no unit test notices; needs cargo-mutants, takes hours

@@ -202,7 +202,13 @@ impl Drop for Other {
 
 /// One interface on the default bridge.
 fn attach_bridge(roots: &Roots, id: &PodId, netns: &OwnedFd) -> Result<(Attachment, Vec<String>)> {
-    let pod = podrun::net::Pod { id, title: "web", netns: netns.as_fd(), beside: &[] };
+    let pod = podrun::net::Pod {
+        id,
+        title: "web",
+        netns: netns.as_fd(),
+        beside: &[],
+        asks: &podrun::net::cni::Asks::default(),
+    };
     let (attachments, warnings) = attach(roots, &pod, &[Attach::from(Network::Bridge)])?;
     Ok((attachments.into_iter().next().unwrap(), warnings))
 }

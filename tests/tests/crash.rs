@@ -25,6 +25,7 @@ const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
 const PEERS: &[&str] = &["peers."];
 const SERVICE: &[&str] = &["service."];
+const PLUGINS: &[&str] = &["cni."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -36,7 +37,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS, SERVICE];
+    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS, SERVICE, PLUGINS];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -266,6 +267,64 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
     });
 }
 
+// A plugin holds something from ADD to DEL; whoever dies in between, DEL comes.
+#[test]
+fn a_command_may_be_killed_while_it_asks_plugins() {
+    try_each(PLUGINS, |fixture, point, n| {
+        let host = &fixture.host;
+        let dir = host.fresh("cni");
+        let held = dir.join("held");
+        fs::create_dir_all(&held).unwrap();
+        let script = format!(
+            "#!/bin/sh\nfile={}/$CNI_CONTAINERID.$CNI_IFNAME\ncase $CNI_COMMAND in\nADD) [ -e $file ] && exit 9; touch $file\n\
+             echo '{{\"ips\": [{{\"address\": \"10.7.0.9/24\"}}]}}' ;;\nDEL) rm -f $file ;;\nesac\n",
+            held.display()
+        );
+        let plugin = dir.join("one");
+        host.program("sh -c").args([format!("cat > {0} && chmod 755 {0}", plugin.display())]).stdin(script).run().ok();
+        let chain = dir.join("net.conflist");
+        fs::write(&chain, r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "one"}]}"#).unwrap();
+        let podrun = |line: String| host.command(line).env("PODRUN_CNI_PATH", &dir);
+        let dies = |line: String| {
+            podrun(line).env("PODRUN_FAULT", point).run().fails(137);
+        };
+        let create = format!("create pod web --network cni:{}", chain.display());
+        let connect = format!("network connect cni:{} web", chain.display());
+        match (point, n) {
+            ("cni.removed", 1) => {
+                podrun(create).run().ok();
+                dies("network disconnect cni:net web".to_owned());
+                podrun("network disconnect cni:net web".to_owned()).run().ok();
+            }
+            ("cni.removed", _) => {
+                podrun(create).run().ok();
+                dies("delete pod web".to_owned());
+            }
+            (_, 0) => {
+                dies(create.clone());
+                // Whoever wants the name takes over, and gives back what was held.
+                podrun(create).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            (_, 1) => {
+                podrun("create pod web --network none".to_owned()).run().ok();
+                dies(connect.clone());
+                podrun(connect).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            _ => {
+                dies(create);
+                host.podrun("prune --force").ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+            }
+        }
+        host.podrun("delete pod web").ok();
+        host.podrun("prune --force").ok();
+        assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+        assert!(!host.root().join("cni").exists());
+    });
+}
+
 #[test]
 fn a_command_may_be_killed_while_it_changes_peers() {
     try_each(PEERS, |fixture, point, n| {
@@ -292,10 +351,11 @@ fn whoever_changes_a_service_may_be_killed() {
         fixture.pod("");
         let rules = || host.program("nft list ruleset").run().ok().text();
         fixture.dies(point, "service create one --endpoint 192.0.2.7 --port 80");
-        // The next change of anything mends what is half done.
+        // The next change mends what is half done.
         match n {
             0 => drop(host.podrun("service create two --endpoint 192.0.2.8 --port 80").ok()),
-            1 => drop(host.run("web/again", "", "/probe say again").ok()),
+            // The rules are put back, with what was to be in them.
+            1 => drop(host.program("nft flush ruleset").run().ok()),
             _ => drop(host.podrun("service rm one").ok()),
         }
         eventually("the rules are as they should be", Duration::from_secs(5), || {

@@ -21,7 +21,8 @@ struct CreatePod {
     /// The pod's name
     name: String,
     /// What an interface leads to, the first one out; as often as wanted. A network's name, or bridge, ptp, host, none,
-    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF; keys: ip, mac, mtu, interface
+    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST (a name in /etc/cni/net.d, a path, or nothing
+    /// for the first); keys: ip, mac, mtu, interface, and for a CNI plugin ingress and egress
     #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
     network: Vec<String>,
     /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
@@ -192,7 +193,7 @@ pub(super) fn publishes<'a>(networks: impl IntoIterator<Item = &'a Network>) -> 
     let mut refused = None;
     for network in networks {
         let (cause, hint) = match network {
-            Network::Bridge | Network::Ptp | Network::Named(_) => return Ok(()),
+            Network::Bridge | Network::Ptp | Network::Named(_) | Network::Cni(_) => return Ok(()),
             Network::Host => (
                 "a pod on the host's network has the host's ports as they are",
                 "leave --publish out: what listens in the pod listens on the host".to_owned(),

@@ -327,11 +327,21 @@ struct Reload {
 
 pub(super) fn reload(words: &Words) -> Result<i32> {
     let asked: Reload = words.parse("  podrun network reload")?;
-    for network in bridge::reload(&asked.global.readable()?)? {
+    let roots = asked.global.readable()?;
+    for network in bridge::reload(&roots)? {
         network.warnings().iter().for_each(|warning| super::warn(warning));
         table::line(&format!("network/{} reloaded", network.name));
     }
-    Ok(0)
+    // Plugins only tell what is missing: CNI has no word for mending it.
+    let mut failed = false;
+    for (pod, network, said) in networks::check_plugins(&roots) {
+        failed |= said.is_err();
+        match said {
+            Ok(()) => table::line(&format!("network/{network} checked for pod/{pod}")),
+            Err(err) => super::warn(&format!("pod {pod} on {network}: {err}")),
+        }
+    }
+    Ok(i32::from(failed))
 }
 
 #[derive(Debug, Args)]

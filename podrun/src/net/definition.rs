@@ -29,6 +29,8 @@ pub enum Driver {
     Ipvlan,
     /// A bridge on each of several hosts, with VXLAN between them.
     Vxlan,
+    /// Plugins; described by a configuration of theirs, and by no definition of ours.
+    Cni,
 }
 
 impl Driver {
@@ -41,7 +43,7 @@ impl Driver {
     ];
 
     pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("", |(word, _)| word)
+        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("cni", |(word, _)| word)
     }
 
     pub fn has_a_bridge(self) -> bool {
@@ -188,6 +190,7 @@ impl Definition {
             Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
             Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade],
+            Driver::Cni => return Err("driver: a network of plugins is described below /etc/cni/net.d".to_owned()),
         };
         if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {
             return Err(format!("{key}: not for the driver {driver}"));

@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::id::PodId;
 use crate::net::bridge::{self, Network, Outside};
+use crate::net::cni;
 use crate::net::forward::{self, Family};
 use crate::net::link::{Link, Netlink};
 use crate::net::nft;
@@ -38,7 +39,7 @@ type Look = fn(&Roots, &[PodId]) -> Result<Vec<Finding>>;
 /// The state of forwarding, firewall, bridge, links and leases.
 pub fn findings(roots: &Roots, live: &[PodId]) -> Vec<Finding> {
     let mut found = Vec::new();
-    let looks: [Look; 4] = [find_nft, find_network, find_foreign, find_leftover];
+    let looks: [Look; 5] = [find_nft, find_network, find_foreign, |roots, _| Ok(cni::findings(roots)), find_leftover];
     for look in looks {
         match look(roots, live) {
             Ok(some) => found.extend(some),

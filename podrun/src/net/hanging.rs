@@ -136,6 +136,7 @@ fn hang(
         mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
         mtu: mtu.unwrap_or(parent.mtu),
         bridge: None,
+        dns: None,
     })
 }
 

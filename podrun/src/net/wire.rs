@@ -8,6 +8,7 @@ use crate::id::PodId;
 use crate::net::Attachment;
 use crate::net::bridge::{self, Network};
 use crate::net::cidr::{Cidr, Mac, link_name};
+use crate::net::cni;
 use crate::net::definition::{self, Definition, Driver};
 use crate::net::forward;
 use crate::net::hanging;
@@ -15,6 +16,7 @@ use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
 use crate::net::link::{self, End, Family, Ipv6, Netlink, Reach, Veth};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
+use crate::spec;
 use crate::spec::network::{Attach, MOST};
 use crate::sys;
 use nix::fcntl::Flock;
@@ -33,6 +35,29 @@ pub struct Pod<'a> {
     pub netns: BorrowedFd<'a>,
     /// The interfaces that it has.
     pub beside: &'a [Attachment],
+    pub asks: &'a cni::Asks,
+}
+
+/// Who makes an interface, and by which description.
+enum Maker {
+    Podrun(Box<Definition>),
+    Plugins(cni::conflist::Chain),
+}
+
+/// What an interface is to lead to: the name that records have for it, and its maker.
+fn maker(roots: &Roots, wish: &Attach) -> Result<(String, Maker)> {
+    match &wish.network {
+        spec::Network::Cni(which) => {
+            let chain = cni::find(which)?;
+            Ok((cni::title(&chain.name), Maker::Plugins(chain)))
+        }
+        _ => definition::of(roots, wish).map(|(name, definition)| (name, Maker::Podrun(Box::new(definition)))),
+    }
+}
+
+/// The name that records have for what an interface leads to.
+pub fn name_of(roots: &Roots, wish: &Attach) -> Result<String> {
+    maker(roots, wish).map(|(name, _)| name)
 }
 
 /// Puts the pod on these networks, beside those that it is on; also says what the user should know. All of them or none.
@@ -77,7 +102,7 @@ fn attach_one(
     beside: &[&Attachment],
     wish: &Attach,
 ) -> Result<(Attachment, Vec<String>)> {
-    let (name, definition) = definition::of(roots, wish)?;
+    let (name, maker) = maker(roots, wish)?;
     let within = |err: Error| err.within(format!("attach it to {name}"));
     let refuse = |cause: String| Err(within(Error::new(Kind::AlreadyExists, "choose the interface", cause)));
     if beside.iter().any(|other| other.network == name) {
@@ -95,9 +120,12 @@ fn attach_one(
     };
     let leads_out = !beside.iter().any(|other| other.default_route);
     let plan = Plan { wish, interface, link, leads_out };
-    match definition.driver {
-        Driver::Bridge | Driver::Ptp | Driver::Vxlan => on_host(roots, pod, &name, &definition, &plan),
-        Driver::Macvlan | Driver::Ipvlan => hanging::attach(roots, pod, &name, &definition, &plan),
+    match maker {
+        Maker::Plugins(chain) => cni::attach(roots, pod, chain, &plan),
+        Maker::Podrun(definition) if definition.driver.hangs_on_a_link() => {
+            hanging::attach(roots, pod, &name, &definition, &plan)
+        }
+        Maker::Podrun(definition) => on_host(roots, pod, &name, &definition, &plan),
     }
     .map_err(within)
 }
@@ -267,6 +295,7 @@ fn wire(
         mac: mac.to_string(),
         mtu,
         bridge: network.bridge.clone(),
+        dns: None,
     })
 }
 
@@ -324,6 +353,9 @@ pub fn disconnect(
     holders: &[PodId],
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
+    if attachment.driver == Driver::Cni {
+        return cni::leave(roots, &attachment.network, holders, netns);
+    }
     match (&attachment.host_interface, netns) {
         (Some(link), _) => Netlink::here()?.delete(link)?,
         (None, Some(netns)) => delete_inside(netns, &attachment.interface)?,
@@ -334,6 +366,9 @@ pub fn disconnect(
 
 /// The same for what a crash left between a lease and the record of it.
 pub fn detach_from(roots: &Roots, network: &str, pod: &PodId, netns: BorrowedFd<'_>) -> Result<()> {
+    if cni::is_title(network) {
+        return cni::leave(roots, network, std::slice::from_ref(pod), Some(netns));
+    }
     let Some(lease) = ipam::held(roots, network, pod) else { return Ok(()) };
     match (lease.link, lease.interface) {
         (Some(link), _) => Netlink::here()?.delete(&link)?,

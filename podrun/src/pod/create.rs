@@ -43,10 +43,14 @@ struct Unmade<'a> {
     id: &'a PodId,
     layout: &'a Layout,
     pause: Option<Waiting>,
+    netns: Option<OwnedFd>,
 }
 
 impl Drop for Unmade<'_> {
     fn drop(&mut self) {
+        // Plugins first, while there is a network namespace for them to look into.
+        let netns = self.netns.take();
+        net::cni::detach(self.roots, self.id, netns.as_ref().map(AsFd::as_fd));
         if let Some(pause) = self.pause.take() {
             super::delete::kill_keepers(self.roots, self.id, &pause.child.pidfd);
         }
@@ -76,7 +80,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
             return Err(err);
         }
     };
-    let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None };
+    let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None, netns: None };
     let made = make(roots, spec, &id, &dir, &host, &mut unmade);
     match made {
         Ok(created) => {
@@ -142,6 +146,7 @@ fn reserve(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
             Ok((_, other)) if !store::is_half_made(&other) => return Err(taken(&spec.name)),
             Ok((old, _)) => {
                 let name = Some((&spec.namespace, &spec.name));
+                super::delete::dismiss_plugins(roots, &old);
                 super::delete::remove_from_host(roots, &old, name, &Layout::detect()?)?;
             }
             // Gone in this moment.
@@ -167,7 +172,7 @@ fn make(
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
-    net::ports::claim(roots, id, &spec.publish)?;
+    let asks = asks(roots, spec, id)?;
     fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
@@ -177,6 +182,7 @@ fn make(
     fault::step("create-pod.own-cgroup").doing(|| "make the pod".into())?;
     let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     let pause = unmade.pause.insert(pause);
+    let netns = unmade.netns.insert(sandbox.net);
     let (attachments, mut warnings) = match (spec.network(), &neighbour) {
         (Network::Pod(_), Some(other)) => {
             net::share(roots, &other.record.id, id)?;
@@ -185,9 +191,11 @@ fn make(
         (Network::Host | Network::None | Network::Pod(_) | Network::Netns(_), _) => (Vec::new(), Vec::new()),
         _ => {
             let title = store::title(&spec.namespace, &spec.name);
-            let pod = net::Pod { id, title: &title, netns: sandbox.net.as_fd(), beside: &[] };
+            let pod = net::Pod { id, title: &title, netns: netns.as_fd(), beside: &[], asks: &asks };
             let (attachments, warnings) = net::attach(roots, &pod, &spec.networks)?;
-            net::ports::open(roots, id, &attachments)?;
+            if asks.ports_by.is_none() {
+                net::ports::open(roots, id, &attachments)?;
+            }
             fault::step("create-pod.published").doing(|| "make the pod".into())?;
             (attachments, warnings)
         }
@@ -204,7 +212,7 @@ fn make(
     let record = PodRecord {
         version: store::VERSION,
         // A build that does not know the word cannot read the record.
-        readable_since: words.max().unwrap_or_default().max(store::READABLE_SINCE),
+        readable_since: words.max().unwrap_or_default().max(store::wiring_known_since(&attachments)),
         id: id.clone(),
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
@@ -226,6 +234,20 @@ fn make(
     store::write(&dir.record(), &record)?;
     fault::step("create-pod.recorded").doing(|| "make the pod".into())?;
     Ok(Created { record, attachments, warnings })
+}
+
+/// Takes the host's ports, and says what plugins are to be told of them and of names.
+fn asks(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<net::cni::Asks> {
+    let ports_by = match spec.publish.is_empty() {
+        true => None,
+        false => net::cni::port_mapper(&spec.networks)?,
+    };
+    let ports = net::ports::claim(roots, id, &spec.publish)?;
+    Ok(net::cni::Asks { ports, ports_by, dns: wished_dns(spec) })
+}
+
+fn wished_dns(spec: &PodSpec) -> Dns {
+    Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() }
 }
 
 /// The pod whose network is joined.
@@ -359,18 +381,21 @@ pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
     let doing = || format!("join the network of {}", pod.record.title());
     // The record may be a moment away while the first monitor comes up.
     for _ in 0..500 {
-        if let Ok(keepers) = store::read::<store::Keepers>(&pod.dir.keepers())
-            && let Some(held) = keepers.pause.open()
-        {
-            let net = ns::of(keepers.pause.pid, "net").doing(doing)?;
-            // Still alive after the open: the number was pause's all the time.
-            if pidfd_send_signal(held.as_fd(), 0).is_ok() {
-                return Ok(net);
-            }
+        if let Some(net) = network_namespace_now(&pod.dir) {
+            return Ok(net);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     Err(Error::new(Kind::NotNow, doing(), "its pause is not there"))
+}
+
+/// The same without waiting, for whoever does without.
+pub(super) fn network_namespace_now(dir: &PodDir) -> Option<OwnedFd> {
+    let keepers = store::read::<store::Keepers>(&dir.keepers()).ok()?;
+    let held = keepers.pause.open()?;
+    let net = ns::of(keepers.pause.pid, "net").ok()?;
+    // Still alive after the open: the number was pause's all the time.
+    pidfd_send_signal(held.as_fd(), 0).is_ok().then_some(net)
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf for the pod's containers.
@@ -381,7 +406,16 @@ fn write_files(dir: &PodDir, spec: &PodSpec, attachments: &[Attachment]) -> Resu
     let extra: Result<Vec<HostEntry>> = spec.add_hosts.iter().map(|text| HostEntry::parse(text, gateway)).collect();
     let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
-    let dns = Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() };
+    // What the user said, then what the network's plugins say, then the host.
+    let (wish, said) = (wished_dns(spec), net::cni::dns(attachments));
+    fn or<T>(wish: Vec<T>, said: Vec<T>) -> Vec<T> {
+        if wish.is_empty() { said } else { wish }
+    }
+    let dns = Dns {
+        servers: or(wish.servers, said.servers),
+        searches: or(wish.searches, said.searches),
+        options: or(wish.options, said.options),
+    };
     let loopback = match spec.network() {
         Network::Host => files::Loopback::Host,
         _ => files::Loopback::Own,

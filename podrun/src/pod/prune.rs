@@ -35,7 +35,10 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
         said.push(format!("{what}, {}", id.short()));
         if how == Prune::Now {
             let name = record.ok().map(|record| (record.namespace, record.name));
-            delete::remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)?;
+            let name = name.as_ref().map(|(namespace, name)| (namespace, name));
+            // What plugins could not do is tried again below, and told there.
+            delete::dismiss_plugins(roots, &id);
+            delete::remove_from_host(roots, &id, name, &layout)?;
         }
     }
     said.extend(prune_names(roots, how)?);
