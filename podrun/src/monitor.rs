@@ -13,6 +13,7 @@ mod firewall;
 mod inlet;
 pub mod keep;
 mod keepers;
+mod names;
 mod recover;
 mod run;
 pub mod socket;
@@ -31,6 +32,7 @@ use firewall::Firewall;
 use inlet::Inlet;
 use keep::Store;
 use keepers::{Outlet, Pause};
+use names::Kept;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
@@ -103,6 +105,7 @@ enum Token {
     Firewall,
     Restorer,
     InletExit,
+    NamesExit(u64),
 }
 
 impl Token {
@@ -125,6 +128,7 @@ impl Token {
             Self::Firewall => (12, 0),
             Self::Restorer => (13, 0),
             Self::InletExit => (14, 0),
+            Self::NamesExit(id) => (15, id),
         };
         kind << Self::KIND | id
     }
@@ -147,6 +151,7 @@ impl Token {
             12 => Self::Firewall,
             13 => Self::Restorer,
             14 => Self::InletExit,
+            15 => Self::NamesExit(id),
             _ => return None,
         })
     }
@@ -177,6 +182,8 @@ enum Alarm {
     Firewall,
     /// The inlet could not be started, or died.
     Inlet,
+    /// A name server is on its way, or could not be started.
+    Names,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -255,6 +262,7 @@ struct Monitor {
     clients: BTreeMap<u64, Client>,
     firewall: Firewall,
     inlet: Option<Inlet>,
+    names: Vec<Kept>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -316,6 +324,7 @@ impl Monitor {
             Token::Firewall => self.firewall_changed(),
             Token::Restorer => self.firewall_restored(),
             Token::InletExit => self.inlet_ended(),
+            Token::NamesExit(id) => self.names_ended(id),
         }
     }
 
@@ -364,6 +373,7 @@ impl Monitor {
                 Alarm::Emptied => {}
                 Alarm::Firewall => self.restore_firewall(),
                 Alarm::Inlet => self.ensure_inlet(),
+                Alarm::Names => self.keep_names(),
             }
         }
     }
@@ -387,7 +397,14 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::InletExit] {
+        for token in [
+            Token::Door,
+            Token::Client(7),
+            Token::ExecExit((1 << 56) - 1),
+            Token::Status,
+            Token::InletExit,
+            Token::NamesExit(3),
+        ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

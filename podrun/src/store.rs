@@ -22,6 +22,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
+use crate::net::names::Names;
 use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
@@ -62,6 +63,9 @@ pub struct PodRecord {
     pub labels: BTreeMap<String, String>,
     pub volumes: Vec<String>,
     pub sysctl: Vec<(String, String)>,
+    /// What name servers are to know of it, on whatever network it is.
+    #[serde(default)]
+    pub names: Names,
     pub host: Host,
     pub root: PathBuf,
     pub run_root: PathBuf,

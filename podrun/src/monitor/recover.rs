@@ -127,6 +127,7 @@ fn assemble(
         clients: BTreeMap::new(),
         firewall: Firewall::default(),
         inlet: None,
+        names: Vec::new(),
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -211,6 +212,7 @@ impl Monitor {
         // A pod whose rules nobody watches is a pod all the same.
         let _ = self.listen_to_firewall();
         self.ensure_inlet();
+        self.keep_names();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
         self.save_keepers()?;
         fault::point("recover.recorded");
