@@ -80,7 +80,7 @@ fn come_up(roots: &Roots, name: &str, lock: &File) -> Result<Server> {
     Ok(server)
 }
 
-/// A way in. Each is bound to the bridge: what comes by any other link, the host's loopback too, finds nobody there.
+/// A way in. Each is bound to the bridge: what comes by any other link finds nobody there.
 #[derive(Debug)]
 enum Door {
     Udp(UdpSocket),

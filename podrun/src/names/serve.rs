@@ -9,6 +9,7 @@ use super::book::Asker;
 use super::callers::Caller;
 use crate::error::{Doing, Result};
 use crate::net::bridge::Network;
+use crate::net::cidr::Cidr;
 use crate::net::{files, ipam};
 use crate::roots::Roots;
 use nix::errno::Errno;
@@ -37,6 +38,8 @@ pub(super) struct Server {
     network: String,
     /// Its own addresses, which it does not ask.
     own: Vec<IpAddr>,
+    /// Where its pods are.
+    subnets: Vec<Cidr>,
     /// Whether it passes questions on: what has no way out has none for them.
     passes_on: bool,
     leases: PathBuf,
@@ -74,6 +77,7 @@ impl Server {
         }
         Ok(Self {
             own: network.gateways().collect(),
+            subnets: network.subnets().collect(),
             passes_on: !network.policy.internal,
             network: network.name.clone(),
             roots,
@@ -143,7 +147,10 @@ impl Server {
         for _ in 0..TURN {
             let Some(Door::Udp(socket)) = self.doors.get(door) else { return };
             match socket.recv_from(&mut buffer) {
-                Ok((length, at)) => self.hear(&buffer[..length], Client::Datagram { door, at }),
+                Ok((length, at)) if self.may_ask(at.ip()) => {
+                    self.hear(&buffer[..length], Client::Datagram { door, at });
+                }
+                Ok(_) => {}
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
                 // What an earlier answer met, say a port that nobody has any more.
                 Err(_) => {}
@@ -151,10 +158,18 @@ impl Server {
         }
     }
 
+    /// A packet of the host's own to this address counts as one that came by the bridge (`ip_route_output_key_hash_rcu`), so
+    /// that being bound to that keeps all others away, but not the host.
+    fn may_ask(&self, from: IpAddr) -> bool {
+        let from = from.to_canonical();
+        self.subnets.iter().any(|subnet| subnet.contains(from)) && !self.own.contains(&from)
+    }
+
     fn let_in(&mut self, door: usize) {
         for _ in 0..TURN {
             let Some(Door::Tcp(listener)) = self.doors.get(door) else { return };
             match listener.accept() {
+                Ok((_, from)) if !self.may_ask(from.ip()) => {}
                 Ok((stream, from)) => {
                     if let Ok(caller) = Caller::new(stream, from.ip().to_canonical()) {
                         self.welcome(caller);
