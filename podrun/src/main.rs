@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    podrun::net::names::this_program_serves();
     let code = match argv.first().map(String::as_str) {
         Some(podrun::monitor::ARGV0) => podrun::monitor::run(&argv),
         Some(podrun::net::names::ARGV0) => podrun::names::run(&argv),

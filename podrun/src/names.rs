@@ -47,21 +47,26 @@ pub fn run(argv: &[String]) -> i32 {
         Ok(mut server) => {
             let _ = fd::write(report.as_fd(), b"+");
             drop(report);
-            let served = server.serve();
-            leave(&roots, network);
-            i32::from(served.is_err())
+            i32::from(serve(&mut server, &lock).is_err())
         }
         Err(err) => {
             let _ = fd::write(report.as_fd(), err.cause().as_bytes());
-            leave(&roots, network);
             1
         }
     }
 }
 
-/// While the lock is held, so that whoever starts the next one has a file of its own.
-fn leave(roots: &Roots, network: &str) {
-    let _ = std::fs::remove_file(crate::net::names::file(roots, network));
+/// Whoever finds the record finds a server that stays: it is taken back first, and then looked once more whether a pod has
+/// come that may have read it.
+fn serve(server: &mut Server, lock: &File) -> std::io::Result<()> {
+    loop {
+        let served = server.serve();
+        lock.set_len(0)?;
+        if served.is_err() || !server.has_pods() {
+            return served.map_err(std::io::Error::other);
+        }
+        lock.write_all_at(&server.record, 0)?;
+    }
 }
 
 fn come_up(roots: &Roots, name: &str, lock: &File) -> Result<Server> {
@@ -71,12 +76,12 @@ fn come_up(roots: &Roots, name: &str, lock: &File) -> Result<Server> {
     let network = bridge::remembered(roots, name)
         .ok_or_else(|| Error::new(Kind::NotFound, doing(), "the network is not there"))?;
     let doors = network.gateways().map(|at| doors(&network, at)).collect::<Result<Vec<_>>>()?;
-    let server = Server::new(roots.clone(), &network, doors.into_iter().flatten().collect())?;
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
     let record = Record { version: 1, pid, addresses: network.gateways().collect(), build: own_build() };
-    let text = serde_json::to_vec(&record).expect("a record is plain data");
-    lock.set_len(0).and_then(|()| lock.write_all_at(&text, 0)).doing(doing)?;
-    confine::give_up_power().doing(doing)?;
+    let record = serde_json::to_vec(&record).expect("a record is plain data");
+    let server = Server::new(roots.clone(), &network, doors.into_iter().flatten().collect(), record)?;
+    confine::give_up_power()?;
+    lock.write_all_at(&server.record, 0).doing(doing)?;
     Ok(server)
 }
 

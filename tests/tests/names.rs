@@ -278,7 +278,7 @@ fn a_network_of_two_families_tells_both() {
 fn what_podrun_does_not_know_is_asked_of_the_hosts_servers() {
     let host = host(&[], &[]);
     host.replace_file("/etc/resolv.conf", "nameserver 127.0.0.1\nsearch lan.example\n");
-    let asked = upstream(&host, "127.0.0.1:53");
+    let mut asked = upstream(&host, "127.0.0.1:53");
     host.pod("web");
     assert_eq!(
         resolv_conf(&host, "web"),
@@ -297,6 +297,7 @@ fn what_podrun_does_not_know_is_asked_of_the_hosts_servers() {
         .prints("liar.example.org NOERROR 203.0.113.7");
     // No word alone is asked elsewhere, nor a name of a network.
     hears(&host, "web", &[("nosuch", "NXDOMAIN"), ("nosuch.bridge", "NXDOMAIN")]);
+    asked.until_it_prints("asked for liar.example.org by udp");
     let heard = asked.stdout();
     assert!(
         heard.contains("asked for example.org by udp") && heard.contains("asked for example.org by tcp"),
@@ -318,7 +319,7 @@ fn a_pods_own_servers_are_asked_for_that_pod_alone() {
     host.replace_file("/etc/resolv.conf", "nameserver 127.0.0.1\n");
     host.program("ip link add own type veth peer name far").run().ok();
     host.program("sh -ec 'ip addr add 192.0.2.53/32 dev own; ip link set own up; ip link set far up'").run().ok();
-    let (hosts, own) = (upstream(&host, "127.0.0.1:53"), upstream(&host, "192.0.2.53:53"));
+    let (mut hosts, mut own) = (upstream(&host, "127.0.0.1:53"), upstream(&host, "192.0.2.53:53"));
     host.pod("web --dns 192.0.2.53 --dns-search example.net --dns-option attempts:3");
     host.pod("cat");
     assert_eq!(
@@ -327,6 +328,8 @@ fn a_pods_own_servers_are_asked_for_that_pod_alone() {
     );
     hears(&host, "web", &[("one.example.org", "NOERROR 203.0.113.7")]);
     hears(&host, "cat", &[("two.example.org", "NOERROR 203.0.113.7")]);
+    own.until_it_prints("asked for one.example.org by tcp");
+    hosts.until_it_prints("asked for two.example.org by tcp");
     assert!(own.stdout().contains("one.example.org") && !own.stdout().contains("two.example.org"), "{}", own.stdout());
     assert!(!hosts.stdout().contains("one.example.org") && hosts.stdout().contains("two.example.org"));
     // One that asks its own loopback means it.
@@ -345,12 +348,13 @@ fn a_pods_own_servers_are_asked_for_that_pod_alone() {
 fn an_internal_network_asks_nobody() {
     let host = host(&["back --internal"], &[]);
     host.replace_file("/etc/resolv.conf", "nameserver 127.0.0.1\n");
-    let asked = upstream(&host, "127.0.0.1:53");
+    let mut asked = upstream(&host, "127.0.0.1:53");
     host.pod("web --network back");
     host.pod("db --network back");
     hears(&host, "web", &[("db", &found(&[&address(&host, "db", "back")])), ("example.org", "NXDOMAIN")]);
     host.podrun("network connect bridge web").ok();
     hears(&host, "web", &[("example.org", "NOERROR 203.0.113.7")]);
+    asked.until_it_prints("by tcp");
     assert_eq!(asked.stdout().matches("asked for example.org").count(), 2, "{}", asked.stdout());
     end(asked);
 }

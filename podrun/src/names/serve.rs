@@ -42,6 +42,8 @@ pub(super) struct Server {
     subnets: Vec<Cidr>,
     /// Whether it passes questions on: what has no way out has none for them.
     passes_on: bool,
+    /// What it says of itself while it stays.
+    pub(super) record: Vec<u8>,
     leases: PathBuf,
     epoll: Epoll,
     news: Inotify,
@@ -59,7 +61,7 @@ const CALLER: u64 = 3 << 62;
 const KIND: u64 = 3 << 62;
 
 impl Server {
-    pub(super) fn new(roots: Roots, network: &Network, doors: Vec<Door>) -> Result<Self> {
+    pub(super) fn new(roots: Roots, network: &Network, doors: Vec<Door>, record: Vec<u8>) -> Result<Self> {
         let doing = || format!("serve names on {}", network.name);
         let leases = roots.leases().join(&network.name);
         let news = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).doing(doing)?;
@@ -81,6 +83,7 @@ impl Server {
             passes_on: !network.policy.internal,
             network: network.name.clone(),
             roots,
+            record,
             leases,
             epoll,
             news,
@@ -94,7 +97,7 @@ impl Server {
     /// Until no pod is left on the network.
     pub(super) fn serve(&mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        while ipam::is_used(&self.leases) {
+        while self.has_pods() {
             loop {
                 let count = match self.epoll.wait(&mut events, self.timeout()) {
                     Err(Errno::EINTR) => 0,
@@ -118,6 +121,10 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn has_pods(&self) -> bool {
+        ipam::is_used(&self.leases)
     }
 
     fn number(&mut self) -> u64 {

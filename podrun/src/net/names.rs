@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 pub use server::{
     ARGV0, LOCK, Look, REPORT, Record, Starting, claim, ensure, file, look, own_build, place, replace, start, stop,
+    this_program_serves,
 };
 
 /// What a lease has for the name server.

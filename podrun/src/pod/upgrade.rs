@@ -26,8 +26,8 @@ pub struct Upgraded {
 /// The monitor, and the name servers of the pod's networks where they are of another podrun.
 pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
     let upgraded = upgrade_monitor(pod)?;
-    let named = pod.attachments().into_iter().filter(|one| one.names.is_some());
-    named.map(|one| names::replace(&pod.roots, &one.network)).collect::<Result<()>>()?;
+    let mut named = pod.attachments().into_iter().filter(|one| one.names.is_some());
+    named.try_for_each(|one| names::replace(&pod.roots, &one.network))?;
     Ok(upgraded)
 }
 

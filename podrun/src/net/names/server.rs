@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The name under which main finds itself to be a name server.
@@ -32,6 +33,15 @@ pub const ARGV0: &str = "podrun-names";
 /// Where the server finds what it was given: a pipe for its first word, and the file that is its lock.
 pub const REPORT: i32 = 3;
 pub const LOCK: i32 = 4;
+
+/// Whether this program, called [`ARGV0`], is a name server. Any other program that was executed so would do its own work
+/// again, and again.
+static SERVES: AtomicBool = AtomicBool::new(false);
+
+/// Said by a program's main that knows [`ARGV0`].
+pub fn this_program_serves() {
+    SERVES.store(true, Ordering::Relaxed);
+}
 
 /// How long a server may take to be there.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -106,7 +116,7 @@ pub fn claim(roots: &Roots, network: &str) -> Result<Option<File>> {
         Err(err) if err.kind() == ErrorKind::WouldBlock => return Ok(None),
         other => other.doing(doing)?,
     }
-    // A server that leaves takes its file with it.
+    // Whoever stopped a server has taken its file away.
     if lock.metadata().doing(doing)?.nlink() == 0 {
         return Ok(None);
     }
@@ -166,6 +176,9 @@ impl Starting {
 /// Starts the server; whoever calls has the lock, and one thread.
 pub fn start(roots: &Roots, network: &str, lock: File) -> Result<Starting> {
     let doing = || doing(network);
+    if !SERVES.load(Ordering::Relaxed) {
+        return Err(Error::new(Kind::Unsupported, doing(), "this program is no name server"));
+    }
     let layout = Layout::detect()?;
     let home = Cgroup::create(&cgroup::plan::pod(&layout, &place(roots)?, None)?)?;
     let tasks = home.tasks()?;
