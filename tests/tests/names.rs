@@ -465,7 +465,9 @@ fn fifty_pods_that_are_made_at_once_find_each_other() {
                 .start()
         })
         .collect();
-    making.into_iter().for_each(|one| drop(one.wait().ok()));
+    making.into_iter().for_each(|one| {
+        one.wait().ok();
+    });
     assert_eq!(name_servers(&host), 1);
     let at = server(&host, "web-0");
     let said = probe(&host, "web-0", &format!("dns udp {at}:53 {}", all.join(" "))).ok().text();
