@@ -28,6 +28,8 @@ pub const POINTS: &[&str] = &[
     "service.noted", "service.applied",
     // A command changes the peers of an overlay.
     "peers.written",
+    // Somebody starts a network's name server.
+    "names.claimed", "names.started",
     // A command asks the monitor for something.
     "command.asked", "command.log-made", "heal.locked", "heal.cloned", "heal.child", "upgrade.asked",
     // The monitor makes a container, or its next run.

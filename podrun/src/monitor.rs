@@ -13,6 +13,7 @@ mod firewall;
 mod inlet;
 pub mod keep;
 mod keepers;
+mod names;
 mod recover;
 mod run;
 pub mod services;
@@ -32,6 +33,7 @@ use firewall::Firewall;
 use inlet::Inlet;
 use keep::Store;
 use keepers::{Outlet, Pause};
+use names::Kept;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
@@ -106,6 +108,7 @@ enum Token {
     Restorer,
     InletExit,
     Services,
+    NamesExit(u64),
 }
 
 impl Token {
@@ -129,6 +132,7 @@ impl Token {
             Self::Restorer => (13, 0),
             Self::InletExit => (14, 0),
             Self::Services => (16, 0),
+            Self::NamesExit(id) => (15, id),
         };
         kind << Self::KIND | id
     }
@@ -152,6 +156,7 @@ impl Token {
             13 => Self::Restorer,
             14 => Self::InletExit,
             16 => Self::Services,
+            15 => Self::NamesExit(id),
             _ => return None,
         })
     }
@@ -184,6 +189,8 @@ enum Alarm {
     Inlet,
     /// Who serves may have changed.
     Services,
+    /// A name server is on its way, or could not be started.
+    Names,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -263,6 +270,7 @@ struct Monitor {
     firewall: Firewall,
     serving: Serving,
     inlet: Option<Inlet>,
+    names: Vec<Kept>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -325,6 +333,7 @@ impl Monitor {
             Token::Restorer => self.firewall_restored(),
             Token::Services => self.services_synced(),
             Token::InletExit => self.inlet_ended(),
+            Token::NamesExit(id) => self.names_ended(id),
         }
     }
 
@@ -374,6 +383,7 @@ impl Monitor {
                 Alarm::Firewall => self.restore_firewall(),
                 Alarm::Inlet => self.ensure_inlet(),
                 Alarm::Services => self.sync_services(),
+                Alarm::Names => self.keep_names(),
             }
         }
     }
@@ -397,7 +407,14 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::InletExit] {
+        for token in [
+            Token::Door,
+            Token::Client(7),
+            Token::ExecExit((1 << 56) - 1),
+            Token::Status,
+            Token::InletExit,
+            Token::NamesExit(3),
+        ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

@@ -27,6 +27,7 @@ mod hanging;
 pub mod ipam;
 pub mod link;
 pub mod lock;
+pub mod names;
 pub mod nfnetlink;
 pub mod nft;
 pub mod overlay;
@@ -74,6 +75,9 @@ pub struct Attachment {
     /// What the network's plugins say of names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<cni::result::Dns>,
+    /// Where the pod asks for names, when the network resolves them.
+    #[serde(default)]
+    pub names: Option<IpAddr>,
 }
 
 fn yes() -> bool {
@@ -84,6 +88,13 @@ impl Attachment {
     pub fn gateways(&self) -> Vec<IpAddr> {
         self.gateway.into_iter().chain(self.gateway6).collect()
     }
+}
+
+/// Where a pod with these interfaces asks for names: on the network that leads out, since what podrun does not know is asked
+/// from there. One server is enough, since each tells of all networks that the pod is on.
+pub fn name_server(attachments: &[Attachment]) -> Option<IpAddr> {
+    let leads_out = attachments.iter().filter(|one| one.default_route);
+    leads_out.chain(attachments).find_map(|one| one.names)
 }
 
 /// `member` joins the network namespace of `pod`: both hold its leases from now on, and the last to leave ends them.

@@ -23,6 +23,7 @@ use crate::fault;
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
 use crate::net::definition::Driver;
+use crate::net::names::Names;
 use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
@@ -63,6 +64,9 @@ pub struct PodRecord {
     pub labels: BTreeMap<String, String>,
     pub volumes: Vec<String>,
     pub sysctl: Vec<(String, String)>,
+    /// What name servers are to know of it, on whatever network it is.
+    #[serde(default)]
+    pub names: Names,
     pub host: Host,
     pub root: PathBuf,
     pub run_root: PathBuf,

@@ -23,6 +23,7 @@ const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
 const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
+const NAMES: &[&str] = &["names."];
 const PEERS: &[&str] = &["peers."];
 const SERVICE: &[&str] = &["service."];
 const PLUGINS: &[&str] = &["cni."];
@@ -37,7 +38,8 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS, SERVICE, PLUGINS];
+    let tests =
+        [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, NAMES, PEERS, SERVICE, PLUGINS];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -229,6 +231,38 @@ fn a_command_may_be_killed_whatever_it_asks() {
             fixture.expect_end("k", 137);
             host.podrun("start web -c k").ok();
         }
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
+fn whoever_starts_a_name_server_may_be_killed() {
+    try_each(NAMES, |fixture, point, n| {
+        let host = &fixture.host;
+        let server = || host.podrun("network inspect bridge").json()["nameServer"]["pid"].clone();
+        if n < 2 {
+            // The first pod's command; another pod of the name takes its place.
+            fixture.dies(point, "create pod web");
+            if n == 1 {
+                fixture.expect_nothing_after_prune();
+            }
+            fixture.pod("");
+        } else {
+            // A monitor whose server was killed: the next one looks for it, as it does for all else.
+            fixture.pod("");
+            let (before, monitor) = (server(), fixture.part("monitor"));
+            fixture.wish(&[point]);
+            host.kill(&before, libc::SIGKILL);
+            fixture.expect_it_died();
+            eventually("another monitor", Duration::from_secs(5), || {
+                (fixture.part("monitor") != monitor).then_some(())
+            });
+            eventually("another server", Duration::from_secs(5), || {
+                (server().is_i64() && server() != before).then_some(())
+            });
+        }
+        fixture.run("web/b", "", "busybox nslookup web").ok();
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
     });

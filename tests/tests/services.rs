@@ -195,6 +195,22 @@ fn endpoints_elsewhere_serve_as_well() {
     host.podrun("service rm web").ok();
 }
 
+// "one stable address … and name"
+#[test]
+fn a_service_has_a_name_that_pods_know() {
+    let host = host_with("--port 80:8080", &["a"]);
+    let ask = |what: &str| host.run(&format!("client/q{}", what.len()), "", &format!("busybox nslookup {what}")).text();
+    let said = ask("web");
+    assert!(said.contains("10.96.0.1"), "{said}");
+    let said = ask("10.96.0.1");
+    assert!(said.contains("name = web"), "{said}");
+    // Whoever is called alike does not take it.
+    host.podrun("create pod web").ok();
+    host.run("client/again", "", "busybox nslookup web").ok().prints_something_like("10.96.0.1");
+    host.podrun("service rm web").ok();
+    host.run("client/pods", "", "busybox nslookup web").ok().does_not_print("10.96.0.1");
+}
+
 // Kubernetes: a ClusterIP is for those inside.
 #[test]
 fn neighbours_do_not_reach_a_service() {

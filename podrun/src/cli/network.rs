@@ -52,6 +52,9 @@ struct Create {
     /// Its pods do not reach each other
     #[arg(long)]
     no_icc: bool,
+    /// No name server: its pods do not learn each other's names
+    #[arg(long)]
+    disable_dns: bool,
     /// Spanning tree: a new pod is heard after some seconds
     #[arg(long)]
     stp: bool,
@@ -136,6 +139,7 @@ fn definition(asked: &Create) -> Result<Definition> {
         masquerade: !asked.no_masquerade,
         icc: !asked.no_icc,
         stp: asked.stp,
+        disable_dns: asked.disable_dns,
         labels: asked.label.iter().map(|text| pair("label", text)).collect::<Result<_>>()?,
         mtu,
         parent: asked.parent.clone(),
@@ -284,12 +288,16 @@ struct Connect {
     /// Its address there; of each family one
     #[arg(long, value_name = "IP")]
     ip: Vec<String>,
+    /// One more name of it there
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
 }
 
 pub(super) fn connect(words: &Words) -> Result<i32> {
-    let asked: Connect =
-        words.parse("  podrun network connect back web\n  podrun network connect back web --ip 10.89.1.7")?;
+    let asked: Connect = words
+        .parse("  podrun network connect back web\n  podrun network connect back web --ip 10.89.1.7 --alias shop")?;
     let text = asked.ip.iter().fold(asked.network.clone(), |text, ip| format!("{text},ip={ip}"));
+    let text = asked.alias.iter().fold(text, |text, alias| format!("{text},alias={alias}"));
     let wish = Attach::parse(&text)?;
     let pod = asked.global.pod(&asked.pod)?;
     let (made, warnings) = networks::connect(&pod, &wish)?;

@@ -129,6 +129,7 @@ fn assemble(
         firewall: Firewall::default(),
         serving: Serving::default(),
         inlet: None,
+        names: Vec::new(),
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -213,6 +214,7 @@ impl Monitor {
         // A pod whose rules nobody watches is a pod all the same.
         let _ = self.listen_to_firewall();
         self.ensure_inlet();
+        self.keep_names();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
         self.save_keepers()?;
         fault::point("recover.recorded");

@@ -17,6 +17,7 @@ use crate::net::forward::{self, Family, Former};
 use crate::net::ipam::{self, Ends, Pool, Range};
 use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
+use crate::net::names;
 use crate::net::nft::{self, Part, Policy, Side};
 use crate::net::overlay::{Overlay, Own};
 use crate::net::ports;
@@ -64,6 +65,8 @@ pub struct Network {
     /// Where it goes on, on other hosts.
     #[serde(default)]
     pub overlay: Option<Overlay>,
+    #[serde(default)]
+    pub names: definition::Names,
     pub outside: Outside,
     /// What to restore; absent where the host forwarded already.
     pub former: Option<Former>,
@@ -321,6 +324,7 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
             icc: definition.icc,
         },
         overlay,
+        names: definition.names(),
         outside: Outside::NoNft,
         former: known.as_ref().and_then(|known| known.former.clone()),
         place,
@@ -362,6 +366,8 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
     host.set_up(index)?;
     if facts.ours.is_none() {
         take_back_ports(roots, host, &network.name, index)?;
+        // It is bound to the bridge that was there before; whoever keeps it starts another.
+        names::stop(roots, &network.name)?;
     }
     Ok(index)
 }
@@ -417,12 +423,18 @@ fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
 /// Puts back what somebody took away from under the networks that are in use: bridges, rules, forwarding. Says which
 /// networks those are.
 pub fn reload(roots: &Roots) -> Result<Vec<Network>> {
-    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    let held = lock(&lock_file(roots), Hold::Exclusive)?;
     let mut made = Vec::new();
     for network in all_remembered(roots)? {
         // As it was made, should its definition be gone or be broken by now.
         let definition = definition::find(roots, &network.name).unwrap_or_else(|_| network.as_defined());
         made.push(make(roots, &network.name, &definition)?);
+    }
+    drop(held);
+    for network in made.iter().filter(|one| one.resolves_names()) {
+        if ipam::is_used(&roots.leases().join(&network.name)) {
+            names::ensure(roots, &network.name)?;
+        }
     }
     Ok(made)
 }
@@ -467,7 +479,7 @@ fn forget(roots: &Roots, names: &[String]) -> Result<()> {
     for file in names.iter().map(|name| state_file(roots, name)) {
         gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
     }
-    Ok(())
+    names.iter().try_for_each(|name| names::stop(roots, name))
 }
 
 fn remove_table(roots: &Roots) -> Result<()> {
@@ -539,6 +551,16 @@ impl Network {
         self.overlay.as_ref().map(|overlay| overlay.cluster).into_iter().chain(self.subnets())
     }
 
+    /// Whether it has a name server: at its bridge's own address, since a pair of links has none to itself.
+    pub fn resolves_names(&self) -> bool {
+        self.bridge.is_some() && self.names == definition::Names::Told
+    }
+
+    /// Where that answers.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.gateway].into_iter().chain(self.six.map(|six| six.gateway))
+    }
+
     /// The families that the host is to forward for it.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let six = self.six.is_some() && !self.policy.internal;
@@ -575,6 +597,7 @@ impl Network {
             peers: self.overlay.as_ref().map(|overlay| overlay.peers.clone()).unwrap_or_default(),
             local: self.overlay.as_ref().and_then(|overlay| overlay.local),
             port: self.overlay.as_ref().map(|overlay| overlay.port),
+            disable_dns: self.names == definition::Names::Untold,
             ..Definition::default()
         }
     }

@@ -238,6 +238,7 @@ fn attachment(kept: &Kept, answer: &Answer, pod: &Pod<'_>, plan: &Plan<'_>) -> R
         mtu: link.map(|link| link.mtu).or(inside.and_then(|one| one.mtu)).unwrap_or_default(),
         bridge: None,
         dns: Some(answer.dns.clone()).filter(|dns| !dns.is_empty()),
+        names: None,
     })
 }
 

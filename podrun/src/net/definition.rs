@@ -83,6 +83,8 @@ pub struct Definition {
     pub icc: bool,
     /// The spanning tree protocol of IEEE 802.1D.
     pub stp: bool,
+    /// No name server.
+    pub disable_dns: bool,
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -125,6 +127,7 @@ impl Default for Definition {
             masquerade: true,
             icc: true,
             stp: false,
+            disable_dns: false,
             labels: BTreeMap::new(),
             mtu: None,
             parent: None,
@@ -137,6 +140,15 @@ impl Default for Definition {
             created_at: None,
         }
     }
+}
+
+/// Whether a network's pods learn each other's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Names {
+    #[default]
+    Told,
+    Untold,
 }
 
 /// One family's part of a definition.
@@ -160,6 +172,15 @@ impl Definition {
         let whole = move |range: &Cidr| self.cluster_cidr.is_some_and(|cluster| cluster.contains(range.address));
         let own = self.wishes().map(|wish| wish.subnet).filter(move |range| !whole(range));
         self.cluster_cidr.into_iter().chain(own)
+    }
+
+    pub fn names(&self) -> Names {
+        if self.disable_dns { Names::Untold } else { Names::Told }
+    }
+
+    /// Whether the network has a name server, which answers at a bridge's own address.
+    pub fn resolves_names(&self) -> bool {
+        self.driver.has_a_bridge() && self.names() == Names::Told
     }
 
     /// What is wrong with it by itself.

@@ -11,7 +11,7 @@
 
 mod taken;
 
-pub use taken::explain;
+pub use taken::{explain, who};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;

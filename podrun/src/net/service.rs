@@ -269,6 +269,11 @@ pub fn find(roots: &Roots, namespace: &NamespaceName, name: &PodName) -> Result<
     }
 }
 
+/// The service that has this address.
+pub fn at(roots: &Roots, address: IpAddr) -> Option<Service> {
+    all(roots).ok()?.into_iter().find(|service| IpAddr::from(service.ip) == address)
+}
+
 /// Writes down a new service with an address: `wished`, or the next one of `range` that is free.
 pub fn create(roots: &Roots, mut service: Service, wished: Option<Ipv4Addr>, range: Cidr) -> Result<Service> {
     let doing = format!("create the service {}", service.title());

@@ -14,6 +14,7 @@ use crate::net::forward;
 use crate::net::hanging;
 use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
 use crate::net::link::{self, End, Family, Ipv6, Netlink, Reach, Veth};
+use crate::net::names::{self, Names};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
 use crate::spec;
@@ -36,6 +37,8 @@ pub struct Pod<'a> {
     /// The interfaces that it has.
     pub beside: &'a [Attachment],
     pub asks: &'a cni::Asks,
+    /// What it is called on each network beside its own name, what it calls others, and whom it asks.
+    pub names: &'a Names,
 }
 
 /// Who makes an interface, and by which description.
@@ -108,6 +111,10 @@ fn attach_one(
     if beside.iter().any(|other| other.network == name) {
         return refuse("the pod is on this network already".to_owned());
     }
+    let resolves = matches!(&maker, Maker::Podrun(definition) if definition.resolves_names());
+    if let Some(alias) = wish.aliases.first().filter(|_| !resolves) {
+        return Err(within(Error::new(Kind::Invalid, format!("call it {alias}"), "the network resolves no names")));
+    }
     let used = |interface: &str| beside.iter().any(|other| other.interface == interface);
     let interface = match &wish.interface {
         Some(asked) if used(asked) => return refuse(format!("the pod has an interface {asked}")),
@@ -139,15 +146,32 @@ fn on_host(
     plan: &Plan<'_>,
 ) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
-    let (_held, network, lease) = lease(roots, pod, name, definition, plan, &host)?;
+    let (held, network, lease) = lease(roots, pod, name, definition, plan, &host)?;
     match wire(roots, &network, &lease, &host, pod, plan) {
-        Ok(attachment) => Ok((attachment, network.warnings())),
+        Ok(attachment) => {
+            drop(held);
+            Ok(resolve_names(roots, &network, attachment))
+        }
         Err(err) => {
             let _ = host.delete(&plan.link);
             let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
             Err(err)
         }
     }
+}
+
+/// A pod whose network has no name server is a pod all the same, and its user is told.
+fn resolve_names(roots: &Roots, network: &Network, attachment: Attachment) -> (Attachment, Vec<String>) {
+    let mut warnings = network.warnings();
+    let names = match network.resolves_names().then(|| names::ensure(roots, &network.name)) {
+        Some(Ok(())) => Some(network.gateway),
+        Some(Err(err)) => {
+            warnings.push(format!("{}: {}", err.what_was_being_done(), err.cause()));
+            None
+        }
+        None => None,
+    };
+    (Attachment { names, ..attachment }, warnings)
 }
 
 /// The addresses that were asked for; one with a prefix says the network's own.
@@ -176,8 +200,16 @@ fn lease(
 ) -> Result<(Flock<File>, Network, Lease)> {
     let (held, network) = bridge::hold(roots, name, definition)?;
     let asked = addresses(plan.wish, &network.pool(roots))?;
-    let wanted =
-        Wanted { pod: pod.id, title: pod.title, link: Some(&plan.link), interface: &plan.interface, addresses: &asked };
+    let mut names = pod.names.clone();
+    plan.wish.aliases.iter().for_each(|alias| names.add(alias.as_str(), names::parts(pod.title).1));
+    let wanted = Wanted {
+        pod: pod.id,
+        title: pod.title,
+        link: Some(&plan.link),
+        interface: &plan.interface,
+        names: &names,
+        addresses: &asked,
+    };
     if let Taken::Lease(lease) = network.pool(roots).take(&wanted)? {
         return Ok((held, network, lease));
     }
@@ -296,6 +328,7 @@ fn wire(
         mtu,
         bridge: network.bridge.clone(),
         dns: None,
+        names: None,
     })
 }
 

@@ -11,7 +11,8 @@ use crate::fault;
 use crate::id::{PodId, PodName};
 use crate::monitor::{self, PodFacts, keep, key};
 use crate::net::files::{self, Dns, HostEntry};
-use crate::net::{self, Attachment};
+use crate::net::names::Names;
+use crate::net::{self, Attachment, definition};
 use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
@@ -172,6 +173,8 @@ fn make(
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
+    check_links(roots, spec)?;
+    let names = names(spec);
     let asks = asks(roots, spec, id)?;
     fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
@@ -191,7 +194,7 @@ fn make(
         (Network::Host | Network::None | Network::Pod(_) | Network::Netns(_), _) => (Vec::new(), Vec::new()),
         _ => {
             let title = store::title(&spec.namespace, &spec.name);
-            let pod = net::Pod { id, title: &title, netns: netns.as_fd(), beside: &[], asks: &asks };
+            let pod = net::Pod { id, title: &title, netns: netns.as_fd(), beside: &[], asks: &asks, names: &names };
             let (attachments, warnings) = net::attach(roots, &pod, &spec.networks)?;
             if asks.ports_by.is_none() {
                 net::ports::open(roots, id, &attachments)?;
@@ -226,6 +229,7 @@ fn make(
         labels: spec.labels.clone(),
         volumes: spec.volumes.iter().map(ToString::to_string).collect(),
         sysctl: spec.sysctl.clone(),
+        names,
         host: host.clone(),
         root: roots.root.clone(),
         run_root: roots.run.clone(),
@@ -248,6 +252,46 @@ fn asks(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<net::cni::Asks> {
 
 fn wished_dns(spec: &PodSpec) -> Dns {
     Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() }
+}
+
+/// What name servers are to know. The host's own hostname is no pod's.
+fn names(spec: &PodSpec) -> Names {
+    let links = spec.links.iter().map(|link| (link.alias.to_string(), link.pod.to_string())).collect();
+    let mut names = Names { more: Vec::new(), links, servers: spec.dns.clone() };
+    if spec.uts == Owner::Pod {
+        names.add_hostname(&spec.hostname, spec.name.as_str());
+    }
+    names
+}
+
+/// Each pod that is linked is there, on a network of the new one's that resolves names.
+fn check_links(roots: &Roots, spec: &PodSpec) -> Result<()> {
+    if spec.links.is_empty() {
+        return Ok(());
+    }
+    let named = spec.networks.iter().filter(|one| one.may_have_names()).map(|one| definition::of(roots, one));
+    let named = named.collect::<Result<Vec<_>>>()?;
+    for link in &spec.links {
+        let other = find::pod(roots, &spec.namespace, link.pod.as_str())?;
+        let on = other.attachments();
+        let shared = |(name, definition): &(String, definition::Definition)| {
+            definition.resolves_names() && on.iter().any(|one| one.network == *name)
+        };
+        if !named.iter().any(shared) {
+            let on: Vec<&str> = on.iter().map(|one| one.network.as_str()).collect();
+            let cause = "they have no network in common that resolves names";
+            let err = Error::new(Kind::Invalid, format!("link the pod {}", link.pod), cause);
+            return Err(if on.is_empty() { err } else { err.hint(format!("{} is on {}", link.pod, on.join(", "))) });
+        }
+    }
+    Ok(())
+}
+
+/// Which server of podrun's a pod asks. One that was given a server on its own loopback asks that; so does one that joined
+/// another's network and was given any, since the network's servers are the other's.
+pub fn name_server(network: &Network, asks: &[IpAddr], attachments: &[Attachment]) -> Option<IpAddr> {
+    let own = asks.iter().any(IpAddr::is_loopback) || (matches!(network, Network::Pod(_)) && !asks.is_empty());
+    net::name_server(attachments).filter(|_| !own)
 }
 
 /// The pod whose network is joined.
@@ -420,7 +464,8 @@ fn write_files(dir: &PodDir, spec: &PodSpec, attachments: &[Attachment]) -> Resu
         Network::Host => files::Loopback::Host,
         _ => files::Loopback::Own,
     };
-    let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback)?;
+    let names = name_server(spec.network(), &spec.dns, attachments);
+    let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback, names)?;
     let write = |name: &str, text: String| {
         let path = dir.0.join(name);
         std::fs::write(&path, text)

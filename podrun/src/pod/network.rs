@@ -4,16 +4,18 @@
 
 #![forbid(unsafe_code)]
 
+use super::client;
 use super::create;
 use super::find::Pod;
 use super::heal::{self, Served};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{NetworkName, PodId};
+use crate::monitor::socket::Request;
 use crate::net::bridge;
 use crate::net::cidr::Cidr;
 use crate::net::definition::{self, Definition};
-use crate::net::{self, Attachment, Prune, cni, files};
+use crate::net::{self, Attachment, Prune, cni, files, names};
 use crate::roots::Roots;
 use crate::spec::Network;
 use crate::spec::network::Attach;
@@ -129,6 +131,7 @@ pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
         "icc": definition.icc,
         "stp": definition.stp,
         "overlay": net::overlay::Overlay::of(roots, name, &definition),
+        "nameServer": name_server(roots, name),
         "parent": definition.parent,
         "mode": definition.mode,
         "labels": definition.labels,
@@ -162,6 +165,13 @@ fn shown_pods(roots: &Roots, network: &str) -> Vec<Value> {
         })
     });
     pods.collect()
+}
+
+fn name_server(roots: &Roots, network: &str) -> Option<Value> {
+    match names::look(roots, network) {
+        Ok(names::Look::There { record, .. }) => Some(json!({"pid": record.pid, "addresses": record.addresses})),
+        _ => None,
+    }
 }
 
 /// What is to happen to the pods of a network that goes.
@@ -295,19 +305,35 @@ impl Together {
         let (old, new) = (addresses(before), addresses(after));
         for pod in &self.pods {
             store::write(&pod.dir.networks(), &Networks::new(after.to_vec()))?;
-            rewrite_hosts(&pod.dir.0.join("hosts"), &old, &new, &pod.record.hostname)?;
+            rewrite(&pod.dir.0.join("hosts"), |text| files::hosts_with(text, &old, &new, &pod.record.hostname))?;
+            rewrite_resolv_conf(pod, before, after)?;
+            // Its monitor keeps the name servers of its networks. One of an earlier build knows no such request.
+            let _ = client::command(pod, &Request::Networks);
         }
         fault::step("network.recorded").doing(|| "write the pod's networks".into())
     }
 }
 
 /// In place: containers have this very file mounted, so another one in its place would be nobody's.
-fn rewrite_hosts(path: &Path, before: &[IpAddr], after: &[IpAddr], hostname: &str) -> Result<()> {
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
     let doing = || format!("write {}", path.display());
-    let text = std::fs::read_to_string(path).doing(doing)?;
-    let text = files::hosts_with(&text, before, after, hostname)?;
+    let text = change(&std::fs::read_to_string(path).doing(doing)?)?;
     let mut file = OpenOptions::new().write(true).open(path).doing(doing)?;
     file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)).doing(doing)
+}
+
+/// Whom the pod asks for names follows its networks.
+fn rewrite_resolv_conf(pod: &Pod, before: &[Attachment], after: &[Attachment]) -> Result<()> {
+    let asks = &pod.record.names.servers;
+    let server = |all: &[Attachment]| create::name_server(&pod.record.network, asks, all);
+    if server(before) == server(after) {
+        return Ok(());
+    }
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
+    rewrite(&pod.dir.0.join("resolv.conf"), |text| {
+        Ok(files::resolv_conf_with(text, &host, systemd, asks, server(after)))
+    })
 }
 
 /// What podrun does not wire it does not change.
@@ -358,7 +384,14 @@ fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachm
     }
     let title = pod.record.title();
     let asks = cni::Asks::default();
-    let who = net::Pod { id: &pod.record.id, title: &title, netns: netns.as_fd(), beside: &before, asks: &asks };
+    let who = net::Pod {
+        id: &pod.record.id,
+        title: &title,
+        netns: netns.as_fd(),
+        beside: &before,
+        asks: &asks,
+        names: &pod.record.names,
+    };
     let (made, warnings) = net::attach(&pod.roots, &who, std::slice::from_ref(wish))?;
     let after: Vec<Attachment> = before.iter().chain(&made).cloned().collect();
     let told = together.join(&pod.roots, &network, &pod.record.id).and_then(|()| together.write(&before, &after));

@@ -135,6 +135,10 @@ fn lives_elsewhere(roots: &Roots, layout: &Layout, id: &PodId) -> bool {
 
 /// With the last pod gone, what podrun made for itself goes, too.
 fn forget_empty(roots: &Roots, layout: &Layout) {
+    // Name servers have left with the last leases, a moment ago.
+    if let Ok(place) = net::names::place(roots) {
+        let _ = cgroup::remove_tree(layout, &place, Duration::from_secs(1));
+    }
     for tree in layout.trees() {
         let _ = std::fs::remove_dir(tree.mount.join(roots.cgroup()));
     }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Kind, Result};
-use crate::id::{NetworkName, PodName};
+use crate::id::{Alias, NetworkName, PodName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -102,6 +102,8 @@ pub struct Attach {
     pub mtu: Option<u32>,
     /// What a CNI plugin is to limit.
     pub bandwidth: Option<Bandwidth>,
+    /// More names of the pod there.
+    pub aliases: Vec<Alias>,
 }
 
 /// Bits a second, towards the pod and from it.
@@ -113,12 +115,13 @@ pub struct Bandwidth {
 
 const WORDS: &str = "bridge, host, none, ptp, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST, or a network's \
                      name";
-const KEYS: &str = "ip=, mac=, mtu=, interface=";
+const KEYS: &str = "ip=, mac=, mtu=, interface=, alias=";
 
 impl From<Network> for Attach {
     /// Without any wish.
     fn from(network: Network) -> Self {
-        Self { network, interface: None, ip: Vec::new(), gateway: None, mac: None, mtu: None, bandwidth: None }
+        let (ip, aliases) = (Vec::new(), Vec::new());
+        Self { network, interface: None, ip, gateway: None, mac: None, mtu: None, bandwidth: None, aliases }
     }
 }
 
@@ -146,8 +149,28 @@ impl Attach {
         matches!(self.network, Network::Host | Network::None | Network::Pod(_) | Network::Netns(_))
     }
 
+    /// Whether there may be a name server, as far as the word says.
+    pub fn may_have_names(&self) -> bool {
+        matches!(self.network, Network::Bridge | Network::Named(_))
+    }
+
     fn has_wishes(&self) -> bool {
         *self != Self::from(self.network.clone())
+    }
+}
+
+/// Another pod, by what this one calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub pod: PodName,
+    pub alias: Alias,
+}
+
+impl Link {
+    /// `OTHER` or `OTHER:ALIAS`, as docker has it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (pod, alias) = text.split_once(':').unwrap_or((text, text));
+        Ok(Self { pod: PodName::parse(pod)?, alias: Alias::parse(alias)? })
     }
 }
 
@@ -189,7 +212,7 @@ impl<'a> Keys<'a> {
         let Some((key, value)) = part.split_once('=').filter(|(_, value)| !value.is_empty()) else {
             return Err(self.bad(format!("{part:?} is not key=value")).hint(KEYS));
         };
-        if key != "ip" && self.given.iter().any(|(known, _)| *known == key) {
+        if !["ip", "alias"].contains(&key) && self.given.iter().any(|(known, _)| *known == key) {
             return Err(self.bad(format!("{key} is given twice")));
         }
         self.given.push((key, value));
@@ -231,6 +254,9 @@ impl<'a> Keys<'a> {
         }
         if by_plugins {
             attach.bandwidth = self.bandwidth()?;
+        }
+        while let Some(text) = self.take("alias") {
+            attach.aliases.push(Alias::parse(text)?);
         }
         let hangs_on_a_link = matches!(attach.network, Network::Macvlan(_) | Network::Ipvlan(_));
         if hangs_on_a_link && let Some(text) = self.take("gateway") {
@@ -396,6 +422,19 @@ mod tests {
         assert_eq!(all.ip.len(), 2);
         assert_eq!((all.mac, all.mtu), (Some([2, 0x42, 0x0a, 0x59, 0, 7]), Some(1400)));
         assert_eq!(all.interface.as_deref(), Some("net0"));
+        let aliases = Attach::parse("bridge,alias=db,alias=sql").unwrap().aliases;
+        assert_eq!(aliases.iter().map(Alias::as_str).collect::<Vec<_>>(), ["db", "sql"]);
+    }
+
+    #[test]
+    fn a_link_says_what_the_other_pod_is_called_here() {
+        for (text, pod, alias) in [("db", "db", "db"), ("db-1:db", "db-1", "db")] {
+            let link = Link::parse(text).unwrap();
+            assert_eq!((link.pod.as_str(), link.alias.as_str()), (pod, alias), "{text}");
+        }
+        for bad in ["", "db:", ":db", "db:a:b", "db:a.b", "DB"] {
+            assert!(Link::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -437,6 +476,9 @@ mod tests {
             ("bridge,ip=10.0.0.3/33", "not a prefix length"),
             ("bridge,ip=10.0.0.3/+8", "not a prefix length"),
             ("bridge,ip=10.0.0.3,ip=10.0.0.4", "two addresses of one family"),
+            ("bridge,alias=Db", "RFC 1123"),
+            ("bridge,alias=a.b", "RFC 1123"),
+            ("host,alias=db", "nothing to choose"),
             ("bridge,mtu=67", "not an MTU"),
             ("bridge,mtu=1500,mtu=1400", "given twice"),
             ("bridge,mac=02:42:0a:59:00", "hardware address"),
