@@ -200,22 +200,14 @@ pub(super) fn list(words: &Words) -> Result<i32> {
     let asked: List = words.parse("  podrun network ls\n  podrun network ls -o json")?;
     let roots = asked.global.readable()?;
     let names = networks::names(&roots)?;
-    match asked.output.as_deref() {
-        Some("name") => names.iter().for_each(|name| table::line(name)),
-        Some("json") => {
+    match Format::parse(asked.output.as_deref())? {
+        Format::Name => names.iter().for_each(|name| table::line(name)),
+        Format::Json => {
             table::json(&Value::Array(readable(&roots, &names)));
         }
-        None => {
+        Format::Plain => {
             let rows: Vec<Vec<String>> = readable(&roots, &names).iter().map(row).collect();
             table::table(&["NETWORK", "DRIVER", "SUBNET", "PODS"], &rows);
-        }
-        Some(other) => {
-            return Err(Error::new(
-                Kind::Usage,
-                format!("read the output format {other:?}"),
-                "there is none of this name",
-            )
-            .hint("json or name"));
         }
     }
     Ok(0)
@@ -248,10 +240,7 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
     let asked: Named = words.parse("  podrun network inspect front")?;
     let roots = asked.global.readable()?;
     let all = asked.name.iter().map(|name| networks::inspect(&roots, name)).collect::<Result<Vec<_>>>()?;
-    match <[Value; 1]>::try_from(all) {
-        Ok([one]) => table::json(&one),
-        Err(all) => table::json(&Value::Array(all)),
-    }
+    table::json_of_all(all);
     Ok(0)
 }
 

@@ -5,7 +5,7 @@
 use super::args::{Global, Words, pair};
 use super::create::Format;
 use super::table;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::id::PodName;
 use crate::net::cidr::Cidr;
 use crate::net::service::{self, Service};
@@ -93,16 +93,12 @@ pub(super) fn list(words: &Words) -> Result<i32> {
     broken.iter().for_each(|err| super::warn(&err.to_string()));
     all.retain(|one| asked.all_namespaces || one.namespace == namespace);
     let said = || all.iter().map(|one| services::inspect(&roots, one));
-    match asked.output.as_deref() {
-        Some("name") => all.iter().for_each(|one| table::line(one.name.as_str())),
-        Some("json") => table::json(&Value::Array(said().collect())),
-        None => {
+    match Format::parse(asked.output.as_deref())? {
+        Format::Name => all.iter().for_each(|one| table::line(one.name.as_str())),
+        Format::Json => table::json(&Value::Array(said().collect())),
+        Format::Plain => {
             let rows: Vec<Vec<String>> = all.iter().zip(said()).map(|(one, said)| row(one, &said)).collect();
             table::table(&["SERVICE", "ADDRESS", "PORTS", "SELECTOR", "SERVED BY"], &rows);
-        }
-        Some(other) => {
-            let doing = format!("read the output format {other:?}");
-            return Err(Error::new(Kind::Usage, doing, "there is none of this name").hint("json or name"));
         }
     }
     Ok(0)
@@ -130,10 +126,7 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
     let (roots, namespace) = (asked.global.readable()?, asked.global.namespace()?);
     let found = asked.name.iter().map(|name| service::find(&roots, &namespace, &PodName::parse(name)?));
     let all = found.map(|one| Ok(services::inspect(&roots, &one?))).collect::<Result<Vec<_>>>()?;
-    match <[Value; 1]>::try_from(all) {
-        Ok([one]) => table::json(&one),
-        Err(all) => table::json(&Value::Array(all)),
-    }
+    table::json_of_all(all);
     Ok(0)
 }
 
