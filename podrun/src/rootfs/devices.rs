@@ -92,6 +92,8 @@ mod tests {
         assert_eq!(devices.len(), 6);
         let null = devices.iter().find(|device| device.name.name.lossy() == "null").unwrap();
         assert_eq!((null.mode, null.device, null.uid), (libc::S_IFCHR | 0o600, libc::makedev(1, 3), 7));
+        let tty = devices.iter().find(|device| device.name.name.lossy() == "tty").unwrap();
+        assert_eq!((tty.mode, tty.device, tty.uid, tty.gid), (0o20666, libc::makedev(5, 0), 0, 0));
     }
 
     #[test]
