@@ -14,6 +14,7 @@ mod map;
 mod network;
 mod ports;
 mod run;
+mod service;
 mod show;
 mod table;
 
@@ -68,6 +69,10 @@ const VERBS: &[Verb] = &[
     verb(&["network", "rm"], "Remove networks that no pod is on", network::remove),
     verb(&["network", "connect"], "Put a running pod on one more network", network::connect),
     verb(&["network", "disconnect"], "Take a running pod off a network", network::disconnect),
+    verb(&["service", "create"], "One address in front of the pods that have a label", service::create),
+    verb(&["service", "ls"], "List services and who serves them", service::list),
+    verb(&["service", "inspect"], "A service and who serves it, as JSON", service::inspect),
+    verb(&["service", "rm"], "Remove services", service::remove),
     verb(&["network", "peer", "add"], "Tell an overlay of another of its hosts", network::peer_add),
     verb(&["network", "peer", "rm"], "Take a host out of an overlay", network::peer_remove),
     verb(&["network", "reload"], "Put bridges and rules back after somebody flushed them", network::reload),
@@ -87,6 +92,9 @@ const ALIASES: &[(&[&str], &[&str])] = &[
     (&["delete", "ctr"], &["delete", "container"]),
     (&["unpause"], &["resume"]),
     (&["network", "list"], &["network", "ls"]),
+    (&["service", "list"], &["service", "ls"]),
+    (&["service", "remove"], &["service", "rm"]),
+    (&["service", "delete"], &["service", "rm"]),
     (&["network", "remove"], &["network", "rm"]),
     (&["network", "delete"], &["network", "rm"]),
     (&["get", "po"], &["get", "pods"]),

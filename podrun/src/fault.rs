@@ -20,10 +20,16 @@ pub const POINTS: &[&str] = &[
     // A command removes one.
     "delete-pod.locked", "delete-pod.stopped", "delete-pod.ports", "delete-pod.network", "delete-pod.processes", "delete-pod.cgroups",
     "delete-pod.volumes", "delete-pod.logs", "delete-pod.name", "delete-pod.record", "delete-pod.directory",
+    // A command asks CNI plugins.
+    "cni.noted", "cni.added", "cni.kept", "cni.removed",
     // A command connects one to a network, or takes it off.
     "network.connected", "network.disconnected", "network.recorded",
+    // Whoever has the firewall follow the services.
+    "service.noted", "service.applied",
     // A command changes the peers of an overlay.
     "peers.written",
+    // Somebody starts a network's name server.
+    "names.claimed", "names.started",
     // A command asks the monitor for something.
     "command.asked", "command.log-made", "heal.locked", "heal.cloned", "heal.child", "upgrade.asked",
     // The monitor makes a container, or its next run.

@@ -84,6 +84,12 @@ name!(
     "network name"
 );
 
+name!(
+    /// One more name of a pod on a network, or what another pod calls it.
+    Alias,
+    "alias"
+);
+
 impl Default for NamespaceName {
     fn default() -> Self {
         Self("default".to_owned())

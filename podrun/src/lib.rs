@@ -32,6 +32,7 @@ pub mod sandbox;
 pub mod tunnel;
 // Floor 7
 pub mod container;
+pub mod names;
 pub mod pump;
 // Floor 8
 pub mod store;

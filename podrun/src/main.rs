@@ -1,4 +1,4 @@
-//! The `podrun` command; and, under another name, the monitor that pause starts.
+//! The `podrun` command; and, under other names, the monitor that pause starts and a network's name server.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let is_monitor = argv.first().is_some_and(|name| name == podrun::monitor::ARGV0);
-    let code = if is_monitor { podrun::monitor::run(&argv) } else { podrun::cli::main(argv) };
+    podrun::net::names::this_program_serves();
+    let code = match argv.first().map(String::as_str) {
+        Some(podrun::monitor::ARGV0) => podrun::monitor::run(&argv),
+        Some(podrun::net::names::ARGV0) => podrun::names::run(&argv),
+        _ => podrun::cli::main(argv),
+    };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }

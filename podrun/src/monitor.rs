@@ -13,8 +13,10 @@ mod firewall;
 mod inlet;
 pub mod keep;
 mod keepers;
+mod names;
 mod recover;
 mod run;
+pub mod services;
 pub mod socket;
 mod verbs;
 
@@ -31,9 +33,11 @@ use firewall::Firewall;
 use inlet::Inlet;
 use keep::Store;
 use keepers::{Outlet, Pause};
+use names::Kept;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use run::Run;
 use serde::{Deserialize, Serialize};
+use services::Serving;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -103,6 +107,8 @@ enum Token {
     Firewall,
     Restorer,
     InletExit,
+    Services,
+    NamesExit(u64),
 }
 
 impl Token {
@@ -125,6 +131,8 @@ impl Token {
             Self::Firewall => (12, 0),
             Self::Restorer => (13, 0),
             Self::InletExit => (14, 0),
+            Self::Services => (16, 0),
+            Self::NamesExit(id) => (15, id),
         };
         kind << Self::KIND | id
     }
@@ -147,6 +155,8 @@ impl Token {
             12 => Self::Firewall,
             13 => Self::Restorer,
             14 => Self::InletExit,
+            16 => Self::Services,
+            15 => Self::NamesExit(id),
             _ => return None,
         })
     }
@@ -177,6 +187,10 @@ enum Alarm {
     Firewall,
     /// The inlet could not be started, or died.
     Inlet,
+    /// Who serves may have changed.
+    Services,
+    /// A name server is on its way, or could not be started.
+    Names,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -254,7 +268,9 @@ struct Monitor {
     unheard: VecDeque<(String, crate::store::Ended)>,
     clients: BTreeMap<u64, Client>,
     firewall: Firewall,
+    serving: Serving,
     inlet: Option<Inlet>,
+    names: Vec<Kept>,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -315,7 +331,9 @@ impl Monitor {
             Token::Status => self.read_notes(),
             Token::Firewall => self.firewall_changed(),
             Token::Restorer => self.firewall_restored(),
+            Token::Services => self.services_synced(),
             Token::InletExit => self.inlet_ended(),
+            Token::NamesExit(id) => self.names_ended(id),
         }
     }
 
@@ -364,6 +382,8 @@ impl Monitor {
                 Alarm::Emptied => {}
                 Alarm::Firewall => self.restore_firewall(),
                 Alarm::Inlet => self.ensure_inlet(),
+                Alarm::Services => self.sync_services(),
+                Alarm::Names => self.keep_names(),
             }
         }
     }
@@ -387,7 +407,14 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for token in [Token::Door, Token::Client(7), Token::ExecExit((1 << 56) - 1), Token::Status, Token::InletExit] {
+        for token in [
+            Token::Door,
+            Token::Client(7),
+            Token::ExecExit((1 << 56) - 1),
+            Token::Status,
+            Token::InletExit,
+            Token::NamesExit(3),
+        ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(u64::MAX), None);

@@ -4,6 +4,7 @@
 //! * `vxlan`: a bridge, and a tunnel to the other hosts of the network, which route to each other's pods.
 //! * `ptp`: the same without a bridge; the host routes each address to its link.
 //! * `macvlan`, `ipvlan`: an interface in the pod that hangs on a link of the host, and a lease.
+//! * `cni:CONFLIST`: whatever its plugins make ([`cni`]).
 //! * `none`, `host`, `netns:PATH`: nothing is attached, so there is nothing here to do.
 //! * `pod:NAME`: the member shares what the other pod holds ([`share`]), and gives it back by its own [`detach`]; the
 //!   addresses live until the last of them.
@@ -15,6 +16,7 @@
 
 pub mod bridge;
 pub mod cidr;
+pub mod cni;
 pub mod conntrack;
 pub mod definition;
 mod doctor;
@@ -25,12 +27,14 @@ mod hanging;
 pub mod ipam;
 pub mod link;
 pub mod lock;
+pub mod names;
 pub mod nfnetlink;
 pub mod nft;
 pub mod overlay;
 pub mod ports;
 mod prune;
 pub mod ranges;
+pub mod service;
 mod wire;
 
 use crate::error::Result;
@@ -43,7 +47,7 @@ use std::net::IpAddr;
 
 pub use doctor::{Finding, State, findings};
 pub use prune::{Prune, prune, remove_network};
-pub use wire::{Pod, attach, detach_from, disconnect, give_way_out};
+pub use wire::{Pod, attach, detach_from, disconnect, give_way_out, name_of};
 
 /// A pod on a network: what its record says about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +72,12 @@ pub struct Attachment {
     pub mac: String,
     pub mtu: u32,
     pub bridge: Option<String>,
+    /// What the network's plugins say of names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<cni::result::Dns>,
+    /// Where the pod asks for names, when the network resolves them.
+    #[serde(default)]
+    pub names: Option<IpAddr>,
 }
 
 fn yes() -> bool {
@@ -80,9 +90,40 @@ impl Attachment {
     }
 }
 
+/// Where a pod with these interfaces asks for names: on the network that leads out, since what podrun does not know is asked
+/// from there. One server is enough, since each tells of all networks that the pod is on.
+pub fn name_server(attachments: &[Attachment]) -> Option<IpAddr> {
+    let leads_out = attachments.iter().filter(|one| one.default_route);
+    leads_out.chain(attachments).find_map(|one| one.names)
+}
+
 /// `member` joins the network namespace of `pod`: both hold its leases from now on, and the last to leave ends them.
 pub fn share(roots: &Roots, pod: &PodId, member: &PodId) -> Result<()> {
-    ipam::share(roots, pod, member)
+    ipam::share(roots, pod, member)?;
+    cni::share(roots, pod, member, None)
+}
+
+/// The same of one network.
+pub fn join(roots: &Roots, network: &str, pod: &PodId, member: &PodId) -> Result<()> {
+    match cni::is_title(network) {
+        true => cni::share(roots, pod, member, Some(network)),
+        false => ipam::join(roots, network, pod, member),
+    }
+}
+
+/// `pod` lets go of what it shares with others on a network.
+pub fn leave(roots: &Roots, network: &str, pod: &PodId) -> Result<()> {
+    match cni::is_title(network) {
+        true => cni::leave(roots, network, std::slice::from_ref(pod), None),
+        false => ipam::leave(roots, network, std::slice::from_ref(pod)),
+    }
+}
+
+/// The networks of which the pod holds something.
+pub fn held_by(roots: &Roots, pod: &PodId) -> Result<Vec<String>> {
+    let mut held = ipam::held_by(roots, pod)?;
+    held.extend(cni::held_by(roots, pod));
+    Ok(held)
 }
 
 /// Ends what the pod holds: its links are silenced at once and go with its network namespace, unless another pod has

@@ -408,6 +408,35 @@ mod tests {
         assert_eq!(place, "linux.namespaces[0].type");
     }
 
+    /// As people write a path, whatever the depth.
+    #[test]
+    fn a_refusal_names_its_place_with_dots() {
+        let refused = |key: &str, value: &str| parse(&with(key, value)).unwrap_err().place;
+        assert_eq!(refused("linux", r#"{"seccomp": {"listenerPath": "/x"}}"#), "linux.seccomp.listenerPath");
+        assert_eq!(refused("process", "[]"), "process");
+    }
+
+    /// image-spec, conversion.md: `Config.StopSignal` becomes this annotation.
+    #[test]
+    fn the_image_says_by_which_signal_it_is_stopped() {
+        let signal = |value: &str| stop_signal(&parse(&with("annotations", value)).unwrap().0);
+        assert_eq!(signal(r#"{"org.opencontainers.image.stopSignal": "SIGQUIT"}"#).unwrap(), Some(libc::SIGQUIT));
+        assert_eq!(signal(r#"{"org.opencontainers.image.author": "a"}"#).unwrap(), None);
+        assert_eq!(stop_signal(&parse(LEAST).unwrap().0).unwrap(), None);
+        let err = signal(r#"{"org.opencontainers.image.stopSignal": "SIGNONE"}"#).unwrap_err();
+        assert_eq!(err.kind, Kind::Invalid);
+        assert!(err.to_string().contains(r#"annotations["org.opencontainers.image.stopSignal"]: "SIGNONE""#), "{err}");
+    }
+
+    /// runtime-spec, config.md, root.path: "a directory MUST exist at the path".
+    #[test]
+    fn a_rootfs_is_a_directory_that_is_there() {
+        assert!(check_rootfs(Path::new("/proc")).is_ok());
+        assert_eq!(check_rootfs(Path::new("/proc/none")).unwrap_err().kind, Kind::NotFound);
+        let err = check_rootfs(Path::new("/proc/self/stat")).unwrap_err();
+        assert_eq!((err.kind, err.cause()), (Kind::Invalid, "not a directory"));
+    }
+
     #[test]
     fn an_annotation_of_podruns_own_must_be_known() {
         assert!(parse(&with("annotations", r#"{"io.podrun.seccomp": "default", "a.b": "c"}"#)).is_ok());
@@ -415,6 +444,9 @@ mod tests {
         {
             assert!(complaint(&with("annotations", bad)).0.starts_with("annotations["), "{bad}");
         }
+        let cause = |annotation: &str| complaint(&with("annotations", annotation)).1;
+        assert_eq!(cause(r#"{"io.podrun.seccomp": "off"}"#), "expected \"default\" or \"unconfined\"");
+        assert_eq!(cause(r#"{"io.podrun.seccompx": "default"}"#), "podrun knows no such annotation");
     }
 
     #[test]

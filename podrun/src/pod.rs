@@ -16,6 +16,7 @@ pub mod network;
 pub mod processes;
 pub mod prune;
 mod relay;
+pub mod service;
 pub mod terminal;
 pub mod update;
 pub mod upgrade;

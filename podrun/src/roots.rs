@@ -57,6 +57,11 @@ impl Roots {
         self.root.join("networks")
     }
 
+    /// Service definitions.
+    pub fn services(&self) -> PathBuf {
+        self.root.join("services")
+    }
+
     /// Kubelet's own layout, `<ns>_<pod>_<uid>/<container>/<n>.log`, so that its tools work.
     pub fn logs(&self) -> PathBuf {
         match self.root == Path::new(DEFAULT_ROOT) {

@@ -300,6 +300,51 @@ mod tests {
         assert_eq!(answers, [ALLOW, EPERM, ALLOW, EPERM]);
     }
 
+    /// A profile may list every value that passes: each comparison costs every call, so they are searched, not tried in turn.
+    #[test]
+    fn many_values_of_one_argument_are_searched() {
+        let rule = |value: u64| {
+            format!(
+                r#"{{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{{"index": 0, "value": {}, "op": "SCMP_CMP_EQ"}}]}}"#,
+                value * 3
+            )
+        };
+        let rules: Vec<String> = (0..200).map(rule).collect();
+        let program = compiled(&format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{}]}}"#, rules.join(",")));
+        for first in 0..=600 {
+            let call = Call { arch: Abi::X86_64.audit(), number: 0, args: [first, 0, 0, 0, 0, 0] };
+            let (found, steps) = run(&program.filter, &call);
+            assert_eq!(found, if first % 3 == 0 && first < 600 { ALLOW } else { EPERM }, "{first}");
+            assert!(steps < 30, "{first}: {steps}");
+        }
+    }
+
+    /// bpf(4): a conditional jump counts in 8 bits. What two calls share is written once, so one of them is far from it.
+    #[test]
+    fn what_is_far_away_is_reached() {
+        let rule = |name: &str, value: u64| {
+            format!(
+                r#"{{"names": ["{name}"], "action": "SCMP_ACT_ALLOW", "args": [
+                {{"index": 0, "value": {value}, "op": "SCMP_CMP_EQ"}}, {{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}}]}}"#
+            )
+        };
+        let mut names: Vec<(u32, &str)> = tables::CALLS
+            .iter()
+            .filter_map(|(name, _)| Some((reference::number(Abi::X86_64, name)?, *name)))
+            .filter(|(number, _)| *number < 300)
+            .collect();
+        names.sort_unstable();
+        // The first and the last call have the same rule, those between them each another.
+        let last = names.len() - 1;
+        let value = |at: usize| if at == last { 0 } else { u64::try_from(at).unwrap() };
+        let rules: Vec<String> = names.iter().enumerate().map(|(at, (_, name))| rule(name, value(at))).collect();
+        let program = compiled(&format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{}]}}"#, rules.join(",")));
+        for (at, (number, name)) in names.iter().enumerate() {
+            assert_eq!(answer(&program, *number, value(at)), ALLOW, "{name}");
+            assert_eq!(answer(&program, *number, value(at) + 1), EPERM, "{name}");
+        }
+    }
+
     #[test]
     fn a_rule_without_conditions_outranks_those_with_and_the_first_of_them_holds() {
         let program = compiled(

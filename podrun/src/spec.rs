@@ -4,6 +4,7 @@
 
 pub mod network;
 pub mod port;
+pub mod service;
 
 use crate::id::{ContainerName, NamespaceName, PodName, VolumeName};
 pub use network::{Attach, Network};
@@ -32,6 +33,8 @@ pub struct PodSpec {
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub publish: Vec<port::Wish>,
+    /// Other pods, by what this one calls them.
+    pub links: Vec<network::Link>,
 }
 
 /// Whether the containers of a pod see each other's processes.

@@ -22,6 +22,8 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
+use crate::net::definition::Driver;
+use crate::net::names::Names;
 use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
@@ -62,6 +64,9 @@ pub struct PodRecord {
     pub labels: BTreeMap<String, String>,
     pub volumes: Vec<String>,
     pub sysctl: Vec<(String, String)>,
+    /// What name servers are to know of it, on whatever network it is.
+    #[serde(default)]
+    pub names: Names,
     pub host: Host,
     pub root: PathBuf,
     pub run_root: PathBuf,
@@ -82,8 +87,14 @@ pub struct Networks {
 
 impl Networks {
     pub fn new(attachments: Vec<Attachment>) -> Self {
-        Self { version: VERSION, readable_since: READABLE_SINCE, attachments }
+        Self { version: VERSION, readable_since: wiring_known_since(&attachments), attachments }
     }
+}
+
+/// The oldest format whose builds know every driver of these: others cannot read what is wired by it.
+pub fn wiring_known_since(attachments: &[Attachment]) -> u32 {
+    let is_new = |one: &Attachment| matches!(one.driver, Driver::Vxlan | Driver::Cni);
+    if attachments.iter().any(is_new) { 3 } else { READABLE_SINCE }
 }
 
 /// A pod's interfaces as they are now. A pod of the first builds has one at most, and its record says it.
@@ -374,6 +385,11 @@ impl PodDir {
 
     pub fn container(&self, name: &ContainerName) -> PathBuf {
         self.containers().join(format!("{name}.json"))
+    }
+
+    /// There while the pod is being deleted: nobody new is to be led to it.
+    pub fn leaving(&self) -> PathBuf {
+        self.0.join("leaving")
     }
 
     pub fn plan(&self, name: &ContainerName) -> PathBuf {

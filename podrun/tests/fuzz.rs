@@ -89,6 +89,12 @@ fn a_log_that_says_anything_is_shown_whole() {
 }
 
 #[test]
+fn whatever_a_pod_asks_its_name_server_answers() {
+    let words = ["\u{3}web", "\u{5}front", "\u{0}", "\u{0}\u{1}\u{0}\u{1}", "\u{0}\u{0}\u{29}\u{4}\u{0}", "\u{4}arpa"];
+    throw(20_000, 20, &words, targets::dns::try_it);
+}
+
+#[test]
 fn whatever_the_profile_the_compiler_answers() {
     throw(3000, 60, &[], targets::seccomp::try_it);
 }

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use podrun::error::{Kind, Result};
 use podrun::id::PodId;
 use podrun::net::ipam::survey;
+use podrun::net::names::Names;
 use podrun::net::{Attachment, Finding, Prune, State, attach, detach, findings, prune, share};
 use podrun::roots::Roots;
 use podrun::spec::{Attach, Network};
@@ -76,11 +77,16 @@ impl Host {
     fn with_run_root(run: &str) -> Self {
         let roots = Roots { root: "/mnt/root".into(), run: run.into() };
         fs::create_dir_all(roots.networks()).unwrap();
+        // Name servers are podrun's own program, which this is not.
+        let definition = roots.networks().join("bridge.json");
+        if !definition.exists() {
+            fs::write(definition, r#"{"disableDns": true}"#).unwrap();
+        }
         Self { roots }
     }
 
     fn subnet(self, subnet: &str) -> Self {
-        let definition = format!("{{\"subnet\": {subnet:?}}}");
+        let definition = format!("{{\"subnet\": {subnet:?}, \"disableDns\": true}}");
         fs::write(self.roots.networks().join("bridge.json"), definition).unwrap();
         self
     }
@@ -202,7 +208,8 @@ impl Drop for Other {
 
 /// One interface on the default bridge.
 fn attach_bridge(roots: &Roots, id: &PodId, netns: &OwnedFd) -> Result<(Attachment, Vec<String>)> {
-    let pod = podrun::net::Pod { id, title: "web", netns: netns.as_fd(), beside: &[] };
+    let (asks, names) = (podrun::net::cni::Asks::default(), Names::default());
+    let pod = podrun::net::Pod { id, title: "web", netns: netns.as_fd(), beside: &[], asks: &asks, names: &names };
     let (attachments, warnings) = attach(roots, &pod, &[Attach::from(Network::Bridge)])?;
     Ok((attachments.into_iter().next().unwrap(), warnings))
 }

@@ -8,6 +8,7 @@
 
 mod binaries;
 mod bundle;
+pub mod cni;
 mod command;
 mod host;
 mod leftovers;

@@ -483,6 +483,37 @@ fn seccomp_no_new_privileges_and_users_hold_in_every_combination() {
     }
 }
 
+// The filter comes last: whatever init itself had to do is done by then, so that a profile may forbid it all, and each step
+// that would slip behind the filter fails here. Only capset (a filter without no_new_privs needs CAP_SYS_ADMIN) and execve
+// come after it; a profile that forbids these two cannot be born under.
+#[test]
+fn a_profile_may_forbid_whatever_init_does_before_the_program() {
+    const INITS: &str = "setns unshare mount move_mount open_tree fsopen fsconfig fsmount mount_setattr pivot_root mkdirat \
+        mknodat symlinkat fchownat chdir fchdir setsid dup2 dup3 prlimit64 setrlimit umask setgroups setgid setuid prctl \
+        close_range sendmsg sendto recvmsg recvfrom openat2 fstatfs";
+    let host = Host::new();
+    let bundle = |privileges: bool, names: Vec<&str>| {
+        host.bundle(|config| {
+            config["process"]["noNewPrivileges"] = json!(privileges);
+            config["process"]["user"] = json!({ "uid": 1000, "gid": 1001, "umask": 0o027, "additionalGids": [5] });
+            config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 99, "hard": 100 }]);
+            for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+                config["process"]["capabilities"][set] = json!(["CAP_CHOWN"]);
+            }
+            config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": names, "action": "SCMP_ACT_ERRNO" }] });
+        })
+    };
+    for privileges in [false, true] {
+        let facts = run_on(&host, &bundle(privileges, INITS.split_whitespace().collect())).facts();
+        let found = json!([facts["seccomp"], facts["noNewPrivs"], facts["uids"][0], facts["groups"], facts["umask"]]);
+        assert_eq!(found, json!([2, u8::from(privileges), 1000, [5], "0027"]));
+        assert_eq!(facts["caps"]["effective"], json!(["CAP_CHOWN"]));
+        run_on(&host, &bundle(privileges, vec!["capset"])).fails(125).says("capabilities");
+        run_on(&host, &bundle(privileges, vec!["execve"])).fails(126).says("/probe");
+    }
+}
+
 // config.md, extensibility: "Runtimes … MUST ignore unknown properties".
 #[test]
 fn unknown_properties_are_ignored() {

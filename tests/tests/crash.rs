@@ -23,7 +23,10 @@ const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
 const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
+const NAMES: &[&str] = &["names."];
 const PEERS: &[&str] = &["peers."];
+const SERVICE: &[&str] = &["service."];
+const PLUGINS: &[&str] = &["cni."];
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -35,7 +38,8 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests = [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, PEERS];
+    let tests =
+        [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, NAMES, PEERS, SERVICE, PLUGINS];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -233,6 +237,38 @@ fn a_command_may_be_killed_whatever_it_asks() {
 }
 
 #[test]
+fn whoever_starts_a_name_server_may_be_killed() {
+    try_each(NAMES, |fixture, point, n| {
+        let host = &fixture.host;
+        let server = || host.podrun("network inspect bridge").json()["nameServer"]["pid"].clone();
+        if n < 2 {
+            // The first pod's command; another pod of the name takes its place.
+            fixture.dies(point, "create pod web");
+            if n == 1 {
+                fixture.expect_nothing_after_prune();
+            }
+            fixture.pod("");
+        } else {
+            // A monitor whose server was killed: the next one looks for it, as it does for all else.
+            fixture.pod("");
+            let (before, monitor) = (server(), fixture.part("monitor"));
+            fixture.wish(&[point]);
+            host.kill(&before, libc::SIGKILL);
+            fixture.expect_it_died();
+            eventually("another monitor", Duration::from_secs(5), || {
+                (fixture.part("monitor") != monitor).then_some(())
+            });
+            eventually("another server", Duration::from_secs(5), || {
+                (server().is_i64() && server() != before).then_some(())
+            });
+        }
+        fixture.run("web/b", "", "busybox nslookup web").ok();
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+    });
+}
+
+#[test]
 fn a_command_may_be_killed_while_it_connects_or_disconnects() {
     try_each(NETWORK, |fixture, point, n| {
         let host = &fixture.host;
@@ -265,6 +301,64 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
     });
 }
 
+// A plugin holds something from ADD to DEL; whoever dies in between, DEL comes.
+#[test]
+fn a_command_may_be_killed_while_it_asks_plugins() {
+    try_each(PLUGINS, |fixture, point, n| {
+        let host = &fixture.host;
+        let dir = host.fresh("cni");
+        let held = dir.join("held");
+        fs::create_dir_all(&held).unwrap();
+        let script = format!(
+            "#!/bin/sh\nfile={}/$CNI_CONTAINERID.$CNI_IFNAME\ncase $CNI_COMMAND in\nADD) [ -e $file ] && exit 9; touch $file\n\
+             echo '{{\"ips\": [{{\"address\": \"10.7.0.9/24\"}}]}}' ;;\nDEL) rm -f $file ;;\nesac\n",
+            held.display()
+        );
+        let plugin = dir.join("one");
+        host.program("sh -c").args([format!("cat > {0} && chmod 755 {0}", plugin.display())]).stdin(script).run().ok();
+        let chain = dir.join("net.conflist");
+        fs::write(&chain, r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "one"}]}"#).unwrap();
+        let podrun = |line: String| host.command(line).env("PODRUN_CNI_PATH", &dir);
+        let dies = |line: String| {
+            podrun(line).env("PODRUN_FAULT", point).run().fails(137);
+        };
+        let create = format!("create pod web --network cni:{}", chain.display());
+        let connect = format!("network connect cni:{} web", chain.display());
+        match (point, n) {
+            ("cni.removed", 1) => {
+                podrun(create).run().ok();
+                dies("network disconnect cni:net web".to_owned());
+                podrun("network disconnect cni:net web".to_owned()).run().ok();
+            }
+            ("cni.removed", _) => {
+                podrun(create).run().ok();
+                dies("delete pod web".to_owned());
+            }
+            (_, 0) => {
+                dies(create.clone());
+                // Whoever wants the name takes over, and gives back what was held.
+                podrun(create).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            (_, 1) => {
+                podrun("create pod web --network none".to_owned()).run().ok();
+                dies(connect.clone());
+                podrun(connect).run().ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 1);
+            }
+            _ => {
+                dies(create);
+                host.podrun("prune --force").ok();
+                assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+            }
+        }
+        host.podrun("delete pod web").ok();
+        host.podrun("prune --force").ok();
+        assert_eq!(fs::read_dir(&held).unwrap().count(), 0);
+        assert!(!host.root().join("cni").exists());
+    });
+}
+
 #[test]
 fn a_command_may_be_killed_while_it_changes_peers() {
     try_each(PEERS, |fixture, point, n| {
@@ -281,6 +375,32 @@ fn a_command_may_be_killed_while_it_changes_peers() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
         host.podrun("network rm flat").ok();
+    });
+}
+
+#[test]
+fn whoever_changes_a_service_may_be_killed() {
+    try_each(SERVICE, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("");
+        let rules = || host.program("nft list ruleset").run().ok().text();
+        fixture.dies(point, "service create one --endpoint 192.0.2.7 --port 80");
+        // The next change mends what is half done.
+        match n {
+            0 => drop(host.podrun("service create two --endpoint 192.0.2.8 --port 80").ok()),
+            // The rules are put back, with what was to be in them.
+            1 => drop(host.program("nft flush ruleset").run().ok()),
+            _ => drop(host.podrun("service rm one").ok()),
+        }
+        eventually("the rules are as they should be", Duration::from_secs(5), || {
+            (rules().contains("192.0.2.7") == (n < 2)).then_some(())
+        });
+        for name in ["one", "two"] {
+            host.podrun(format!("service rm {name}"));
+        }
+        assert!(!rules().contains("10.96.0."), "{point}");
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
     });
 }
 

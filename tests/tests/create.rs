@@ -27,7 +27,9 @@ fn residue(host: &Host) -> Vec<String> {
     let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path());
     let tops = trees.map(|tree| tree.join(host.cgroup_name()));
     let pods = tops.flat_map(|top| std::fs::read_dir(top).into_iter().flatten().flatten());
-    found.extend(pods.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().display().to_string()));
+    // That of name servers is of all pods.
+    let pods = pods.filter(|entry| entry.path().is_dir() && entry.file_name() != "_names");
+    found.extend(pods.map(|entry| entry.path().display().to_string()));
     let links = host.program("ip -o link show type veth").run().ok().text();
     found.extend(links.lines().map(str::to_owned));
     found.extend(

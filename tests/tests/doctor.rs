@@ -124,6 +124,15 @@ fn rows() -> Vec<Row> {
             host.command("create pod web").env("PATH", "/nowhere").run().ok();
             doctor(host)
         }),
+        row("are not resolved: its server is not there", "names on bridge are not resolved", "wrong", |host| {
+            // Its monitors would start another at once.
+            let server = host.podrun("network inspect bridge").json()["nameServer"]["pid"].clone();
+            let monitor = host.inspect("web")["monitor"]["pid"].clone();
+            host.kill(&monitor, libc::SIGSTOP);
+            host.kill(&server, libc::SIGKILL);
+            eventually("it is dead", Duration::from_secs(5), || (!host.lives(&server)).then_some(()));
+            doctor(host)
+        }),
         row("no forwarding of what comes in by {}", "no forwarding of what comes in by eth9", "wrong", |host| {
             let off = "echo 0 > /proc/sys/net/ipv4/conf/eth9/forwarding";
             after(host, &format!("sh -c 'ip link add eth9 type veth peer name far0; {off}'"))

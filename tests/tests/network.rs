@@ -111,8 +111,13 @@ fn hosts_hostname_and_resolv_conf_are_made_from_data() {
     assert!(has(&["127.0.0.1", "localhost"]) && has(&["::1", "localhost"]) && has(&[&ip, "box"]), "{hosts}");
     assert!(!hosts.contains("secret"), "{hosts}");
     host.run("web/b", "", "cat /etc/hostname").ok().prints("box");
+    // The bridge's name server, which asks the host's; a network without one gives the host's.
+    let gateway = host.inspect("web")["network"]["gateway"].as_str().unwrap().to_owned();
     let resolv = host.run("web/c", "", "cat /etc/resolv.conf").ok().text();
-    assert!(resolv.contains("nameserver 192.0.2.53") && resolv.contains("search example.org"), "{resolv}");
+    assert_eq!(resolv, format!("search example.org\nnameserver {gateway}\noptions ndots:0\n"));
+    host.podrun("create pod other --network ptp").ok();
+    let resolv = host.run("other/c", "", "cat /etc/resolv.conf").ok().text();
+    assert_eq!(resolv, "search example.org\nnameserver 192.0.2.53\noptions ndots:2\n");
 }
 
 // pitfalls.md, more: "/etc/resolv.conf of the host points to 127.0.0.53".
@@ -122,6 +127,9 @@ fn a_resolver_on_the_hosts_loopback_is_not_given_to_the_pod() {
     host.replace_file("/etc/resolv.conf", "nameserver 127.0.0.53\nnameserver 192.0.2.53\n");
     host.pod("web");
     let resolv = host.run("web/a", "", "cat /etc/resolv.conf").ok().text();
+    assert!(!resolv.contains("127.0.0.53"), "{resolv}");
+    host.pod("other --network ptp");
+    let resolv = host.run("other/a", "", "cat /etc/resolv.conf").ok().text();
     assert!(!resolv.contains("127.0.0.53") && resolv.contains("192.0.2.53"), "{resolv}");
 }
 

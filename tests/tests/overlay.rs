@@ -94,7 +94,9 @@ fn pods_of_three_hosts_are_on_one_flat_network() {
     let shown = one.podrun("network inspect flat").json();
     assert_eq!(shown["overlay"]["peers"], json!({"198.51.100.2": "10.90.2.0/24", "198.51.100.3": "10.90.3.0/24"}));
     assert_eq!((&shown["overlay"]["vni"], &shown["driver"]), (&json!(42), &json!("vxlan")));
-    one.podrun("network ls").ok().prints_something_like("flat      vxlan    10.90.1.0/24   1");
+    let listed = one.podrun("network ls").ok().text();
+    let row = listed.lines().find(|line| line.starts_with("flat ")).unwrap_or_default();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["flat", "vxlan", "10.90.1.0/24", "1"], "{listed}");
 }
 
 // "static FDB and neighbour entries, no flooding": what came in has taught the host nothing, and there is no default entry.

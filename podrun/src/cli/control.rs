@@ -217,7 +217,10 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     let mut failed = None;
     for name in names {
         match delete::delete(&roots, &namespace, &name, manner) {
-            Ok(()) => table::line(&format!("pod/{name} deleted")),
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| super::warn(warning));
+                table::line(&format!("pod/{name} deleted"));
+            }
             Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
             // The others go on; the last failure is the answer.
             Err(err) => {

@@ -5,10 +5,10 @@
 use super::args::{Global, Words, pair};
 use super::table;
 use crate::error::{Error, Kind, Result};
-use crate::id::{PodName, VolumeName};
+use crate::id::{Alias, PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
-use crate::spec::network::{self, Attach, Network};
+use crate::spec::network::{self, Attach, Link, Network};
 use crate::spec::port::Wish;
 use crate::spec::{Owner, PodSpec, SharePid};
 use clap::Args;
@@ -21,7 +21,8 @@ struct CreatePod {
     /// The pod's name
     name: String,
     /// What an interface leads to, the first one out; as often as wanted. A network's name, or bridge, ptp, host, none,
-    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF; keys: ip, mac, mtu, interface
+    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST (a name in /etc/cni/net.d, a path, or nothing
+    /// for the first); keys: ip, mac, mtu, interface, alias, and for a CNI plugin ingress and egress
     #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
     network: Vec<String>,
     /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
@@ -30,6 +31,12 @@ struct CreatePod {
     /// The hostname of all its containers; the pod's name by default
     #[arg(long)]
     hostname: Option<String>,
+    /// One more name of the pod on its networks
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// Another pod, and what it is called here: its name leads to it wherever it is
+    #[arg(long, value_name = "POD[:NAME]")]
+    link: Vec<String>,
     /// Namespaces that the containers share besides network, hostname and IPC: pid
     #[arg(long, value_name = "NAMESPACE")]
     share: Vec<String>,
@@ -69,6 +76,7 @@ const EXAMPLES: &str = "  podrun create pod web
   podrun create pod shop --publish 8080:80 --publish 127.0.0.1:5353:53/udp
   podrun create pod db --network none --hostname db.local --label tier=back
   podrun create pod side --network pod:web --share pid --volume data
+  podrun create pod shop-2 --alias shop --link db:sql
   podrun create pod two --network front,ip=10.89.0.7 --network back,interface=back0";
 
 pub(super) fn pod(words: &Words) -> Result<i32> {
@@ -154,8 +162,10 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         (None, true) => nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         (None, false) => name.to_string(),
     };
-    let networks = asked.network.iter().map(|text| Attach::parse(text)).collect::<Result<Vec<_>>>()?;
+    let mut networks = asked.network.iter().map(|text| Attach::parse(text)).collect::<Result<Vec<_>>>()?;
     network::check(&networks)?;
+    let links = asked.link.iter().map(|text| Link::parse(text)).collect::<Result<Vec<_>>>()?;
+    give_names(&mut networks, &asked.alias, &links)?;
     // Checked here, before anything is made.
     crate::net::files::hostname(&hostname)?;
     let publish = wishes(&asked.publish)?;
@@ -166,6 +176,7 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         hostname,
         networks,
         publish,
+        links,
         pid,
         uts: owner(asked.host_uts),
         ipc: owner(asked.host_ipc),
@@ -181,6 +192,19 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
     })
 }
 
+/// Aliases hold on every network that may resolve names.
+fn give_names(networks: &mut [Attach], aliases: &[String], links: &[Link]) -> Result<()> {
+    let aliases = aliases.iter().map(|text| Alias::parse(text)).collect::<Result<Vec<_>>>()?;
+    let flag = if aliases.is_empty() { "--link" } else { "--alias" };
+    if (!aliases.is_empty() || !links.is_empty()) && !networks.iter().any(Attach::may_have_names) {
+        let all: Vec<String> = networks.iter().map(|one| one.network.to_string()).collect();
+        let cause = format!("podrun resolves no names on {}", all.join(", "));
+        return Err(Error::new(Kind::Usage, format!("read {flag}"), cause).hint("give it --network bridge"));
+    }
+    networks.iter_mut().filter(|one| one.may_have_names()).for_each(|one| one.aliases.extend_from_slice(&aliases));
+    Ok(())
+}
+
 /// What `--publish` asks for.
 pub(super) fn wishes(publish: &[String]) -> Result<Vec<Wish>> {
     let all: Result<Vec<Vec<Wish>>> = publish.iter().map(|text| Wish::parse(text)).collect();
@@ -192,7 +216,7 @@ pub(super) fn publishes<'a>(networks: impl IntoIterator<Item = &'a Network>) -> 
     let mut refused = None;
     for network in networks {
         let (cause, hint) = match network {
-            Network::Bridge | Network::Ptp | Network::Named(_) => return Ok(()),
+            Network::Bridge | Network::Ptp | Network::Named(_) | Network::Cni(_) => return Ok(()),
             Network::Host => (
                 "a pod on the host's network has the host's ports as they are",
                 "leave --publish out: what listens in the pod listens on the host".to_owned(),

@@ -52,6 +52,9 @@ struct Create {
     /// Its pods do not reach each other
     #[arg(long)]
     no_icc: bool,
+    /// No name server: its pods do not learn each other's names
+    #[arg(long)]
+    disable_dns: bool,
     /// Spanning tree: a new pod is heard after some seconds
     #[arg(long)]
     stp: bool,
@@ -136,6 +139,7 @@ fn definition(asked: &Create) -> Result<Definition> {
         masquerade: !asked.no_masquerade,
         icc: !asked.no_icc,
         stp: asked.stp,
+        disable_dns: asked.disable_dns,
         labels: asked.label.iter().map(|text| pair("label", text)).collect::<Result<_>>()?,
         mtu,
         parent: asked.parent.clone(),
@@ -196,22 +200,14 @@ pub(super) fn list(words: &Words) -> Result<i32> {
     let asked: List = words.parse("  podrun network ls\n  podrun network ls -o json")?;
     let roots = asked.global.readable()?;
     let names = networks::names(&roots)?;
-    match asked.output.as_deref() {
-        Some("name") => names.iter().for_each(|name| table::line(name)),
-        Some("json") => {
+    match Format::parse(asked.output.as_deref())? {
+        Format::Name => names.iter().for_each(|name| table::line(name)),
+        Format::Json => {
             table::json(&Value::Array(readable(&roots, &names)));
         }
-        None => {
+        Format::Plain => {
             let rows: Vec<Vec<String>> = readable(&roots, &names).iter().map(row).collect();
             table::table(&["NETWORK", "DRIVER", "SUBNET", "PODS"], &rows);
-        }
-        Some(other) => {
-            return Err(Error::new(
-                Kind::Usage,
-                format!("read the output format {other:?}"),
-                "there is none of this name",
-            )
-            .hint("json or name"));
         }
     }
     Ok(0)
@@ -244,10 +240,7 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
     let asked: Named = words.parse("  podrun network inspect front")?;
     let roots = asked.global.readable()?;
     let all = asked.name.iter().map(|name| networks::inspect(&roots, name)).collect::<Result<Vec<_>>>()?;
-    match <[Value; 1]>::try_from(all) {
-        Ok([one]) => table::json(&one),
-        Err(all) => table::json(&Value::Array(all)),
-    }
+    table::json_of_all(all);
     Ok(0)
 }
 
@@ -284,12 +277,16 @@ struct Connect {
     /// Its address there; of each family one
     #[arg(long, value_name = "IP")]
     ip: Vec<String>,
+    /// One more name of it there
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
 }
 
 pub(super) fn connect(words: &Words) -> Result<i32> {
-    let asked: Connect =
-        words.parse("  podrun network connect back web\n  podrun network connect back web --ip 10.89.1.7")?;
+    let asked: Connect = words
+        .parse("  podrun network connect back web\n  podrun network connect back web --ip 10.89.1.7 --alias shop")?;
     let text = asked.ip.iter().fold(asked.network.clone(), |text, ip| format!("{text},ip={ip}"));
+    let text = asked.alias.iter().fold(text, |text, alias| format!("{text},alias={alias}"));
     let wish = Attach::parse(&text)?;
     let pod = asked.global.pod(&asked.pod)?;
     let (made, warnings) = networks::connect(&pod, &wish)?;
@@ -327,11 +324,21 @@ struct Reload {
 
 pub(super) fn reload(words: &Words) -> Result<i32> {
     let asked: Reload = words.parse("  podrun network reload")?;
-    for network in bridge::reload(&asked.global.readable()?)? {
+    let roots = asked.global.readable()?;
+    for network in bridge::reload(&roots)? {
         network.warnings().iter().for_each(|warning| super::warn(warning));
         table::line(&format!("network/{} reloaded", network.name));
     }
-    Ok(0)
+    // Plugins only tell what is missing: CNI has no word for mending it.
+    let mut failed = false;
+    for (pod, network, said) in networks::check_plugins(&roots) {
+        failed |= said.is_err();
+        match said {
+            Ok(()) => table::line(&format!("network/{network} checked for pod/{pod}")),
+            Err(err) => super::warn(&format!("pod {pod} on {network}: {err}")),
+        }
+    }
+    Ok(i32::from(failed))
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use super::args::{Global, Words};
 use super::create::{publishes, wishes};
 use super::table;
 use crate::error::{Error, Kind, Result};
+use crate::net::definition::Driver;
 use crate::net::ports::{self, Port};
 use crate::pod::forward::{self, Told};
 use crate::pod::update;
@@ -84,7 +85,7 @@ pub(super) fn update(words: &Words) -> Result<i32> {
     let wishes = wishes(&asked.publish)?;
     let pod = asked.global.pod(&asked.pod)?;
     // It may have been connected to a network since it was made.
-    let connected = pod.attachments().iter().any(|one| one.host_interface.is_some());
+    let connected = pod.attachments().iter().any(|one| one.host_interface.is_some() || one.driver == Driver::Cni);
     if !connected || matches!(pod.record.network, Network::Pod(_)) {
         publishes([&pod.record.network])?;
     }

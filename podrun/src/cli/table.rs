@@ -18,6 +18,14 @@ pub(super) fn json(value: &serde_json::Value) {
     line(&serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
+/// Of one that was asked for the object, of several a list.
+pub(super) fn json_of_all(all: Vec<serde_json::Value>) {
+    match <[serde_json::Value; 1]>::try_from(all) {
+        Ok([one]) => json(&one),
+        Err(all) => json(&serde_json::Value::Array(all)),
+    }
+}
+
 /// A heading and rows, each column as wide as its widest cell.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     print(&lay_out(heading, rows));

@@ -6,6 +6,7 @@ use super::firewall::Firewall;
 use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
+use super::services::Serving;
 use super::{Alarm, Container, Monitor, Namespaces, PodFacts, Token, key};
 use crate::cgroup::{self, Cgroup, Programs};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
@@ -126,7 +127,9 @@ fn assemble(
         unheard: VecDeque::new(),
         clients: BTreeMap::new(),
         firewall: Firewall::default(),
+        serving: Serving::default(),
         inlet: None,
+        names: Vec::new(),
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -211,6 +214,7 @@ impl Monitor {
         // A pod whose rules nobody watches is a pod all the same.
         let _ = self.listen_to_firewall();
         self.ensure_inlet();
+        self.keep_names();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
         self.save_keepers()?;
         fault::point("recover.recorded");

@@ -452,7 +452,9 @@ impl Monitor {
         let record = &mut self.container_mut(name)?.record;
         // One that another build wrote becomes one of ours.
         (record.version, record.readable_since) = (store::VERSION, store::READABLE_SINCE);
-        store::write(&path, record)
+        store::write(&path, record)?;
+        self.tell_services();
+        Ok(())
     }
 }
 

@@ -117,6 +117,8 @@ pub enum Request {
     Upgrade,
     /// The pod's published ports have changed.
     Ports,
+    /// The networks that the pod is on have changed.
+    Networks,
     /// Somebody is there.
     Ping,
 }

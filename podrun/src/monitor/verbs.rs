@@ -58,6 +58,10 @@ impl Monitor {
                 self.ensure_inlet();
                 self.done(client)
             }
+            Request::Networks => {
+                self.keep_names();
+                self.done(client)
+            }
             Request::Ping => self.done(client),
         }
     }

@@ -17,10 +17,12 @@ use crate::net::forward::{self, Family, Former};
 use crate::net::ipam::{self, Ends, Pool, Range};
 use crate::net::link::{Ipv6, Link, Netlink, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
+use crate::net::names;
 use crate::net::nft::{self, Part, Policy, Side};
 use crate::net::overlay::{Overlay, Own};
 use crate::net::ports;
 use crate::net::ranges::{self, Facts, Size};
+use crate::net::service;
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
@@ -63,6 +65,8 @@ pub struct Network {
     /// Where it goes on, on other hosts.
     #[serde(default)]
     pub overlay: Option<Overlay>,
+    #[serde(default)]
+    pub names: definition::Names,
     pub outside: Outside,
     /// What to restore; absent where the host forwarded already.
     pub former: Option<Former>,
@@ -155,9 +159,20 @@ pub fn refuse_closed(network: &Network) -> Result<()> {
 /// The table as it has to be, with every published port in it.
 fn write_rules(roots: &Roots, nft: &Path, parts: &[Part]) -> Result<()> {
     let (_held, mappings) = ports::hold_all(roots)?;
-    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings))?;
+    nft::apply(nft, &nft::rules(&roots.table(), parts, &mappings, &service::current(roots)))?;
     ports::forget_misled(&mappings)?;
     ports::reopen_loopback(roots)
+}
+
+/// The same for what has changed beside networks and ports; for callers that hold the lock alone.
+pub fn rewrite(roots: &Roots) -> Result<()> {
+    let all = all_remembered(roots)?;
+    all.iter().try_for_each(refuse_closed)?;
+    let parts: Vec<Part> = all.iter().map(|one| one.part(roots)).collect();
+    match nft::find() {
+        Some(nft) => write_rules(roots, &nft, &parts),
+        None => Err(Error::new(Kind::Unsupported, "write the firewall rules", "nft is not on PATH")),
+    }
 }
 
 /// What is remembered, when all of it is still there.
@@ -222,6 +237,12 @@ fn other_ranges(roots: &Roots, name: &str) -> Result<Vec<(String, Cidr)>> {
 fn choosing() -> Result<Flock<File>> {
     let netns = File::open(NETNS).doing(|| format!("open {NETNS}"))?;
     flock(netns, Hold::Exclusive, Instant::now() + Duration::from_secs(30), Path::new(NETNS))
+}
+
+/// Refuses a range that the host or a network uses.
+pub fn refuse_taken(roots: &Roots, range: Cidr, doing: &str) -> Result<()> {
+    let facts = Facts::look(&Netlink::here()?, None, roots.link_group_of(""), None, other_ranges(roots, "")?)?;
+    facts.refuse_taken(range, doing)
 }
 
 /// Writes the definition of a new network, with the ranges that it will have.
@@ -303,6 +324,7 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
             icc: definition.icc,
         },
         overlay,
+        names: definition.names(),
         outside: Outside::NoNft,
         former: known.as_ref().and_then(|known| known.former.clone()),
         place,
@@ -344,6 +366,8 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
     host.set_up(index)?;
     if facts.ours.is_none() {
         take_back_ports(roots, host, &network.name, index)?;
+        // It is bound to the bridge that was there before; whoever keeps it starts another.
+        names::stop(roots, &network.name)?;
     }
     Ok(index)
 }
@@ -399,12 +423,18 @@ fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
 /// Puts back what somebody took away from under the networks that are in use: bridges, rules, forwarding. Says which
 /// networks those are.
 pub fn reload(roots: &Roots) -> Result<Vec<Network>> {
-    let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    let held = lock(&lock_file(roots), Hold::Exclusive)?;
     let mut made = Vec::new();
     for network in all_remembered(roots)? {
         // As it was made, should its definition be gone or be broken by now.
         let definition = definition::find(roots, &network.name).unwrap_or_else(|_| network.as_defined());
         made.push(make(roots, &network.name, &definition)?);
+    }
+    drop(held);
+    for network in made.iter().filter(|one| one.resolves_names()) {
+        if ipam::is_used(&roots.leases().join(&network.name)) {
+            names::ensure(roots, &network.name)?;
+        }
     }
     Ok(made)
 }
@@ -438,6 +468,7 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
     forget(roots, &names_in(&networks(roots)))?;
     gone(fs::remove_file(lock_file(roots))).doing(|| format!("remove {}", lock_file(roots).display()))?;
     ports::forget(roots)?;
+    service::forget(roots)?;
     for empty in [networks(roots), roots.leases()] {
         let _ = fs::remove_dir(empty); // stays where another network still has something in it
     }
@@ -448,7 +479,7 @@ fn forget(roots: &Roots, names: &[String]) -> Result<()> {
     for file in names.iter().map(|name| state_file(roots, name)) {
         gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))?;
     }
-    Ok(())
+    names.iter().try_for_each(|name| names::stop(roots, name))
 }
 
 fn remove_table(roots: &Roots) -> Result<()> {
@@ -520,6 +551,16 @@ impl Network {
         self.overlay.as_ref().map(|overlay| overlay.cluster).into_iter().chain(self.subnets())
     }
 
+    /// Whether it has a name server: at its bridge's own address, since a pair of links has none to itself.
+    pub fn resolves_names(&self) -> bool {
+        self.bridge.is_some() && self.names == definition::Names::Told
+    }
+
+    /// Where that answers.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.gateway].into_iter().chain(self.six.map(|six| six.gateway))
+    }
+
     /// The families that the host is to forward for it.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let six = self.six.is_some() && !self.policy.internal;
@@ -556,6 +597,7 @@ impl Network {
             peers: self.overlay.as_ref().map(|overlay| overlay.peers.clone()).unwrap_or_default(),
             local: self.overlay.as_ref().and_then(|overlay| overlay.local),
             port: self.overlay.as_ref().map(|overlay| overlay.port),
+            disable_dns: self.names == definition::Names::Untold,
             ..Definition::default()
         }
     }

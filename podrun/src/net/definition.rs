@@ -29,6 +29,8 @@ pub enum Driver {
     Ipvlan,
     /// A bridge on each of several hosts, with VXLAN between them.
     Vxlan,
+    /// Plugins; described by a configuration of theirs, and by no definition of ours.
+    Cni,
 }
 
 impl Driver {
@@ -41,7 +43,7 @@ impl Driver {
     ];
 
     pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("", |(word, _)| word)
+        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("cni", |(word, _)| word)
     }
 
     pub fn has_a_bridge(self) -> bool {
@@ -81,6 +83,8 @@ pub struct Definition {
     pub icc: bool,
     /// The spanning tree protocol of IEEE 802.1D.
     pub stp: bool,
+    /// No name server.
+    pub disable_dns: bool,
     pub labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -123,6 +127,7 @@ impl Default for Definition {
             masquerade: true,
             icc: true,
             stp: false,
+            disable_dns: false,
             labels: BTreeMap::new(),
             mtu: None,
             parent: None,
@@ -135,6 +140,15 @@ impl Default for Definition {
             created_at: None,
         }
     }
+}
+
+/// Whether a network's pods learn each other's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Names {
+    #[default]
+    Told,
+    Untold,
 }
 
 /// One family's part of a definition.
@@ -158,6 +172,15 @@ impl Definition {
         let whole = move |range: &Cidr| self.cluster_cidr.is_some_and(|cluster| cluster.contains(range.address));
         let own = self.wishes().map(|wish| wish.subnet).filter(move |range| !whole(range));
         self.cluster_cidr.into_iter().chain(own)
+    }
+
+    pub fn names(&self) -> Names {
+        if self.disable_dns { Names::Untold } else { Names::Told }
+    }
+
+    /// Whether the network has a name server, which answers at a bridge's own address.
+    pub fn resolves_names(&self) -> bool {
+        self.driver.has_a_bridge() && self.names() == Names::Told
     }
 
     /// What is wrong with it by itself.
@@ -188,6 +211,7 @@ impl Definition {
             Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
             Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade],
+            Driver::Cni => return Err("driver: a network of plugins is described below /etc/cni/net.d".to_owned()),
         };
         if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {
             return Err(format!("{key}: not for the driver {driver}"));

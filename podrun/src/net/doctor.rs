@@ -5,8 +5,11 @@
 use crate::error::Result;
 use crate::id::PodId;
 use crate::net::bridge::{self, Network, Outside};
+use crate::net::cni;
 use crate::net::forward::{self, Family};
+use crate::net::ipam;
 use crate::net::link::{Link, Netlink};
+use crate::net::names::{self, Look};
 use crate::net::nft;
 use crate::net::prune::{Prune, prune};
 use crate::roots::Roots;
@@ -33,12 +36,13 @@ pub enum State {
     Bad,
 }
 
-type Look = fn(&Roots, &[PodId]) -> Result<Vec<Finding>>;
+type Looking = fn(&Roots, &[PodId]) -> Result<Vec<Finding>>;
 
 /// The state of forwarding, firewall, bridge, links and leases.
 pub fn findings(roots: &Roots, live: &[PodId]) -> Vec<Finding> {
     let mut found = Vec::new();
-    let looks: [Look; 4] = [find_nft, find_network, find_foreign, find_leftover];
+    let looks: [Looking; 6] =
+        [find_nft, find_network, find_names, find_foreign, |roots, _| Ok(cni::findings(roots)), find_leftover];
     for look in looks {
         match look(roots, live) {
             Ok(some) => found.extend(some),
@@ -90,6 +94,24 @@ fn find_network(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
         found.extend(find_forwarding(roots, family, &made)?);
     }
     Ok(found)
+}
+
+/// A server for each network that has pods and resolves names.
+fn find_names(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
+    let used = |network: &Network| ipam::is_used(&roots.leases().join(&network.name));
+    let made = bridge::all_remembered(roots)?.into_iter().filter(|network| network.resolves_names() && used(network));
+    made.map(|network| find_name_server(roots, &network)).collect()
+}
+
+fn find_name_server(roots: &Roots, network: &Network) -> Result<Finding> {
+    let name = &network.name;
+    Ok(match names::look(roots, name)? {
+        Look::There { record, .. } => {
+            let what = format!("names on {name} are resolved at {} by process {}", network.gateway, record.pid);
+            finding(State::Good, what, None)
+        }
+        _ => finding(State::Bad, format!("names on {name} are not resolved: its server is not there"), Some(RELOAD)),
+    })
 }
 
 fn find_bridge(network: &Network, links: &[Link]) -> Option<Finding> {

@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Kind, Result};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 /// Where systemd-resolved keeps the servers behind its 127.0.0.53.
 pub const SYSTEMD: &str = "/run/systemd/resolve/resolv.conf";
@@ -119,21 +119,53 @@ pub fn resolv_conf(
     systemd: impl FnOnce() -> Option<String>,
     wish: &Dns,
     loopback: Loopback,
+    names: Option<IpAddr>,
 ) -> Result<(String, Vec<String>)> {
     check_wish(wish)?;
     let mut warnings = Vec::new();
     let mut found = read(host);
-    if loopback == Loopback::Own && wish.servers.is_empty() {
+    if loopback == Loopback::Own && wish.servers.is_empty() && names.is_none() {
         found = without_loopback(found, systemd, &mut warnings);
     }
     let or = |wish: &[String], found: Vec<String>| if wish.is_empty() { found } else { wish.to_vec() };
-    let servers = match wish.servers.is_empty() {
-        true => found.servers,
-        false => wish.servers.iter().map(IpAddr::to_string).collect(),
+    let servers = match (names, wish.servers.is_empty()) {
+        (Some(server), _) => vec![server.to_string()],
+        (None, true) => found.servers,
+        (None, false) => wish.servers.iter().map(IpAddr::to_string).collect(),
     };
     // docker's `--dns-search .` means: none at all.
     let searches: Vec<_> = or(&wish.searches, found.searches).into_iter().filter(|domain| domain != ".").collect();
-    Ok((write(&servers, &searches, &or(&wish.options, found.options)), warnings))
+    let mut options = or(&wish.options, found.options);
+    if names.is_some() && !wish.options.iter().any(|option| option.starts_with(DOTS)) {
+        options.retain(|option| !option.starts_with(DOTS));
+        options.push(format!("{DOTS}0"));
+    }
+    Ok((write(&servers, &searches, &options), warnings))
+}
+
+/// A word without a dot is asked for as it is before any search domain is tried, so that nobody outside hears of pods.
+const DOTS: &str = "ndots:";
+
+/// The same file once the pod has another way to names: only its servers change, and how a word without a dot is asked for.
+/// Without a server of podrun's they are those that were wished for, or the host's.
+pub fn resolv_conf_with(
+    text: &str,
+    host: &str,
+    systemd: impl FnOnce() -> Option<String>,
+    wish: &[IpAddr],
+    names: Option<IpAddr>,
+) -> String {
+    let found = read(text);
+    let servers = match (names, wish) {
+        (Some(server), _) => vec![server.to_string()],
+        (None, []) => without_loopback(read(host), systemd, &mut Vec::new()).servers,
+        (None, wish) => wish.iter().map(IpAddr::to_string).collect(),
+    };
+    let mut options = found.options;
+    if names.is_some() && !options.iter().any(|option| option.starts_with(DOTS)) {
+        options.push(format!("{DOTS}0"));
+    }
+    write(&servers, &found.searches, &options)
 }
 
 fn check_wish(wish: &Dns) -> Result<()> {
@@ -187,6 +219,21 @@ fn read(text: &str) -> Resolver {
     found.searches.truncate(SEARCHES);
     found.options.truncate(OPTIONS);
     found
+}
+
+/// The servers of a resolv.conf as the host itself asks them: its own loopback and a link's own addresses, too.
+pub fn host_servers(text: &str, port: u16) -> Vec<SocketAddr> {
+    read(text).servers.iter().filter_map(|server| socket_address(server, port)).collect()
+}
+
+fn socket_address(server: &str, port: u16) -> Option<SocketAddr> {
+    match server.split_once('%') {
+        None => Some(SocketAddr::new(server.parse().ok()?, port)),
+        Some((address, zone)) => {
+            let link = zone.parse().ok().or_else(|| crate::sys::net::link_index(zone).ok())?;
+            Some(SocketAddrV6::new(address.parse().ok()?, port, 0, link).into())
+        }
+    }
 }
 
 fn without_loopback(found: Resolver, systemd: impl FnOnce() -> Option<String>, warnings: &mut Vec<String>) -> Resolver {
@@ -340,11 +387,11 @@ ff02::2\tip6-allrouters
             assert!(HostEntry::parse(&format!("{evil}:10.0.0.1"), None).is_err(), "{evil:?}");
             assert!(HostEntry::parse(&format!("db:10.0.0.1{evil}"), None).is_err(), "{evil:?}");
             let search = Dns { searches: vec![evil.into()], ..Dns::default() };
-            assert!(resolv_conf("", || None, &search, Loopback::Own).is_err(), "{evil:?}");
+            assert!(resolv_conf("", || None, &search, Loopback::Own, None).is_err(), "{evil:?}");
         }
         for evil in EVIL.iter().filter(|evil| !evil.contains('#')) {
             let option = Dns { options: vec![(*evil).into()], ..Dns::default() };
-            assert!(resolv_conf("", || None, &option, Loopback::Own).is_err(), "{evil:?}");
+            assert!(resolv_conf("", || None, &option, Loopback::Own, None).is_err(), "{evil:?}");
         }
     }
 
@@ -408,7 +455,7 @@ ff02::2\tip6-allrouters
             ),
             ("nameserver nonsense\nnameserver 10.0.0.2\n;x\n", None, Loopback::Own, "nameserver 10.0.0.2\n", false),
         ] {
-            let made = resolv_conf(host, || systemd.map(str::to_owned), &Dns::default(), loopback).unwrap();
+            let made = resolv_conf(host, || systemd.map(str::to_owned), &Dns::default(), loopback, None).unwrap();
             assert_eq!((made.0.as_str(), made.1.len()), (expected, usize::from(warned)), "{host:?}");
         }
     }
@@ -424,22 +471,50 @@ ff02::2\tip6-allrouters
         ] {
             let servers = servers.split_whitespace().map(ip).collect();
             let wish = Dns { servers, searches: words(searches), options: words(options) };
-            let (text, warnings) = resolv_conf(host, || None, &wish, Loopback::Own).unwrap();
+            let (text, warnings) = resolv_conf(host, || None, &wish, Loopback::Own, None).unwrap();
             assert_eq!((text.as_str(), warnings.len()), (expected, 0));
         }
         let wish = Dns { servers: vec![ip("127.0.0.1")], ..Dns::default() };
-        let (text, warnings) = resolv_conf(STUB, || None, &wish, Loopback::Own).unwrap();
+        let (text, warnings) = resolv_conf(STUB, || None, &wish, Loopback::Own, None).unwrap();
         assert!(text.contains("nameserver 127.0.0.1\n") && warnings.is_empty(), "a wish is a wish: {text}");
+    }
+
+    #[test]
+    fn a_network_with_names_is_asked_itself_and_for_words_first() {
+        let server = Some(ip("10.88.0.1"));
+        let made = |options: &str| {
+            let wish = Dns { options: words(options), servers: vec![ip("1.1.1.1")], ..Dns::default() };
+            resolv_conf(
+                "search lan\nnameserver 127.0.0.1\noptions ndots:5 edns0\n",
+                || None,
+                &wish,
+                Loopback::Own,
+                server,
+            )
+        };
+        let text = "search lan\nnameserver 10.88.0.1\noptions edns0 ndots:0\n";
+        assert_eq!(made("").unwrap(), (text.to_owned(), vec![]));
+        assert!(made("ndots:3").unwrap().0.ends_with("options ndots:3\n"), "a wish is a wish");
+        let with = |text: &str, wish: &[IpAddr], names| resolv_conf_with(text, STUB, || None, wish, names);
+        assert_eq!(with("search lan\nnameserver 1.1.1.1\noptions edns0\n", &[], server), text);
+        assert_eq!(with(text, &[ip("1.1.1.1")], None), text.replace("10.88.0.1", "1.1.1.1"));
+        assert_eq!(with(text, &[], None), "search lan\noptions edns0 ndots:0\n");
+    }
+
+    #[test]
+    fn the_host_asks_its_own_loopback_and_links() {
+        let found = host_servers("nameserver 127.0.0.53\nnameserver fe80::1%lo\nnameserver fe80::1%nosuch0\n", 53);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.53:53", "[fe80::1%1]:53"]);
     }
 
     #[test]
     fn lists_have_an_end() {
         let many = |count: usize| Dns { searches: (0..count).map(|n| format!("d{n}")).collect(), ..Dns::default() };
-        assert!(resolv_conf("", || None, &many(32), Loopback::Own).is_ok());
-        assert!(resolv_conf("", || None, &many(33), Loopback::Own).is_err());
+        assert!(resolv_conf("", || None, &many(32), Loopback::Own, None).is_ok());
+        assert!(resolv_conf("", || None, &many(33), Loopback::Own, None).is_err());
         let servers = |count: u8| Dns { servers: (0..count).map(|n| [10, 0, 0, n].into()).collect(), ..Dns::default() };
-        assert!(resolv_conf("", || None, &servers(3), Loopback::Own).is_ok());
-        assert!(resolv_conf("", || None, &servers(4), Loopback::Own).is_err());
+        assert!(resolv_conf("", || None, &servers(3), Loopback::Own, None).is_ok());
+        assert!(resolv_conf("", || None, &servers(4), Loopback::Own, None).is_err());
         let huge = "nameserver 10.0.0.2\n".repeat(1 << 13);
         assert_eq!(read(&huge), Resolver::default());
         assert_eq!(read(&huge[..RESOLV_CONF]).servers.len(), SERVERS);

@@ -11,6 +11,7 @@ use crate::net::definition::{Definition, Driver};
 use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
 use crate::net::link::{Family, Hanging, Ipv6, Link, Mode, Netlink};
 use crate::net::lock::{Hold, lock};
+use crate::net::names::Names;
 use crate::net::wire::{GRACE, Plan, Pod, addresses, exhausted, families, lingers, no_address};
 use crate::roots::Roots;
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ pub(super) fn attach(
     let parent = parent(&host, definition)?;
     let pool = pool_on_a_link(roots, name, definition);
     let asked = addresses(plan.wish, &pool)?;
-    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface: &plan.interface, addresses: &asked };
+    let (interface, names) = (plan.interface.as_str(), Names::default());
+    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface, names: &names, addresses: &asked };
     let mut held = lock(&bridge::lock_file(roots), Hold::Shared)?;
     let mut taken = pool.take(&wanted)?;
     if matches!(taken, Taken::Full { .. }) {
@@ -136,6 +138,8 @@ fn hang(
         mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
         mtu: mtu.unwrap_or(parent.mtu),
         bridge: None,
+        dns: None,
+        names: None,
     })
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::id::PodId;
 use crate::net::cidr::{Cidr, link_name};
 use crate::net::lock::{Hold, gone, lock};
+use crate::net::names::{self, Names, index};
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
@@ -40,6 +41,8 @@ pub struct Lease {
     /// The pod's end.
     #[serde(default)]
     pub interface: String,
+    #[serde(default, skip_serializing_if = "Names::is_empty")]
+    pub names: Names,
 }
 
 /// The addresses of one network that pods may have.
@@ -78,6 +81,7 @@ pub struct Wanted<'a> {
     /// The host's end of its interface.
     pub link: Option<&'a str>,
     pub interface: &'a str,
+    pub names: &'a Names,
     /// None of a family: the next free one.
     pub addresses: &'a [IpAddr],
 }
@@ -216,6 +220,7 @@ impl Pool {
             link: wanted.link.map(str::to_owned),
             title: wanted.title.to_owned(),
             interface: wanted.interface.to_owned(),
+            names: wanted.names.clone(),
         };
         let text = serde_json::to_vec(&lease).expect("a lease is plain data");
         let staged = self.directory.join(".new");
@@ -224,6 +229,7 @@ impl Pool {
             gone(fs::remove_file(&staged))?;
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?.write_all(&text)?;
             fs::hard_link(&staged, self.directory.join(holder(wanted.pod)))?;
+            index::add(&self.directory, names::parts(wanted.title).0, &wanted.names.more, wanted.pod)?;
             let names = lease.addresses.iter().map(|one| self.directory.join(one.address.to_string()));
             let names: Vec<_> = names.collect();
             let (first, others) = names.split_first().expect("a network has a range");
@@ -264,7 +270,7 @@ impl Pool {
                 entry.remove(&self.directory)?;
             }
         }
-        Ok(())
+        sweep_names(&self.directory)
     }
 
     fn lock(&self) -> Result<Flock<File>> {
@@ -325,6 +331,7 @@ fn release_in(network: &Path, pod: &PodId) -> std::io::Result<()> {
                 return gone(fs::remove_file(&held)); // others live in its network namespace
             }
             lease.link.as_deref().map_or(Ok(()), silence)?;
+            index::remove(network, names::parts(&lease.title).0, &lease.names.more, &lease.pod)?;
             paths
         }
         // Unreadable, which only a hand can make: then its own names say which addresses it had.
@@ -351,6 +358,27 @@ fn silence(link: &str) -> std::io::Result<()> {
 /// The lease that `pod` holds in `network`.
 pub fn held(roots: &Roots, network: &str, pod: &PodId) -> Option<Lease> {
     read(&roots.leases().join(network).join(holder(pod)))
+}
+
+/// The lease of an address.
+pub fn at(roots: &Roots, network: &str, address: IpAddr) -> Option<Lease> {
+    read(&roots.leases().join(network).join(address.to_string()))
+}
+
+/// A pod that holds the lease now: whom it was made for, or who joined that one.
+pub fn holder_of(roots: &Roots, network: &str, lease: &Lease) -> Option<PodId> {
+    let network = roots.leases().join(network);
+    if network.join(holder(&lease.pod)).exists() {
+        return Some(lease.pod.clone());
+    }
+    let inode = fs::metadata(network.join(lease.addresses.first()?.address.to_string())).ok()?.ino();
+    survey(&network).ok()?.remove(&inode)?.holders.into_iter().next()
+}
+
+/// Whether any pod holds a lease of the network whose directory this is.
+pub fn is_used(network: &Path) -> bool {
+    let mut names = fs::read_dir(network).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|name| name.as_encoded_bytes().starts_with(HOLDER.as_bytes()))
 }
 
 /// The networks that `pod` holds a lease of.
@@ -414,7 +442,13 @@ pub fn prune(network: &Path, lives: impl Fn(&PodId) -> bool) -> Result<Vec<Strin
         entry.remove(network)?;
         said.push(entry.say());
     }
+    sweep_names(network)?;
     Ok(said)
+}
+
+fn sweep_names(network: &Path) -> Result<()> {
+    index::sweep(network, |pod| network.join(holder(pod)).exists())
+        .doing(|| format!("tidy the names of {}", network.display()))
 }
 
 impl Entry {
@@ -435,6 +469,7 @@ pub fn forget(network: &Path) -> Result<()> {
         if !survey(network)?.is_empty() {
             return Ok(());
         }
+        index::forget(network).doing(|| format!("forget the names of {}", network.display()))?;
         for name in [".new", LAST] {
             gone(fs::remove_file(network.join(name))).doing(|| format!("remove {name} of {}", network.display()))?;
         }
@@ -516,7 +551,14 @@ mod tests {
 
         fn ask(&self, pod: u8, addresses: &[IpAddr]) -> Result<Taken> {
             let (pod, link) = (id(pod), id(pod).veth(0));
-            self.pool.take(&Wanted { pod: &pod, title: "web", link: Some(&link), interface: "eth0", addresses })
+            self.pool.take(&Wanted {
+                pod: &pod,
+                title: "web",
+                link: Some(&link),
+                interface: "eth0",
+                names: &Names::default(),
+                addresses,
+            })
         }
 
         fn names(&self) -> Vec<String> {

@@ -287,6 +287,29 @@ impl Netlink {
         self.wait(added, || format!("route by {interface}"))
     }
 
+    /// Takes away every default route by an interface, which is there; none is fine.
+    pub fn delete_default_routes(&self, interface: &str) -> Result<()> {
+        let index = self.links()?.into_iter().find(|link| link.name == interface).map_or(0, |link| link.index);
+        let by_it = |route: &RouteMessage| {
+            let by = route.attributes.iter().any(|one| matches!(one, RouteAttribute::Oif(oif) if *oif == index));
+            by && route.header.destination_prefix_length == 0
+        };
+        let deleted = async {
+            let four = RouteMessageBuilder::<Ipv4Addr>::new().build();
+            let six = RouteMessageBuilder::<Ipv6Addr>::new().build();
+            for family in [four, six] {
+                // A kernel without IPv6 has no routes of it.
+                let all: Vec<RouteMessage> =
+                    self.handle.route().get(family).execute().try_collect().await.unwrap_or_default();
+                for route in all.into_iter().filter(by_it) {
+                    self.handle.route().del(route).execute().await?;
+                }
+            }
+            Ok(())
+        };
+        self.wait(deleted, || format!("take the default route from {interface}"))
+    }
+
     async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {
         let mut request = self.handle.address().add(index, address.address, address.prefix);
         if address.address.is_ipv6() {

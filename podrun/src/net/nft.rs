@@ -13,6 +13,7 @@ use crate::net::nfnetlink::{
     DONE, DUMP, ERROR, INET, REQUEST, UNSPEC, attribute, attributes, error_of, messages, open, receive, request, send,
     string,
 };
+use crate::net::service::{self, Spread};
 use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -102,9 +103,10 @@ impl Side {
 /// VXLAN has no keys: whoever sends the right number is believed (RFC 7348, 7). So its packets are taken from the peers
 /// only, and never from a pod, which could write their addresses; what comes out of the tunnel is of the overlay and for this host's part of it, and
 /// what goes in is from there.
-pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
+pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping], services: &[Spread]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
     text.push_str(&elements::text(mappings));
+    serve(&mut text, networks, services);
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
     networks.iter().for_each(|part| hairpin(&mut text, part));
     networks.iter().for_each(|part| masquerade(&mut text, part, networks));
@@ -118,6 +120,28 @@ pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping]) -> String {
     networks.iter().for_each(|part| from_the_tunnel(&mut text, part, networks));
     text.push_str("\t}\n}\n");
     text
+}
+
+/// Services are for pods and for the host itself, not for its neighbours.
+fn serve(text: &mut String, networks: &[Part], services: &[Spread]) {
+    if services.is_empty() {
+        return;
+    }
+    text.push_str(&service::chains(services));
+    text.push_str("\tchain pods {\n\t\ttype nat hook prerouting priority -100; policy accept;\n");
+    for Part { side, .. } in networks {
+        let _ = writeln!(text, "\t\t{} {}", side.is('i', ""), service::LOOK);
+    }
+    text.push_str("\t}\n\tchain host {\n\t\ttype nat hook output priority -100; policy accept;\n");
+    let _ = writeln!(text, "\t\t{}\n\t}}", service::LOOK);
+    // What nobody serves still has the service's address here. Refused before it is routed, since no route leads there.
+    for (chain, hook) in [("unserved", "prerouting"), ("unserved_host", "output")] {
+        let refusal = service::refusal(services);
+        let _ = writeln!(
+            text,
+            "\tchain {chain} {{\n\t\ttype filter hook {hook} priority -90; policy accept;\n\t\t{refusal}\n\t}}"
+        );
+    }
 }
 
 /// The networks that this one sees, and that see it.
@@ -447,6 +471,7 @@ mod tests {
                 part("four", "10.4.0.0/24", Policy { masquerade: false, ..Policy::default() }),
             ],
             &[],
+            &[],
         );
         for line in [
             "ip saddr 10.1.0.0/24 oifname != \"one\" ip daddr != { 10.1.0.0/24, 10.3.0.0/24, 224.0.0.0/4 } masquerade",
@@ -470,7 +495,7 @@ mod tests {
         let peers = vec!["198.51.100.2".parse().unwrap(), "198.51.100.3".parse().unwrap()];
         let tunnel = Tunnel { device: "vx".into(), vni: 42, port: 4789, cluster: range("10.90.0.0/16"), peers };
         let flat = Part { tunnel: Some(tunnel.clone()), ..part("flat", "10.90.1.0/24", Policy::default()) };
-        let text = rules("t", &[flat.clone(), part("other", "10.1.0.0/24", Policy::default())], &[]);
+        let text = rules("t", &[flat.clone(), part("other", "10.1.0.0/24", Policy::default())], &[], &[]);
         for line in [
             "ip saddr 10.90.1.0/24 oifname != \"flat\" ip daddr != { 10.90.0.0/16, 224.0.0.0/4 } masquerade",
             "oifname \"flat\" iifname != \"flat\" iifname != \"vx\" ct state != { established, related } ct status & dnat == 0 drop",
@@ -488,14 +513,31 @@ mod tests {
         }
         let policy = Policy { internal: true, ..Policy::default() };
         let alone = Part { tunnel: Some(Tunnel { peers: vec![], ..tunnel }), policy, ..flat };
-        let text = rules("t", &[alone], &[]);
+        let text = rules("t", &[alone], &[], &[]);
         assert!(text.contains("iifname \"flat\" oifname != \"flat\" oifname != \"vx\" drop\n"), "{text}");
         assert!(text.contains("udp dport 4789 @th,96,24 42 drop\n"), "nobody is a peer: {text}");
     }
 
     #[test]
+    fn services_are_for_pods_and_for_the_host() {
+        let ip = "10.96.0.1".parse().unwrap();
+        let affinity = crate::spec::service::Affinity::None;
+        let protocol = crate::spec::port::Protocol::Tcp;
+        let web = Spread { ip, port: 80, protocol, backends: ["10.1.0.2:8080".parse().unwrap()].into(), affinity };
+        let text = rules("t", &[part("one", "10.1.0.0/24", Policy::default())], &[], &[web]);
+        for lines in [
+            "prerouting priority -100; policy accept;\n\t\tiifname \"one\" ip daddr . meta l4proto . th dport vmap @services\n\t}\n",
+            "output priority -100; policy accept;\n\t\tip daddr . meta l4proto . th dport vmap @services\n\t}\n",
+            "prerouting priority -90; policy accept;\n\t\tip daddr { 10.96.0.1 } reject with icmp type port-unreachable\n",
+        ] {
+            assert!(text.contains(lines), "{lines}\nin {text}");
+        }
+        assert!(!rules("t", &[], &[], &[]).contains("services"));
+    }
+
+    #[test]
     fn the_table_is_replaced_whole() {
-        let text = rules("podrun_ab", &[part("podrun-ab", "10.88.0.1/16", Policy::default())], &[]);
+        let text = rules("podrun_ab", &[part("podrun-ab", "10.88.0.1/16", Policy::default())], &[], &[]);
         let expected = r#"table inet podrun_ab {}
 delete table inet podrun_ab
 table inet podrun_ab {
@@ -547,7 +589,7 @@ table inet podrun_ab {
 
     #[test]
     fn each_family_has_its_own_words() {
-        let text = rules("t", &[part("b", "fd00:1::/64", Policy::default())], &[]);
+        let text = rules("t", &[part("b", "fd00:1::/64", Policy::default())], &[], &[]);
         assert!(
             text.contains("ip6 saddr fd00:1::/64 oifname != \"b\" ip6 daddr != { fd00:1::/64, ff00::/8 } masquerade"),
             "{text}"

@@ -11,7 +11,7 @@
 
 mod taken;
 
-pub use taken::explain;
+pub use taken::{explain, who};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -19,6 +19,7 @@ use crate::id::PodId;
 use crate::net::Attachment;
 use crate::net::bridge;
 use crate::net::conntrack;
+use crate::net::definition::Driver;
 use crate::net::elements::{self, Change, Changed, Mapping};
 use crate::net::forward;
 use crate::net::link::Netlink;
@@ -275,7 +276,8 @@ fn name_of(roots: &Roots, pod: &PodId) -> Option<String> {
 pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()> {
     let Some(mut published) = read(roots, pod) else { return Ok(()) };
     let doing = || "publish the pod's ports".to_owned();
-    let attachment = attachments.iter().find(|one| one.host_interface.is_some() && !is_internal(roots, one));
+    let is_ours = |one: &&Attachment| one.host_interface.is_some() && one.driver != Driver::Cni;
+    let attachment = attachments.iter().filter(is_ours).find(|one| !is_internal(roots, one));
     let Some(attachment) = attachment else {
         return Err(Error::new(
             Kind::Invalid,

@@ -5,6 +5,7 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::PodId;
 use crate::net::bridge;
+use crate::net::cni;
 use crate::net::definition;
 use crate::net::ipam;
 use crate::net::link::{Link, Netlink};
@@ -30,6 +31,7 @@ pub enum Prune {
 pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     let in_use = |pod: &PodId| live.contains(pod) || roots.pod(pod).exists();
     let mut said = ports::prune(roots, in_use, how == Prune::Now)?;
+    said.extend(cni::prune(roots, &in_use, how));
     let known = bridge::known(roots)?;
     let made = |name: &String| bridge::remembered(roots, name).is_some() || bridge::remains_of(roots, name).is_some();
     if ipam::networks(roots)?.is_empty() && !known.iter().any(made) && bridge::remains(roots)?.is_empty() {

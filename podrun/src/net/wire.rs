@@ -8,13 +8,16 @@ use crate::id::PodId;
 use crate::net::Attachment;
 use crate::net::bridge::{self, Network};
 use crate::net::cidr::{Cidr, Mac, link_name};
+use crate::net::cni;
 use crate::net::definition::{self, Definition, Driver};
 use crate::net::forward;
 use crate::net::hanging;
 use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
 use crate::net::link::{self, End, Family, Ipv6, Netlink, Reach, Veth};
+use crate::net::names::{self, Names};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
+use crate::spec;
 use crate::spec::network::{Attach, MOST};
 use crate::sys;
 use nix::fcntl::Flock;
@@ -33,6 +36,31 @@ pub struct Pod<'a> {
     pub netns: BorrowedFd<'a>,
     /// The interfaces that it has.
     pub beside: &'a [Attachment],
+    pub asks: &'a cni::Asks,
+    /// What it is called on each network beside its own name, what it calls others, and whom it asks.
+    pub names: &'a Names,
+}
+
+/// Who makes an interface, and by which description.
+enum Maker {
+    Podrun(Box<Definition>),
+    Plugins(cni::conflist::Chain),
+}
+
+/// What an interface is to lead to: the name that records have for it, and its maker.
+fn maker(roots: &Roots, wish: &Attach) -> Result<(String, Maker)> {
+    match &wish.network {
+        spec::Network::Cni(which) => {
+            let chain = cni::find(which)?;
+            Ok((cni::title(&chain.name), Maker::Plugins(chain)))
+        }
+        _ => definition::of(roots, wish).map(|(name, definition)| (name, Maker::Podrun(Box::new(definition)))),
+    }
+}
+
+/// The name that records have for what an interface leads to.
+pub fn name_of(roots: &Roots, wish: &Attach) -> Result<String> {
+    maker(roots, wish).map(|(name, _)| name)
 }
 
 /// Puts the pod on these networks, beside those that it is on; also says what the user should know. All of them or none.
@@ -77,11 +105,15 @@ fn attach_one(
     beside: &[&Attachment],
     wish: &Attach,
 ) -> Result<(Attachment, Vec<String>)> {
-    let (name, definition) = definition::of(roots, wish)?;
+    let (name, maker) = maker(roots, wish)?;
     let within = |err: Error| err.within(format!("attach it to {name}"));
     let refuse = |cause: String| Err(within(Error::new(Kind::AlreadyExists, "choose the interface", cause)));
     if beside.iter().any(|other| other.network == name) {
         return refuse("the pod is on this network already".to_owned());
+    }
+    let resolves = matches!(&maker, Maker::Podrun(definition) if definition.resolves_names());
+    if let Some(alias) = wish.aliases.first().filter(|_| !resolves) {
+        return Err(within(Error::new(Kind::Invalid, format!("call it {alias}"), "the network resolves no names")));
     }
     let used = |interface: &str| beside.iter().any(|other| other.interface == interface);
     let interface = match &wish.interface {
@@ -95,9 +127,12 @@ fn attach_one(
     };
     let leads_out = !beside.iter().any(|other| other.default_route);
     let plan = Plan { wish, interface, link, leads_out };
-    match definition.driver {
-        Driver::Bridge | Driver::Ptp | Driver::Vxlan => on_host(roots, pod, &name, &definition, &plan),
-        Driver::Macvlan | Driver::Ipvlan => hanging::attach(roots, pod, &name, &definition, &plan),
+    match maker {
+        Maker::Plugins(chain) => cni::attach(roots, pod, chain, &plan),
+        Maker::Podrun(definition) if definition.driver.hangs_on_a_link() => {
+            hanging::attach(roots, pod, &name, &definition, &plan)
+        }
+        Maker::Podrun(definition) => on_host(roots, pod, &name, &definition, &plan),
     }
     .map_err(within)
 }
@@ -111,15 +146,32 @@ fn on_host(
     plan: &Plan<'_>,
 ) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
-    let (_held, network, lease) = lease(roots, pod, name, definition, plan, &host)?;
+    let (held, network, lease) = lease(roots, pod, name, definition, plan, &host)?;
     match wire(roots, &network, &lease, &host, pod, plan) {
-        Ok(attachment) => Ok((attachment, network.warnings())),
+        Ok(attachment) => {
+            drop(held);
+            Ok(resolve_names(roots, &network, attachment))
+        }
         Err(err) => {
             let _ = host.delete(&plan.link);
             let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
             Err(err)
         }
     }
+}
+
+/// A pod whose network has no name server is a pod all the same, and its user is told.
+fn resolve_names(roots: &Roots, network: &Network, attachment: Attachment) -> (Attachment, Vec<String>) {
+    let mut warnings = network.warnings();
+    let names = match network.resolves_names().then(|| names::ensure(roots, &network.name)) {
+        Some(Ok(())) => Some(network.gateway),
+        Some(Err(err)) => {
+            warnings.push(format!("{}: {}", err.what_was_being_done(), err.cause()));
+            None
+        }
+        None => None,
+    };
+    (Attachment { names, ..attachment }, warnings)
 }
 
 /// The addresses that were asked for; one with a prefix says the network's own.
@@ -148,8 +200,16 @@ fn lease(
 ) -> Result<(Flock<File>, Network, Lease)> {
     let (held, network) = bridge::hold(roots, name, definition)?;
     let asked = addresses(plan.wish, &network.pool(roots))?;
-    let wanted =
-        Wanted { pod: pod.id, title: pod.title, link: Some(&plan.link), interface: &plan.interface, addresses: &asked };
+    let mut names = pod.names.clone();
+    plan.wish.aliases.iter().for_each(|alias| names.add(alias.as_str(), names::parts(pod.title).1));
+    let wanted = Wanted {
+        pod: pod.id,
+        title: pod.title,
+        link: Some(&plan.link),
+        interface: &plan.interface,
+        names: &names,
+        addresses: &asked,
+    };
     if let Taken::Lease(lease) = network.pool(roots).take(&wanted)? {
         return Ok((held, network, lease));
     }
@@ -267,6 +327,8 @@ fn wire(
         mac: mac.to_string(),
         mtu,
         bridge: network.bridge.clone(),
+        dns: None,
+        names: None,
     })
 }
 
@@ -324,6 +386,9 @@ pub fn disconnect(
     holders: &[PodId],
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
+    if attachment.driver == Driver::Cni {
+        return cni::leave(roots, &attachment.network, holders, netns);
+    }
     match (&attachment.host_interface, netns) {
         (Some(link), _) => Netlink::here()?.delete(link)?,
         (None, Some(netns)) => delete_inside(netns, &attachment.interface)?,
@@ -334,6 +399,9 @@ pub fn disconnect(
 
 /// The same for what a crash left between a lease and the record of it.
 pub fn detach_from(roots: &Roots, network: &str, pod: &PodId, netns: BorrowedFd<'_>) -> Result<()> {
+    if cni::is_title(network) {
+        return cni::leave(roots, network, std::slice::from_ref(pod), Some(netns));
+    }
     let Some(lease) = ipam::held(roots, network, pod) else { return Ok(()) };
     match (lease.link, lease.interface) {
         (Some(link), _) => Netlink::here()?.delete(&link)?,

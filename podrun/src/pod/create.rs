@@ -11,7 +11,8 @@ use crate::fault;
 use crate::id::{PodId, PodName};
 use crate::monitor::{self, PodFacts, keep, key};
 use crate::net::files::{self, Dns, HostEntry};
-use crate::net::{self, Attachment};
+use crate::net::names::Names;
+use crate::net::{self, Attachment, definition};
 use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
@@ -43,10 +44,14 @@ struct Unmade<'a> {
     id: &'a PodId,
     layout: &'a Layout,
     pause: Option<Waiting>,
+    netns: Option<OwnedFd>,
 }
 
 impl Drop for Unmade<'_> {
     fn drop(&mut self) {
+        // Plugins first, while there is a network namespace for them to look into.
+        let netns = self.netns.take();
+        net::cni::detach(self.roots, self.id, netns.as_ref().map(AsFd::as_fd));
         if let Some(pause) = self.pause.take() {
             super::delete::kill_keepers(self.roots, self.id, &pause.child.pidfd);
         }
@@ -76,7 +81,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
             return Err(err);
         }
     };
-    let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None };
+    let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None, netns: None };
     let made = make(roots, spec, &id, &dir, &host, &mut unmade);
     match made {
         Ok(created) => {
@@ -142,6 +147,7 @@ fn reserve(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<()> {
             Ok((_, other)) if !store::is_half_made(&other) => return Err(taken(&spec.name)),
             Ok((old, _)) => {
                 let name = Some((&spec.namespace, &spec.name));
+                super::delete::dismiss_plugins(roots, &old);
                 super::delete::remove_from_host(roots, &old, name, &Layout::detect()?)?;
             }
             // Gone in this moment.
@@ -167,7 +173,9 @@ fn make(
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
-    net::ports::claim(roots, id, &spec.publish)?;
+    check_links(roots, spec)?;
+    let names = names(spec);
+    let asks = asks(roots, spec, id)?;
     fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
@@ -177,6 +185,7 @@ fn make(
     fault::step("create-pod.own-cgroup").doing(|| "make the pod".into())?;
     let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     let pause = unmade.pause.insert(pause);
+    let netns = unmade.netns.insert(sandbox.net);
     let (attachments, mut warnings) = match (spec.network(), &neighbour) {
         (Network::Pod(_), Some(other)) => {
             net::share(roots, &other.record.id, id)?;
@@ -185,9 +194,11 @@ fn make(
         (Network::Host | Network::None | Network::Pod(_) | Network::Netns(_), _) => (Vec::new(), Vec::new()),
         _ => {
             let title = store::title(&spec.namespace, &spec.name);
-            let pod = net::Pod { id, title: &title, netns: sandbox.net.as_fd(), beside: &[] };
+            let pod = net::Pod { id, title: &title, netns: netns.as_fd(), beside: &[], asks: &asks, names: &names };
             let (attachments, warnings) = net::attach(roots, &pod, &spec.networks)?;
-            net::ports::open(roots, id, &attachments)?;
+            if asks.ports_by.is_none() {
+                net::ports::open(roots, id, &attachments)?;
+            }
             fault::step("create-pod.published").doing(|| "make the pod".into())?;
             (attachments, warnings)
         }
@@ -204,7 +215,7 @@ fn make(
     let record = PodRecord {
         version: store::VERSION,
         // A build that does not know the word cannot read the record.
-        readable_since: words.max().unwrap_or_default().max(store::READABLE_SINCE),
+        readable_since: words.max().unwrap_or_default().max(store::wiring_known_since(&attachments)),
         id: id.clone(),
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),
@@ -218,6 +229,7 @@ fn make(
         labels: spec.labels.clone(),
         volumes: spec.volumes.iter().map(ToString::to_string).collect(),
         sysctl: spec.sysctl.clone(),
+        names,
         host: host.clone(),
         root: roots.root.clone(),
         run_root: roots.run.clone(),
@@ -226,6 +238,60 @@ fn make(
     store::write(&dir.record(), &record)?;
     fault::step("create-pod.recorded").doing(|| "make the pod".into())?;
     Ok(Created { record, attachments, warnings })
+}
+
+/// Takes the host's ports, and says what plugins are to be told of them and of names.
+fn asks(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<net::cni::Asks> {
+    let ports_by = match spec.publish.is_empty() {
+        true => None,
+        false => net::cni::port_mapper(&spec.networks)?,
+    };
+    let ports = net::ports::claim(roots, id, &spec.publish)?;
+    Ok(net::cni::Asks { ports, ports_by, dns: wished_dns(spec) })
+}
+
+fn wished_dns(spec: &PodSpec) -> Dns {
+    Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() }
+}
+
+/// What name servers are to know. The host's own hostname is no pod's.
+fn names(spec: &PodSpec) -> Names {
+    let links = spec.links.iter().map(|link| (link.alias.to_string(), link.pod.to_string())).collect();
+    let mut names = Names { more: Vec::new(), links, servers: spec.dns.clone() };
+    if spec.uts == Owner::Pod {
+        names.add_hostname(&spec.hostname, spec.name.as_str());
+    }
+    names
+}
+
+/// Each pod that is linked is there, on a network of the new one's that resolves names.
+fn check_links(roots: &Roots, spec: &PodSpec) -> Result<()> {
+    if spec.links.is_empty() {
+        return Ok(());
+    }
+    let named = spec.networks.iter().filter(|one| one.may_have_names()).map(|one| definition::of(roots, one));
+    let named = named.collect::<Result<Vec<_>>>()?;
+    for link in &spec.links {
+        let other = find::pod(roots, &spec.namespace, link.pod.as_str())?;
+        let on = other.attachments();
+        let shared = |(name, definition): &(String, definition::Definition)| {
+            definition.resolves_names() && on.iter().any(|one| one.network == *name)
+        };
+        if !named.iter().any(shared) {
+            let on: Vec<&str> = on.iter().map(|one| one.network.as_str()).collect();
+            let cause = "they have no network in common that resolves names";
+            let err = Error::new(Kind::Invalid, format!("link the pod {}", link.pod), cause);
+            return Err(if on.is_empty() { err } else { err.hint(format!("{} is on {}", link.pod, on.join(", "))) });
+        }
+    }
+    Ok(())
+}
+
+/// Which server of podrun's a pod asks. One that was given a server on its own loopback asks that; so does one that joined
+/// another's network and was given any, since the network's servers are the other's.
+pub fn name_server(network: &Network, asks: &[IpAddr], attachments: &[Attachment]) -> Option<IpAddr> {
+    let own = asks.iter().any(IpAddr::is_loopback) || (matches!(network, Network::Pod(_)) && !asks.is_empty());
+    net::name_server(attachments).filter(|_| !own)
 }
 
 /// The pod whose network is joined.
@@ -359,18 +425,21 @@ pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
     let doing = || format!("join the network of {}", pod.record.title());
     // The record may be a moment away while the first monitor comes up.
     for _ in 0..500 {
-        if let Ok(keepers) = store::read::<store::Keepers>(&pod.dir.keepers())
-            && let Some(held) = keepers.pause.open()
-        {
-            let net = ns::of(keepers.pause.pid, "net").doing(doing)?;
-            // Still alive after the open: the number was pause's all the time.
-            if pidfd_send_signal(held.as_fd(), 0).is_ok() {
-                return Ok(net);
-            }
+        if let Some(net) = network_namespace_now(&pod.dir) {
+            return Ok(net);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     Err(Error::new(Kind::NotNow, doing(), "its pause is not there"))
+}
+
+/// The same without waiting, for whoever does without.
+pub(super) fn network_namespace_now(dir: &PodDir) -> Option<OwnedFd> {
+    let keepers = store::read::<store::Keepers>(&dir.keepers()).ok()?;
+    let held = keepers.pause.open()?;
+    let net = ns::of(keepers.pause.pid, "net").ok()?;
+    // Still alive after the open: the number was pause's all the time.
+    pidfd_send_signal(held.as_fd(), 0).is_ok().then_some(net)
 }
 
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf for the pod's containers.
@@ -381,12 +450,22 @@ fn write_files(dir: &PodDir, spec: &PodSpec, attachments: &[Attachment]) -> Resu
     let extra: Result<Vec<HostEntry>> = spec.add_hosts.iter().map(|text| HostEntry::parse(text, gateway)).collect();
     let host_resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
-    let dns = Dns { servers: spec.dns.clone(), searches: spec.dns_search.clone(), options: spec.dns_options.clone() };
+    // What the user said, then what the network's plugins say, then the host.
+    let (wish, said) = (wished_dns(spec), net::cni::dns(attachments));
+    fn or<T>(wish: Vec<T>, said: Vec<T>) -> Vec<T> {
+        if wish.is_empty() { said } else { wish }
+    }
+    let dns = Dns {
+        servers: or(wish.servers, said.servers),
+        searches: or(wish.searches, said.searches),
+        options: or(wish.options, said.options),
+    };
     let loopback = match spec.network() {
         Network::Host => files::Loopback::Host,
         _ => files::Loopback::Own,
     };
-    let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback)?;
+    let names = name_server(spec.network(), &spec.dns, attachments);
+    let (resolv, warnings) = files::resolv_conf(&host_resolv, systemd, &dns, loopback, names)?;
     let write = |name: &str, text: String| {
         let path = dir.0.join(name);
         std::fs::write(&path, text)

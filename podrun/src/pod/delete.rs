@@ -3,14 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::client;
+use super::create;
 use super::find::{self, Pod};
 use super::heal::{self, Served};
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{NamespaceName, PodId, PodName};
+use crate::monitor::services;
 use crate::monitor::socket::Request;
-use crate::net;
+use crate::net::{self, service};
 use crate::roots::Roots;
 use crate::store::{self, PodDir, PodRecord, gone};
 use crate::sys::clone::{pidfd_send_signal, poll_one};
@@ -28,8 +30,9 @@ pub enum Manner {
     ByForce,
 }
 
-/// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone.
-pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Manner) -> Result<()> {
+/// Stops the containers with grace, then removes the pod. Without its record the pod is removed by its id alone. Says what
+/// the plugins of its networks may have left.
+pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Manner) -> Result<Vec<String>> {
     let (id, dir) = find::directory(roots, namespace, text)?;
     if manner != Manner::ByForce {
         store::format::understands(&dir)?;
@@ -41,6 +44,7 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
     };
     let _lock = if dir.0.is_dir() { store::lock(&dir).ok() } else { None };
     fault::point("delete-pod.locked");
+    leave_services(roots, &dir);
     if let Some(record) = &record {
         let pod = Pod { roots: roots.clone(), dir: dir.clone(), record: record.clone() };
         stop(&pod, manner);
@@ -50,8 +54,24 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
         Some(record) => Some((record.namespace.clone(), record.name.clone())),
         None => PodName::parse(text).ok().map(|name| (namespace.clone(), name)),
     };
+    let warnings = dismiss_plugins(roots, &id);
     remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)
-        .map_err(|err| err.within(format!("delete the pod {text}")))
+        .map_err(|err| err.within(format!("delete the pod {text}")))?;
+    Ok(warnings)
+}
+
+/// CNI plugins go first, while there is a network namespace for them to look into. Says what they may have left.
+pub(super) fn dismiss_plugins(roots: &Roots, id: &PodId) -> Vec<String> {
+    let netns = create::network_namespace_now(&PodDir(roots.pod(id)));
+    net::cni::detach(roots, id, netns.as_ref().map(AsFd::as_fd))
+}
+
+/// Nobody new is led to a pod that is on its way out; who is being served is served while it lives.
+fn leave_services(roots: &Roots, dir: &PodDir) {
+    if service::is_in_use(roots) && std::fs::write(dir.leaving(), "").is_ok() {
+        // Who serves is worked out anew each time, so what fails now is mended by the next change.
+        let _ = services::sync(roots);
+    }
 }
 
 /// The monitor knows how to stop; where there is none to ask, killing is all that is left. Frozen containers are thawed by
@@ -84,7 +104,7 @@ pub(super) fn kill_keepers(roots: &Roots, id: &PodId, pause: &OwnedFd) {
     let _ = poll_one(pause.as_fd(), libc::POLLIN, 1000);
 }
 
-/// Everything of the pod that is on the host. Each step stands alone; what fails is said at the end, all of it.
+/// Everything of the pod that is on the host, but what its plugins made. Each step stands alone; what fails is said at the end, all of it.
 pub(super) fn remove_from_host(
     roots: &Roots,
     id: &PodId,

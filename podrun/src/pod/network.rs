@@ -4,16 +4,18 @@
 
 #![forbid(unsafe_code)]
 
+use super::client;
 use super::create;
 use super::find::Pod;
 use super::heal::{self, Served};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{NetworkName, PodId};
+use crate::monitor::socket::Request;
 use crate::net::bridge;
 use crate::net::cidr::Cidr;
 use crate::net::definition::{self, Definition};
-use crate::net::{self, Attachment, Prune, files, ipam};
+use crate::net::{self, Attachment, Prune, cni, files, names};
 use crate::roots::Roots;
 use crate::spec::Network;
 use crate::spec::network::Attach;
@@ -59,7 +61,8 @@ fn unique_local() -> Result<Cidr> {
 /// The names of all networks, those that podrun has by itself first.
 pub fn names(roots: &Roots) -> Result<Vec<String>> {
     let built_in = definition::BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
-    Ok(built_in.chain(definition::names(roots)?).collect())
+    let by_plugins = cni::all().into_iter().map(|(_, chain)| cni::title(&chain.name));
+    Ok(built_in.chain(definition::names(roots)?).chain(by_plugins).collect())
 }
 
 /// Every pod on a network, with its interface there.
@@ -91,20 +94,30 @@ fn ranges(roots: &Roots, name: &str, definition: &Definition) -> Vec<Value> {
     definition.wishes().map(said).collect()
 }
 
+/// A network of plugins: what its configuration says, and podrun's own pods on it.
+fn inspect_plugins(roots: &Roots, name: &str, which: &str) -> Result<Value> {
+    let (file, chain) = match cni::all().into_iter().find(|(_, chain)| chain.name == which) {
+        Some((file, chain)) => (Some(file), chain),
+        // A path, or the words of why there is none.
+        None => (None, cni::find(which)?),
+    };
+    Ok(json!({
+        "name": name,
+        "driver": definition::Driver::Cni.word(),
+        "file": file,
+        "cniVersion": chain.version,
+        "plugins": chain.plugins.iter().map(|plugin| &plugin.kind).collect::<Vec<_>>(),
+        "subnets": [],
+        "pods": shown_pods(roots, &cni::title(&chain.name)),
+    }))
+}
+
 /// `podrun network inspect NAME`.
 pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
+    if let Some(which) = name.strip_prefix("cni:") {
+        return inspect_plugins(roots, name, which);
+    }
     let definition = definition::find(roots, name)?;
-    let pods = pods_on(roots, name).into_iter().map(|(pod, on)| {
-        json!({
-            "name": pod.record.name,
-            "namespace": pod.record.namespace,
-            "id": pod.record.id,
-            "interface": on.interface,
-            "hostInterface": on.host_interface,
-            "mac": on.mac,
-            "addresses": on.addresses,
-        })
-    });
     let bridge = roots.bridge_of(name);
     Ok(json!({
         "name": name,
@@ -118,11 +131,12 @@ pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
         "icc": definition.icc,
         "stp": definition.stp,
         "overlay": net::overlay::Overlay::of(roots, name, &definition),
+        "nameServer": name_server(roots, name),
         "parent": definition.parent,
         "mode": definition.mode,
         "labels": definition.labels,
         "createdAt": definition.created_at,
-        "pods": pods.collect::<Vec<_>>(),
+        "pods": shown_pods(roots, name),
     }))
 }
 
@@ -138,6 +152,28 @@ pub fn change_peers(
     })
 }
 
+fn shown_pods(roots: &Roots, network: &str) -> Vec<Value> {
+    let pods = pods_on(roots, network).into_iter().map(|(pod, on)| {
+        json!({
+            "name": pod.record.name,
+            "namespace": pod.record.namespace,
+            "id": pod.record.id,
+            "interface": on.interface,
+            "hostInterface": on.host_interface,
+            "mac": on.mac,
+            "addresses": on.addresses,
+        })
+    });
+    pods.collect()
+}
+
+fn name_server(roots: &Roots, network: &str) -> Option<Value> {
+    match names::look(roots, network) {
+        Ok(names::Look::There { record, .. }) => Some(json!({"pid": record.pid, "addresses": record.addresses})),
+        _ => None,
+    }
+}
+
 /// What is to happen to the pods of a network that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
@@ -148,6 +184,11 @@ pub enum Users {
 /// Removes a network that nobody made last: its definition, and what is on the host for it. Says what went with it.
 pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
     let doing = format!("remove the network {name}");
+    if cni::is_title(name) {
+        return Err(
+            Error::new(Kind::Usage, doing, "it is of CNI plugins").hint("its configuration is an administrator's file")
+        );
+    }
     if definition::is_built_in(name) {
         return Err(Error::new(Kind::Usage, doing, "it is podrun's own")
             .hint("`podrun prune --force` removes what it has on the host when no pod uses it"));
@@ -176,6 +217,28 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
     Ok(said)
 }
 
+/// CHECK of every pod on networks of plugins: whose, on which network, and what its plugins say.
+pub fn check_plugins(roots: &Roots) -> Vec<(String, String, Result<()>)> {
+    let mut said = Vec::new();
+    for pod in all_pods(roots) {
+        // One that shares another's network is looked at with that, while it is there.
+        let other = pod.record.network_of.as_ref().filter(|other| roots.pod(other).exists());
+        if other.is_some() || cni::held_by(roots, &pod.record.id).is_empty() {
+            continue;
+        }
+        let title = pod.record.title();
+        let looked = Together::with(&pod).and_then(|together| Ok((create::network_namespace(&pod)?, together)));
+        match looked {
+            Ok((netns, _together)) => {
+                let all = cni::check(roots, &pod.record.id, netns.as_fd()).into_iter();
+                said.extend(all.map(|(network, done)| (title.clone(), network, done)));
+            }
+            Err(err) => said.push((title, "its CNI networks".to_owned(), Err(err))),
+        }
+    }
+    said
+}
+
 /// What a connect or disconnect that was killed has left: a pod's lease of a network that its record does not say. Says
 /// what went, or would go.
 pub fn mend(roots: &Roots, how: Prune) -> Result<Vec<String>> {
@@ -198,7 +261,7 @@ pub fn mend(roots: &Roots, how: Prune) -> Result<Vec<String>> {
 
 /// Networks that the pod has a lease of, and no interface by its record.
 fn half_connected(pod: &Pod) -> Result<Vec<String>> {
-    let mut leased = ipam::held_by(&pod.roots, &pod.record.id)?;
+    let mut leased = net::held_by(&pod.roots, &pod.record.id)?;
     if leased.is_empty() || store::is_locked(&pod.dir) || matches!(heal::look(pod), Served::Lost) {
         return Ok(Vec::new());
     }
@@ -231,7 +294,7 @@ impl Together {
     /// All of them hold what one of them holds.
     fn join(&self, roots: &Roots, network: &str, pod: &PodId) -> Result<()> {
         fault::step("network.connected").doing(|| "share the lease".into())?;
-        self.ids().iter().filter(|id| *id != pod).try_for_each(|id| ipam::join(roots, network, pod, id))
+        self.ids().iter().filter(|id| *id != pod).try_for_each(|id| net::join(roots, network, pod, id))
     }
 
     /// Records and /etc/hosts say what there is now.
@@ -242,19 +305,35 @@ impl Together {
         let (old, new) = (addresses(before), addresses(after));
         for pod in &self.pods {
             store::write(&pod.dir.networks(), &Networks::new(after.to_vec()))?;
-            rewrite_hosts(&pod.dir.0.join("hosts"), &old, &new, &pod.record.hostname)?;
+            rewrite(&pod.dir.0.join("hosts"), |text| files::hosts_with(text, &old, &new, &pod.record.hostname))?;
+            rewrite_resolv_conf(pod, before, after)?;
+            // Its monitor keeps the name servers of its networks. One of an earlier build knows no such request.
+            let _ = client::command(pod, &Request::Networks);
         }
         fault::step("network.recorded").doing(|| "write the pod's networks".into())
     }
 }
 
 /// In place: containers have this very file mounted, so another one in its place would be nobody's.
-fn rewrite_hosts(path: &Path, before: &[IpAddr], after: &[IpAddr], hostname: &str) -> Result<()> {
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
     let doing = || format!("write {}", path.display());
-    let text = std::fs::read_to_string(path).doing(doing)?;
-    let text = files::hosts_with(&text, before, after, hostname)?;
+    let text = change(&std::fs::read_to_string(path).doing(doing)?)?;
     let mut file = OpenOptions::new().write(true).open(path).doing(doing)?;
     file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)).doing(doing)
+}
+
+/// Whom the pod asks for names follows its networks.
+fn rewrite_resolv_conf(pod: &Pod, before: &[Attachment], after: &[Attachment]) -> Result<()> {
+    let asks = &pod.record.names.servers;
+    let server = |all: &[Attachment]| create::name_server(&pod.record.network, asks, all);
+    if server(before) == server(after) {
+        return Ok(());
+    }
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let systemd = || std::fs::read_to_string(files::SYSTEMD).ok();
+    rewrite(&pod.dir.0.join("resolv.conf"), |text| {
+        Ok(files::resolv_conf_with(text, &host, systemd, asks, server(after)))
+    })
 }
 
 /// What podrun does not wire it does not change.
@@ -275,10 +354,10 @@ pub fn catch_up(pod: &Pod, neighbour: &Pod) -> Result<()> {
     let together = Together::with(pod)?;
     let (before, now) = (pod.attachments(), neighbour.attachments());
     for on in now.iter().filter(|on| !before.contains(on)) {
-        ipam::join(&pod.roots, &on.network, &neighbour.record.id, &pod.record.id)?;
+        net::join(&pod.roots, &on.network, &neighbour.record.id, &pod.record.id)?;
     }
     for off in before.iter().filter(|off| !now.contains(off)) {
-        ipam::leave(&pod.roots, &off.network, std::slice::from_ref(&pod.record.id))?;
+        net::leave(&pod.roots, &off.network, &pod.record.id)?;
     }
     together.write(&before, &now)
 }
@@ -298,13 +377,21 @@ pub fn connect(pod: &Pod, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
 fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
     let netns = create::network_namespace(pod)?;
     let before = pod.attachments();
-    let (network, _) = definition::of(&pod.roots, wish)?;
+    let network = net::name_of(&pod.roots, wish)?;
     if !before.iter().any(|one| one.network == network) {
         // What a connect that was killed has left.
         together.ids().iter().try_for_each(|id| net::detach_from(&pod.roots, &network, id, netns.as_fd()))?;
     }
     let title = pod.record.title();
-    let who = net::Pod { id: &pod.record.id, title: &title, netns: netns.as_fd(), beside: &before };
+    let asks = cni::Asks::default();
+    let who = net::Pod {
+        id: &pod.record.id,
+        title: &title,
+        netns: netns.as_fd(),
+        beside: &before,
+        asks: &asks,
+        names: &pod.record.names,
+    };
     let (made, warnings) = net::attach(&pod.roots, &who, std::slice::from_ref(wish))?;
     let after: Vec<Attachment> = before.iter().chain(&made).cloned().collect();
     let told = together.join(&pod.roots, &network, &pod.record.id).and_then(|()| together.write(&before, &after));

@@ -35,7 +35,10 @@ pub fn prune(roots: &Roots, how: Prune, lost_too: bool) -> Result<Vec<String>> {
         said.push(format!("{what}, {}", id.short()));
         if how == Prune::Now {
             let name = record.ok().map(|record| (record.namespace, record.name));
-            delete::remove_from_host(roots, &id, name.as_ref().map(|(namespace, name)| (namespace, name)), &layout)?;
+            let name = name.as_ref().map(|(namespace, name)| (namespace, name));
+            // What plugins could not do is tried again below, and told there.
+            delete::dismiss_plugins(roots, &id);
+            delete::remove_from_host(roots, &id, name, &layout)?;
         }
     }
     said.extend(prune_names(roots, how)?);
@@ -132,6 +135,10 @@ fn lives_elsewhere(roots: &Roots, layout: &Layout, id: &PodId) -> bool {
 
 /// With the last pod gone, what podrun made for itself goes, too.
 fn forget_empty(roots: &Roots, layout: &Layout) {
+    // Name servers have left with the last leases, a moment ago.
+    if let Ok(place) = net::names::place(roots) {
+        let _ = cgroup::remove_tree(layout, &place, Duration::from_secs(1));
+    }
     for tree in layout.trees() {
         let _ = std::fs::remove_dir(tree.mount.join(roots.cgroup()));
     }

@@ -6,6 +6,8 @@ use super::client;
 use super::find::Pod;
 use crate::error::{Error, Kind, Result};
 use crate::monitor::socket::Request;
+use crate::net::Attachment;
+use crate::net::definition::Driver;
 use crate::net::ports::{self, Port};
 use crate::spec::port::{HostPort, Wish};
 use crate::store;
@@ -19,6 +21,12 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
         return Err(Error::new(Kind::NotFound, doing, "it has just been deleted"));
     }
     let attachments = pod.attachments();
+    if attachments.iter().any(|one| one.driver == Driver::Cni) && !attachments.iter().any(is_ours) {
+        let cause = "its network is of CNI plugins, which make ports when the pod is made";
+        return Err(Error::new(Kind::Invalid, format!("publish ports of {}", pod.record.title()), cause).hint(
+            format!("`podrun network connect bridge {}` gives it a network where they can be changed", pod.record.name),
+        ));
+    }
     ports::close(&pod.roots, id, unpublish)?;
     if !unpublish.is_empty() && !publish.is_empty() {
         // What is given up may be what is wished for.
@@ -36,6 +44,11 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
     }
     tell(pod);
     made
+}
+
+/// Whether podrun itself leads ports there.
+fn is_ours(attachment: &Attachment) -> bool {
+    attachment.host_interface.is_some() && attachment.driver != Driver::Cni
 }
 
 /// For `::1`. A monitor of an earlier build knows no such request: with it that waits for `podrun upgrade`.

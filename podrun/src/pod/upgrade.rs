@@ -7,6 +7,7 @@ use super::find::Pod;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::monitor::socket::{Reply, Request};
+use crate::net::names;
 use crate::sandbox;
 use crate::store::{self, Keepers, ProcessRecord};
 use std::os::fd::AsFd;
@@ -22,7 +23,15 @@ pub struct Upgraded {
     pub to: ProcessRecord,
 }
 
+/// The monitor, and the name servers of the pod's networks where they are of another podrun.
 pub fn upgrade(pod: &Pod) -> Result<Upgraded> {
+    let upgraded = upgrade_monitor(pod)?;
+    let mut named = pod.attachments().into_iter().filter(|one| one.names.is_some());
+    named.try_for_each(|one| names::replace(&pod.roots, &one.network))?;
+    Ok(upgraded)
+}
+
+fn upgrade_monitor(pod: &Pod) -> Result<Upgraded> {
     let doing = || format!("upgrade {}", pod.record.title());
     let mut client = Client::connect(pod)?;
     store::format::understands(&pod.dir)?;

@@ -151,6 +151,7 @@ fn interface(attachment: &Attachment) -> Value {
         "mac": mac(attachment),
         "mtu": attachment.mtu,
         "bridge": attachment.bridge,
+        "nameServer": attachment.names,
     })
 }
 

@@ -92,12 +92,14 @@ mod tests {
         assert_eq!(devices.len(), 6);
         let null = devices.iter().find(|device| device.name.name.lossy() == "null").unwrap();
         assert_eq!((null.mode, null.device, null.uid), (libc::S_IFCHR | 0o600, libc::makedev(1, 3), 7));
+        let tty = devices.iter().find(|device| device.name.name.lossy() == "tty").unwrap();
+        assert_eq!((tty.mode, tty.device, tty.uid, tty.gid), (0o20666, libc::makedev(5, 0), 0, 0));
     }
 
     #[test]
     fn a_device_is_as_asked_for_and_has_dockers_mode_without_one() {
         let devices = plan(&asked(
-            r#"[{"path": "/dev/p", "type": "p"},
+            r#"[{"path": "/dev/p", "type": "p"}, {"path": "/dev/q", "type": "p", "major": -1, "minor": 1},
                 {"path": "/dev/x/sda", "type": "b", "major": 8, "minor": 1, "fileMode": 504, "uid": 7, "gid": 8},
                 {"path": "/dev/u", "type": "u", "major": 10, "minor": 200}]"#,
         ))
@@ -107,6 +109,7 @@ mod tests {
             (found.mode, found.device, found.uid, found.gid, found.at.path.lossy().into_owned())
         };
         assert_eq!(of("p"), (libc::S_IFIFO | 0o666, 0, 0, 0, "/dev".into()));
+        assert_eq!(of("q").1, 0, "a FIFO has no number, whatever is written (runtime-spec, config-linux.md)");
         assert_eq!(of("sda"), (libc::S_IFBLK | 0o770, libc::makedev(8, 1), 7, 8, "/dev/x".into()));
         assert_eq!(of("u"), (libc::S_IFCHR | 0o666, libc::makedev(10, 200), 0, 0, "/dev".into()));
     }

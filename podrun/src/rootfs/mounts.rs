@@ -396,6 +396,53 @@ mod tests {
         );
     }
 
+    /// mount_setattr(2): what a word takes back must be among the bits to clear, and no bit be set and cleared at once; the
+    /// access time is one field of several bits, cleared whole before one of its values is set.
+    #[test]
+    fn each_word_sets_and_clears_what_mount_setattr_asks_for() {
+        use libc::{
+            MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
+        };
+        for (words, set, clear) in [
+            ("ro", MOUNT_ATTR_RDONLY, 0),
+            ("ro ro", MOUNT_ATTR_RDONLY, 0),
+            ("rw", 0, MOUNT_ATTR_RDONLY),
+            ("rw rw", 0, MOUNT_ATTR_RDONLY),
+            ("ro rw", 0, MOUNT_ATTR_RDONLY),
+            ("rw ro", MOUNT_ATTR_RDONLY, 0),
+            ("nosuid nodev suid", MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID),
+            ("suid dev nosuid", MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV),
+            ("relatime", 0, ATIME),
+            ("noatime", MOUNT_ATTR_NOATIME, ATIME),
+            ("noatime noatime", MOUNT_ATTR_NOATIME, ATIME),
+            ("noatime strictatime", MOUNT_ATTR_STRICTATIME, ATIME),
+            ("strictatime relatime", 0, ATIME),
+            ("suid noatime", MOUNT_ATTR_NOATIME, ATIME | MOUNT_ATTR_NOSUID),
+            ("noatime ro", MOUNT_ATTR_NOATIME | MOUNT_ATTR_RDONLY, ATIME),
+        ] {
+            let here: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            let below: Vec<String> = words.split(' ').map(|word| format!("r{word}")).collect();
+            let (here, below) = (Options::read(&here, "").unwrap(), Options::read(&below, "").unwrap());
+            assert_eq!((here.set, here.clear, here.set_below, here.clear_below), (set, clear, 0, 0), "{words}");
+            assert_eq!((below.set, below.clear, below.set_below, below.clear_below), (0, 0, set, clear), "{words}");
+        }
+    }
+
+    /// mount(2): MS_REC with one of the four is for all that lies below.
+    #[test]
+    fn propagation_is_for_one_mount_or_for_all_below() {
+        for (word, flag) in [
+            ("private", libc::MS_PRIVATE),
+            ("slave", libc::MS_SLAVE),
+            ("shared", libc::MS_SHARED),
+            ("unbindable", libc::MS_UNBINDABLE),
+        ] {
+            let read = |word: String| Options::read(&[word], "").unwrap().propagation;
+            assert_eq!(read(word.to_owned()), flag);
+            assert_eq!(read(format!("r{word}")), flag | libc::MS_REC);
+        }
+    }
+
     #[test]
     fn the_usual_dev_shm_is_the_pods_and_any_other_the_containers_own() {
         let source = |destination: &str, kind: &str, options: &str, ipc: Owner| {
@@ -484,5 +531,86 @@ mod tests {
             matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a")
         );
         assert_eq!(bound[1].set & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY, "CVE-2023-25809");
+    }
+
+    /// A new filesystem's type, with its settings as mount(8) would write them.
+    fn filesystem(mount: &Mount) -> (String, String) {
+        let Source::New { kind, settings } = &mount.source else { panic!("{mount:?}") };
+        let words = settings.iter().map(|(key, value)| match value {
+            Some(value) => format!("{}={}", key.lossy(), value.lossy()),
+            None => key.lossy().into_owned(),
+        });
+        (kind.lossy().into_owned(), words.collect::<Vec<_>>().join(","))
+    }
+
+    fn cgroup_mounts(options: &str) -> Vec<oci::Mount> {
+        let options: Vec<&str> = options.split_terminator(' ').collect();
+        let mount = serde_json::json!([
+            {"destination": "/cgroups", "type": "cgroup", "options": options},
+            {"destination": "/tmp", "type": "tmpfs", "options": ["ro"]},
+        ]);
+        serde_json::from_value(mount).unwrap()
+    }
+
+    const FIXED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    const READ_ONLY: u64 = FIXED | libc::MOUNT_ATTR_RDONLY;
+
+    /// cgroups(7): a v1 hierarchy is named by its controllers, or by `none,name=`; nothing of it is a program or a device.
+    #[test]
+    fn each_cgroup_tree_is_mounted_by_its_own_name() {
+        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                         31 1 0:2 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+                         32 1 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(mountinfo, "4:memory:/\n1:name=systemd:/\n0::/\n");
+        for (options, trees) in [("ro nosuid", READ_ONLY), ("nosuid", FIXED)] {
+            let planned = plan(&cgroup_mounts(options), &facts(&layout)).unwrap();
+            let shown: Vec<_> = planned[..4].iter().map(filesystem).collect();
+            let wanted = [
+                ("tmpfs", "mode=755,size=64k"),
+                ("cgroup", "source=cgroup,memory"),
+                ("cgroup", "source=cgroup,none,name=systemd"),
+                ("cgroup2", "source=cgroup2"),
+            ];
+            assert_eq!(shown, wanted.map(|(kind, settings)| (kind.to_owned(), settings.to_owned())));
+            let set: Vec<u64> = planned[..4].iter().map(|mount| mount.set).collect();
+            assert_eq!(set, [FIXED, trees, trees, trees], "{options}");
+        }
+        let unified = Layout::parse("32 1 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n");
+        let planned = plan(&cgroup_mounts("ro"), &facts(&unified)).unwrap();
+        assert_eq!(filesystem(&planned[0]), ("cgroup2".to_owned(), "source=cgroup2".to_owned()));
+        assert_eq!((planned[0].set, planned[0].at.path.lossy().as_ref()), (READ_ONLY, "/cgroups"));
+    }
+
+    /// CVE-2023-25809: with the host's cgroup namespace, of each tree the container's own directory, read-only, or nothing.
+    #[test]
+    fn without_a_cgroup_namespace_each_tree_is_the_containers_directory_in_it() {
+        let own: Vec<_> = ["memory", "unified"]
+            .map(|tree| (PathBuf::from("/sys/fs/cgroup").join(tree), PathBuf::from("/own").join(tree)))
+            .into();
+        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                         32 1 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(mountinfo, "4:memory:/\n0::/\n");
+        let shared = Facts { own_cgroup_namespace: false, own_cgroups: &own, ..facts(&layout) };
+        let planned = plan(&cgroup_mounts(""), &shared).unwrap();
+        for (mount, path) in planned[1..3].iter().zip(["/own/memory", "/own/unified"]) {
+            let own = Source::Bind { path: Text::new("", path).unwrap(), recursive: false };
+            assert_eq!((&mount.source, mount.set), (&own, READ_ONLY));
+        }
+    }
+
+    /// mount points are made in the tmpfs first, so that it cannot be born read-only.
+    #[test]
+    fn the_tmpfs_of_v1_trees_becomes_read_only_where_that_is_asked_for() {
+        let v1 = Layout::parse("30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/\n");
+        let v2 = Layout::parse("32 1 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n");
+        let places = |options: &str, layout: &Layout, own_cgroup_namespace: bool| -> Vec<String> {
+            let facts = Facts { own_cgroup_namespace, ..facts(layout) };
+            let found = read_only_cgroups(&cgroup_mounts(options), &facts).unwrap();
+            found.iter().map(|place| place.lossy().into_owned()).collect()
+        };
+        assert_eq!(places("nosuid ro", &v1, true), ["/cgroups"]);
+        assert!(places("nosuid", &v1, true).is_empty());
+        assert_eq!(places("nosuid", &v1, false), ["/cgroups"], "CVE-2023-25809");
+        assert!(places("ro", &v2, true).is_empty());
     }
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Kind, Result};
-use crate::id::{NetworkName, PodName};
+use crate::id::{Alias, NetworkName, PodName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -34,6 +34,8 @@ pub enum Network {
     Ipvlan(Below<IpvlanMode>),
     /// A network that was made by `network create`.
     Named(NetworkName),
+    /// One that plugins make, by the name or path of its configuration; without a word, this host's first.
+    Cni(String),
 }
 
 /// The link of the host that an interface hangs on, and how.
@@ -98,16 +100,28 @@ pub struct Attach {
     pub gateway: Option<IpAddr>,
     pub mac: Option<[u8; 6]>,
     pub mtu: Option<u32>,
+    /// What a CNI plugin is to limit.
+    pub bandwidth: Option<Bandwidth>,
+    /// More names of the pod there.
+    pub aliases: Vec<Alias>,
 }
 
-const WORDS: &str =
-    "bridge, host, none, ptp, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, or a network's name";
-const KEYS: &str = "ip=, mac=, mtu=, interface=";
+/// Bits a second, towards the pod and from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    pub ingress: Option<u64>,
+    pub egress: Option<u64>,
+}
+
+const WORDS: &str = "bridge, host, none, ptp, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST, or a network's \
+                     name";
+const KEYS: &str = "ip=, mac=, mtu=, interface=, alias=";
 
 impl From<Network> for Attach {
     /// Without any wish.
     fn from(network: Network) -> Self {
-        Self { network, interface: None, ip: Vec::new(), gateway: None, mac: None, mtu: None }
+        let (ip, aliases) = (Vec::new(), Vec::new());
+        Self { network, interface: None, ip, gateway: None, mac: None, mtu: None, bandwidth: None, aliases }
     }
 }
 
@@ -135,8 +149,28 @@ impl Attach {
         matches!(self.network, Network::Host | Network::None | Network::Pod(_) | Network::Netns(_))
     }
 
+    /// Whether there may be a name server, as far as the word says.
+    pub fn may_have_names(&self) -> bool {
+        matches!(self.network, Network::Bridge | Network::Named(_))
+    }
+
     fn has_wishes(&self) -> bool {
         *self != Self::from(self.network.clone())
+    }
+}
+
+/// Another pod, by what this one calls it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub pod: PodName,
+    pub alias: Alias,
+}
+
+impl Link {
+    /// `OTHER` or `OTHER:ALIAS`, as docker has it.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (pod, alias) = text.split_once(':').unwrap_or((text, text));
+        Ok(Self { pod: PodName::parse(pod)?, alias: Alias::parse(alias)? })
     }
 }
 
@@ -178,7 +212,7 @@ impl<'a> Keys<'a> {
         let Some((key, value)) = part.split_once('=').filter(|(_, value)| !value.is_empty()) else {
             return Err(self.bad(format!("{part:?} is not key=value")).hint(KEYS));
         };
-        if key != "ip" && self.given.iter().any(|(known, _)| *known == key) {
+        if !["ip", "alias"].contains(&key) && self.given.iter().any(|(known, _)| *known == key) {
             return Err(self.bad(format!("{key} is given twice")));
         }
         self.given.push((key, value));
@@ -196,6 +230,12 @@ impl<'a> Keys<'a> {
         Ok(Below { parent: link_name(parent).map_err(|cause| self.bad(cause))?, mode })
     }
 
+    fn bandwidth(&mut self) -> Result<Option<Bandwidth>> {
+        let mut rate = |key: &str| self.take(key).map(|text| rate(text).map_err(|cause| self.bad(cause))).transpose();
+        let bandwidth = Bandwidth { ingress: rate("ingress")?, egress: rate("egress")? };
+        Ok(Some(bandwidth).filter(|bandwidth| *bandwidth != Bandwidth::default()))
+    }
+
     fn finish(mut self, network: Network) -> Result<Attach> {
         let mut attach = Attach::from(network);
         attach.interface = self.take("interface").map(link_name).transpose().map_err(|cause| self.bad(cause))?;
@@ -207,6 +247,16 @@ impl<'a> Keys<'a> {
                 return Err(self.bad("two addresses of one family"));
             }
             attach.ip.push(one);
+        }
+        let by_plugins = matches!(attach.network, Network::Cni(_));
+        if by_plugins && attach.mtu.is_some() {
+            return Err(self.bad("mtu is for the network's own configuration to say"));
+        }
+        if by_plugins {
+            attach.bandwidth = self.bandwidth()?;
+        }
+        while let Some(text) = self.take("alias") {
+            attach.aliases.push(Alias::parse(text)?);
         }
         let hangs_on_a_link = matches!(attach.network, Network::Macvlan(_) | Network::Ipvlan(_));
         if hangs_on_a_link && let Some(text) = self.take("gateway") {
@@ -273,6 +323,27 @@ pub fn mtu(text: &str) -> Result<u32, String> {
         .ok_or(format!("{text:?} is not an MTU within 68 and 65535"))
 }
 
+/// `10M`: bits a second, in powers of ten.
+fn rate(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
+        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'G') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1_u64),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let number = plain.then(|| digits.parse::<u64>().ok()?.checked_mul(unit)).flatten();
+    number.filter(|rate| *rate >= 8).ok_or(format!("{text:?} is not a number of bits a second, as in 10M"))
+}
+
+/// The name of a CNI network, the path of its configuration, or nothing.
+fn configuration(text: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let is_name = text.bytes().all(plain) && !text.starts_with(['.', '-', '_']);
+    let is_path = text.starts_with('/') && !text.chars().any(char::is_control);
+    (is_name || is_path).then(|| text.to_owned())
+}
+
 impl Network {
     /// A word without keys.
     pub fn parse(text: &str) -> Result<Self> {
@@ -284,6 +355,9 @@ impl Network {
             (_, Some(("pod", name))) => Ok(Self::Pod(PodName::parse(name)?)),
             (_, Some(("netns", path))) if path.starts_with('/') && !path.contains('\0') => Ok(Self::Netns(path.into())),
             (_, Some(("netns", _))) => Err(unknown(text, "the path of a network namespace begins with a slash")),
+            (_, Some(("cni", which))) => configuration(which).map(Self::Cni).ok_or_else(|| {
+                unknown(text, "neither the name of a CNI network nor the path of its configuration, from the slash on")
+            }),
             (_, None) => NetworkName::parse(text).map(Self::Named).map_err(|err| err.hint(WORDS)),
             _ => Err(unknown(text, "podrun knows no such network")),
         }
@@ -299,6 +373,7 @@ impl Network {
         match self {
             Self::Bridge | Self::Host | Self::None | Self::Pod(_) => 1,
             Self::Netns(_) | Self::Ptp | Self::Macvlan(_) | Self::Ipvlan(_) | Self::Named(_) => 2,
+            Self::Cni(_) => 3,
         }
     }
 }
@@ -319,6 +394,7 @@ impl fmt::Display for Network {
             Self::Macvlan(below) => write!(f, "macvlan:parent={}", below.parent),
             Self::Ipvlan(below) => write!(f, "ipvlan:parent={}", below.parent),
             Self::Named(name) => f.write_str(name.as_str()),
+            Self::Cni(which) => write!(f, "cni:{which}"),
         }
     }
 }
@@ -335,6 +411,9 @@ mod tests {
             ("pod:web", Network::Pod(PodName::parse("web").unwrap())),
             ("netns:/run/netns/x", Network::Netns("/run/netns/x".into())),
             ("front", Network::Named(NetworkName::parse("front").unwrap())),
+            ("cni:", Network::Cni(String::new())),
+            ("cni:k8s-pod.network_1", Network::Cni("k8s-pod.network_1".into())),
+            ("cni:/srv/net.conflist", Network::Cni("/srv/net.conflist".into())),
         ] {
             assert_eq!(Attach::parse(text).unwrap(), Attach::from(network.clone()), "{text}");
             assert_eq!(network.to_string(), text);
@@ -343,6 +422,19 @@ mod tests {
         assert_eq!(all.ip.len(), 2);
         assert_eq!((all.mac, all.mtu), (Some([2, 0x42, 0x0a, 0x59, 0, 7]), Some(1400)));
         assert_eq!(all.interface.as_deref(), Some("net0"));
+        let aliases = Attach::parse("bridge,alias=db,alias=sql").unwrap().aliases;
+        assert_eq!(aliases.iter().map(Alias::as_str).collect::<Vec<_>>(), ["db", "sql"]);
+    }
+
+    #[test]
+    fn a_link_says_what_the_other_pod_is_called_here() {
+        for (text, pod, alias) in [("db", "db", "db"), ("db-1:db", "db-1", "db")] {
+            let link = Link::parse(text).unwrap();
+            assert_eq!((link.pod.as_str(), link.alias.as_str()), (pod, alias), "{text}");
+        }
+        for bad in ["", "db:", ":db", "db:a:b", "db:a.b", "DB"] {
+            assert!(Link::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -353,6 +445,17 @@ mod tests {
         assert_eq!(one.gateway, Some([192, 0, 2, 1].into()));
         let one = Attach::parse("ipvlan:parent=eth0,ip=192.0.2.7/24").unwrap();
         assert_eq!(one.network, Network::Ipvlan(Below { parent: "eth0".into(), mode: IpvlanMode::L2 }));
+    }
+
+    #[test]
+    fn what_plugins_are_to_limit_is_bits_a_second() {
+        let read = |text: &str| Attach::parse(text).unwrap().bandwidth;
+        assert_eq!(
+            read("cni:a,ingress=10M,egress=800k"),
+            Some(Bandwidth { ingress: Some(10_000_000), egress: Some(800_000) })
+        );
+        assert_eq!(read("cni:a,egress=1G").unwrap().egress, Some(1_000_000_000));
+        assert_eq!(read("cni:a,ip=10.0.0.3"), None);
     }
 
     #[test]
@@ -373,6 +476,9 @@ mod tests {
             ("bridge,ip=10.0.0.3/33", "not a prefix length"),
             ("bridge,ip=10.0.0.3/+8", "not a prefix length"),
             ("bridge,ip=10.0.0.3,ip=10.0.0.4", "two addresses of one family"),
+            ("bridge,alias=Db", "RFC 1123"),
+            ("bridge,alias=a.b", "RFC 1123"),
+            ("host,alias=db", "nothing to choose"),
             ("bridge,mtu=67", "not an MTU"),
             ("bridge,mtu=1500,mtu=1400", "given twice"),
             ("bridge,mac=02:42:0a:59:00", "hardware address"),
@@ -384,6 +490,13 @@ mod tests {
             ("bridge,interface=sixteen-bytes-xx", "cannot be an interface"),
             ("host,mtu=1400", "nothing to choose"),
             ("pod:web,ip=10.0.0.3", "nothing to choose"),
+            ("cni:../x", "neither the name of a CNI network"),
+            ("cni:a b", "neither the name of a CNI network"),
+            ("cni:/a\nb", "neither the name of a CNI network"),
+            ("cni:a,mtu=1400", "own configuration"),
+            ("cni:a,ingress=fast", "not a number of bits"),
+            ("cni:a,egress=99999999999999999999", "not a number of bits"),
+            ("bridge,ingress=1M", "ingress is no key"),
             ("macvlan", "needs parent="),
             ("macvlan:parent=eth0", "needs ip="),
             ("macvlan:parent=eth0,mode=x,ip=192.0.2.7/24", "none of this name"),

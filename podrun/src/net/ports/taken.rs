@@ -115,7 +115,7 @@ pub fn explain(doing: String, protocol: Protocol, address: IpAddr, host: u16, er
 }
 
 /// `nginx (pid 12)`: the process whose socket has the port.
-fn who(protocol: Protocol, port: u16) -> Option<String> {
+pub fn who(protocol: Protocol, port: u16) -> Option<String> {
     let inode = ["", "6"].iter().find_map(|family| {
         let table = fs::read_to_string(format!("/proc/thread-self/net/{protocol}{family}")).ok()?;
         table.lines().skip(1).find_map(|line| inode_of(line, protocol, port))

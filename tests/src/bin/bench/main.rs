@@ -10,6 +10,7 @@ mod bundle;
 mod logs;
 mod measure;
 mod memory;
+mod networks;
 mod plot;
 mod program;
 mod report;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
     let done = match first.as_str() {
         world::INSIDE => world::inside(&words.split_off(1)),
         logs::SAY => logs::say(&words.split_off(1)),
+        networks::SERVE => networks::serve(),
+        networks::ASK => networks::ask(&words.split_off(1)),
         world::AT_WORK => at_work(&words.split_off(1)),
         _ => outside(&words),
     };
@@ -58,6 +61,8 @@ fn outside(words: &[String]) -> io::Result<i32> {
 fn install() -> io::Result<()> {
     let there = |name: &str| ["/usr/bin", "/usr/sbin"].iter().any(|dir| Path::new(dir).join(name).exists());
     let missing: Vec<&str> = ["crun", "runc", "conmon", "podman"].into_iter().filter(|name| !there(name)).collect();
+    let plugins = (!Path::new("/usr/lib/cni/bridge").exists()).then_some("containernetworking-plugins");
+    let missing: Vec<&str> = missing.into_iter().chain(plugins).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -232,6 +237,18 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
     for habit in [Habit::Blocks, Habit::Lines] {
         if asked.wants("pump") {
             table.add("log pump", two, two.pump(size, habit));
+        }
+    }
+    if asked.wants("wiring") {
+        table.add("wiring", two, two.wiring(size));
+    }
+    if asked.wants("publishing") {
+        table.add("publishing", two, two.publishing(size));
+    }
+    if asked.wants("traffic") {
+        match podmans.traffic(size) {
+            Ok(rows) => rows.into_iter().for_each(|row| table.add("traffic", podmans, Ok(row))),
+            Err(err) => table.add("traffic", podmans, Err(err)),
         }
     }
     if asked.wants("births") {

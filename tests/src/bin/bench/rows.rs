@@ -23,6 +23,9 @@ pub(crate) struct Size {
     pub(crate) megabytes: usize,
     pub(crate) pumps: usize,
     pub(crate) big_pod: usize,
+    pub(crate) many_ports: u16,
+    /// Megabytes of one connection.
+    pub(crate) poured: usize,
 }
 
 impl Size {
@@ -37,6 +40,8 @@ impl Size {
         megabytes: 200,
         pumps: 5,
         big_pod: 30,
+        many_ports: 1000,
+        poured: 1000,
     };
 
     /// To see that the bench works; its numbers mean little.
@@ -51,6 +56,8 @@ impl Size {
         megabytes: 5,
         pumps: 1,
         big_pod: 4,
+        many_ports: 5,
+        poured: 20,
     };
 
     fn rounds(&self, pace: Pace) -> usize {

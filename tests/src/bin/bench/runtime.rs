@@ -330,4 +330,35 @@ impl<'a> Podman<'a> {
         all.push(self.argv(&format!("pod rm --force --time 0 {pod}")));
         time_in(self.view, all, &self.ground.dir)
     }
+
+    /// A container that listens, with a port of the host that leads to it.
+    pub(crate) fn serve(&self, command: &str, host: u16, port: u16) -> io::Result<Served> {
+        // Its default range is podrun's, too.
+        output(self.view, self.argv("network create --subnet 10.66.0.0/24 bench"))?;
+        let flags = format!(
+            "run -d --name served --network bench --cgroup-parent /{} --log-driver k8s-file --security-opt seccomp=unconfined -p {host}:{port}",
+            self.cgroups
+        );
+        output(self.view, self.argv(&format!("{flags} --rootfs {} {command}", self.ground.rootfs.display())))?;
+        let found: Value =
+            serde_json::from_str(&output(self.view, self.argv("inspect served"))?).map_err(io::Error::other)?;
+        let networks = found[0]["NetworkSettings"]["Networks"].as_object().and_then(|all| all.values().next().cloned());
+        let text = |key: &str| networks.as_ref().and_then(|one| one[key].as_str()).map(str::to_owned);
+        match (text("IPAddress"), text("Gateway")) {
+            (Some(ip), Some(gateway)) => Ok(Served { ip, gateway }),
+            _ => Err(io::Error::other("podman's container has no address")),
+        }
+    }
+
+    pub(crate) fn end(&self) -> io::Result<()> {
+        let ended = output(self.view, self.argv("rm --force --time 0 --ignore served"));
+        ended.and(output(self.view, self.argv("network rm --force bench"))).map(drop)
+    }
+}
+
+/// Where a container of podman's is reached.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) ip: String,
+    pub(crate) gateway: String,
 }

@@ -4,6 +4,7 @@
 //!   floor run ROOTFS PAUSE-PID [CGROUP]     each line on stdin: one container in that process's pod
 //!   floor exec PID [CGROUP]                 each line: one program in that process's namespaces
 //!   floor pod HOLDER ROOTFS N [CGROUP]      each line: a pod of N containers, up, run and gone
+//!   floor wire PID                          each line: an interface of a bridge in that process's network
 //!   floor pump LOG                          stdin to a log
 //! ```
 //! The answer to each line is how many nanoseconds it took.
@@ -52,6 +53,11 @@ fn obey(words: &[&str]) -> io::Result<()> {
             let (mut maker, containers) = (pod::Maker::new()?, number(containers)?);
             each_line(|| maker.once(&holder, &rootfs, containers, cgroup.as_ref()))
         }
+        ["wire", pid] => {
+            let (mut maker, pid) = (pod::Maker::new()?, number(pid)?);
+            // The undoing waits for the kernel, and is not timed.
+            each_line_and_undone(|n| maker.wire(pid, n), pod::unwire)
+        }
         ["pump", log] => pump::pump(log),
         _ => Err(io::Error::other("run, exec, pod or pump: see the source")),
     }
@@ -64,6 +70,22 @@ fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(word: &str) -> io
 /// CLONE_INTO_CGROUP takes an O_RDONLY descriptor of the directory.
 fn open(cgroup: &[&str]) -> io::Result<Option<OwnedFd>> {
     cgroup.first().map(|path| File::open(path).map(OwnedFd::from)).transpose()
+}
+
+fn each_line_and_undone(
+    mut once: impl FnMut(u32) -> io::Result<()>,
+    undo: impl Fn(u32) -> io::Result<()>,
+) -> io::Result<()> {
+    for (line, n) in io::stdin().lock().lines().zip(1..) {
+        line?;
+        let start = Instant::now();
+        once(n)?;
+        let took = start.elapsed();
+        undo(n)?;
+        println!("{}", took.as_nanos());
+        io::stdout().flush()?;
+    }
+    Ok(())
 }
 
 fn each_line(mut once: impl FnMut() -> io::Result<()>) -> io::Result<()> {

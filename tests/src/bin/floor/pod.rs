@@ -7,10 +7,12 @@
 use crate::container::{self, Pod};
 use crate::link::Links;
 use crate::sys;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, pipe};
 use std::ffi::CStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,7 +59,7 @@ impl Maker {
         let link = container::text(&format!("fl{}-{}", std::process::id() % 100_000, self.born))?;
         self.links.add_veth(&link, pause, self.bridge)?;
         sys::set_up(self.host.as_fd(), &link, true)?;
-        std::fs::File::from(opener).write_all(b"g")?;
+        File::from(opener).write_all(b"g")?;
         let pod = Pod::of(pause)?;
         for _ in 0..containers {
             container::run(&pod, rootfs, cgroup)?;
@@ -71,11 +73,37 @@ impl Maker {
     }
 }
 
+impl Maker {
+    /// A pair, its peer born in the pod and configured there: address, up, a route.
+    pub(crate) fn wire(&mut self, pod: i32, n: u32) -> io::Result<()> {
+        let [.., high, low] = (n % 60_000 + 2).to_be_bytes();
+        self.links.add_veth(&wire_name(n)?, pod, self.bridge)?;
+        sys::set_up(self.host.as_fd(), &wire_name(n)?, true)?;
+        let (home, there) = (File::open("/proc/self/ns/net")?, File::open(format!("/proc/{pod}/ns/net"))?);
+        setns(there, CloneFlags::CLONE_NEWNET)?;
+        let socket = UdpSocket::bind("0.0.0.0:0");
+        setns(home, CloneFlags::CLONE_NEWNET)?;
+        let socket = socket?;
+        sys::set_address(socket.as_fd(), c"eth0", [10, 99, high, low], [255, 255, 0, 0])?;
+        sys::set_up(socket.as_fd(), c"eth0", true)?;
+        sys::default_route(socket.as_fd(), GATEWAY)
+    }
+}
+
+fn wire_name(n: u32) -> io::Result<std::ffi::CString> {
+    container::text(&format!("fw{}-{n}", std::process::id() % 100_000))
+}
+
+pub(crate) fn unwire(n: u32) -> io::Result<()> {
+    let name = wire_name(n)?.into_string().map_err(io::Error::other)?;
+    std::process::Command::new("ip").args(["link", "del", &name]).status().map(drop)
+}
+
 fn hold(gate: OwnedFd, holder: &CStr, address: [u8; 4]) -> io::Result<()> {
     nix::unistd::sethostname("floor")?;
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     sys::set_up(socket.as_fd(), c"lo", true)?;
-    std::fs::File::from(gate).read_exact(&mut [0])?;
+    File::from(gate).read_exact(&mut [0])?;
     sys::set_address(socket.as_fd(), c"eth0", address, [255, 255, 0, 0])?;
     sys::set_up(socket.as_fd(), c"eth0", true)?;
     sys::default_route(socket.as_fd(), GATEWAY)?;

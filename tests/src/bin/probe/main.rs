@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acts;
+mod dns;
 mod facts;
 mod network;
 mod with;
@@ -38,6 +39,7 @@ fn act(words: &[&str]) -> Act {
             | "abstract-sockets",
             ..,
         ] => network::act(words),
+        ["dns" | "dns-noise" | "dns-loop" | "dns-serve", ..] => dns::act(words),
         _ => acts::act(words),
     }
 }
