@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn one_pod_as_graphviz_reads_it() {
         let map = small().around(&id(4));
-        assert_eq!(draw(&map), include_str!("text/lone.dot"));
+        assert_eq!(draw(&map), include_str!("dot/lone.dot"));
     }
 
     /// Strings are taken out; what is left are podrun's own words.

@@ -26,14 +26,14 @@ const STYLE: &str = "\
   .out { fill: none; stroke: #8d99a6; stroke-width: 1.6 } .tunnel { fill: none; stroke: #a35f00; stroke-width: 3; stroke-dasharray: 7 4 }
   .peer { fill: #fdf3e4; stroke: #a35f00 } .rule { stroke: #8d99a6; stroke-width: 0.7 }
   .plug { fill: #0b7285 } .port { fill: #0b6275; font-weight: 600 } .good { fill: #2b8a3e } .bad { fill: #c92a2a } .still { fill: #8d99a6 }
-  .label { fill: #5d6670; font-size: 10.5px } .later { stroke-dasharray: 4 3 }
+  .label { fill: #5d6670; font-size: 10.5px; stroke: #ffffff; stroke-width: 3px; paint-order: stroke } .later { stroke-dasharray: 4 3 }
   text { font: 12px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; white-space: pre }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117 } .title { fill: #f0f3f6 } .text { fill: #c9d1d9 } .quiet { fill: #9ba4ae }
     .box { fill: #161b22; stroke: #6e7a87 } .net { fill: #0c2a31; stroke: #3bc9db } .wire { stroke: #3bc9db }
     .out { stroke: #6e7a87 } .tunnel { stroke: #e0a458 } .peer { fill: #2b2113; stroke: #e0a458 } .rule { stroke: #6e7a87 }
     .plug { fill: #3bc9db } .port { fill: #66d9e8 } .good { fill: #69db7c } .bad { fill: #ff8787 } .still { fill: #6e7a87 }
-    .label { fill: #9ba4ae }
+    .label { fill: #9ba4ae; stroke: #0d1117 }
   }
 ";
 
