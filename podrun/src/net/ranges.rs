@@ -167,7 +167,19 @@ mod tests {
 
     fn link(index: u32, name: &str, is_bridge: bool, mtu: u32) -> Link {
         let name = name.to_owned();
-        Link { index, name, second_names: vec![], alias: None, bridge: None, is_bridge, up: true, mtu, group: 0 }
+        Link {
+            index,
+            name,
+            second_names: vec![],
+            alias: None,
+            bridge: None,
+            is_bridge,
+            up: true,
+            mtu,
+            group: 0,
+            mac: None,
+            vlan: None,
+        }
     }
 
     fn facts(ours: Option<&str>, routes: &[(&str, u32)]) -> Facts {
