@@ -23,7 +23,9 @@ pub const POINTS: &[&str] = &[
     // A command asks CNI plugins.
     "cni.noted", "cni.added", "cni.kept", "cni.removed",
     // A command connects one to a network, or takes it off.
-    "network.connected", "network.disconnected", "network.recorded",
+    "network.connected", "network.ports-moved", "network.disconnected", "network.recorded",
+    // A command changes a pod's ports.
+    "update.closed", "update.claimed", "update.opened",
     // Whoever has the firewall follow the services.
     "service.noted", "service.applied",
     // A command changes the peers of an overlay.

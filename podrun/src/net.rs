@@ -34,7 +34,9 @@ pub mod overlay;
 pub mod ports;
 mod prune;
 pub mod ranges;
+mod seen;
 pub mod service;
+pub mod vlan;
 mod wire;
 
 use crate::error::Result;
@@ -47,6 +49,7 @@ use std::net::IpAddr;
 
 pub use doctor::{Finding, State, findings};
 pub use prune::{Prune, prune, remove_network};
+pub use seen::{Seen, look};
 pub use wire::{Pod, attach, detach_from, disconnect, give_way_out, name_of};
 
 /// A pod on a network: what its record says about it.

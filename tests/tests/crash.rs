@@ -23,10 +23,14 @@ const VERBS: &[&str] = &["stop.", "freeze.", "thaw.", "exec."];
 const KEEPERS: &[&str] = &["pump.", "pause.", "init.", "upgrade."];
 const RECOVERY: &[&str] = &["recover."];
 const NETWORK: &[&str] = &["network."];
+const UPDATE: &[&str] = &["update."];
 const NAMES: &[&str] = &["names."];
 const PEERS: &[&str] = &["peers."];
 const SERVICE: &[&str] = &["service."];
 const PLUGINS: &[&str] = &["cni."];
+
+/// The default bridge's own address.
+const GATEWAY: &str = "10.88.0.1";
 
 /// What the counting container prints, and how it ends.
 const LINES: usize = 250;
@@ -38,8 +42,9 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 
 #[test]
 fn every_point_is_tried_by_one_test() {
-    let tests =
-        [CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, NAMES, PEERS, SERVICE, PLUGINS];
+    let tests = [
+        CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, UPDATE, NAMES, PEERS, SERVICE, PLUGINS,
+    ];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
         assert_eq!(trying, 1, "{point}");
@@ -273,9 +278,12 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
     try_each(NETWORK, |fixture, point, n| {
         let host = &fixture.host;
         host.podrun("network create back").ok();
-        fixture.pod("");
+        fixture.pod(if point == "network.ports-moved" { "--publish 8080:80" } else { "" });
         // The last point is on both ways.
-        if point == "network.disconnected" || (point == "network.recorded" && n == 1) {
+        if point == "network.ports-moved" {
+            host.podrun("network connect back web").ok();
+            fixture.dies(point, "network disconnect bridge web");
+        } else if point == "network.disconnected" || (point == "network.recorded" && n == 1) {
             host.podrun("network connect back web").ok();
             fixture.dies(point, "network disconnect back web");
         } else {
@@ -298,6 +306,43 @@ fn a_command_may_be_killed_while_it_connects_or_disconnects() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
         let _ = host.podrun("network rm back");
+    });
+}
+
+#[test]
+fn a_command_may_be_killed_while_it_changes_ports() {
+    try_each(UPDATE, |fixture, point, n| {
+        let host = &fixture.host;
+        fixture.pod("--publish 8080:80");
+        fixture.run("web/server", "-d", "/probe listen 0.0.0.0:81 web").ok();
+        let answers = || {
+            let asked = host.program(format!("{} ask {}:8081", host.probe().display(), GATEWAY)).run();
+            (asked.code() == 0).then_some(())
+        };
+        fixture.dies(point, "update pod web --unpublish 8080 --publish 8081:81");
+        match n {
+            // What is still to be done is asked for again, whether or not it was begun.
+            0 => {
+                host.podrun("update pod web --publish 8081:81").ok().prints("pod/web updated, 8081->81/tcp");
+                eventually("the port leads there", Duration::from_secs(5), answers);
+            }
+            // A reload opens what was taken, and what was given up can be had by others.
+            1 => {
+                host.podrun("network reload").ok();
+                host.podrun("create pod other --publish 8080:80").ok();
+                host.podrun("delete pod other").ok();
+                if point != "update.closed" {
+                    eventually("the port leads there", Duration::from_secs(5), answers);
+                }
+            }
+            _ => {}
+        }
+        fixture.expect_life();
+        fixture.expect_nothing_after_delete();
+        // Nobody has them any more.
+        host.podrun("create pod other --publish 8080:80 --publish 8081:81").ok();
+        host.podrun("delete pod other").ok();
+        fixture.expect_nothing_after_prune();
     });
 }
 

@@ -381,6 +381,8 @@ fn ipvlan_pods_share_the_parents_hardware_address() {
     serve(&host, "b");
     hears(&host, "a", "192.0.2.12", "b to 192.0.2.11");
     hears(&host, "a", "192.0.2.2", "lan to 192.0.2.11");
+    let mac = host.program("cat /sys/class/net/uplink/address").run().ok().text();
+    assert_eq!(host.inspect("a")["network"]["mac"], mac.trim());
     for pod in ["a", "b"] {
         host.podrun(format!("delete pod {pod} --force")).ok();
     }
@@ -401,6 +403,17 @@ fn a_network_namespace_of_somebody_else_is_used_and_never_removed() {
             || said["namespaces"]["net"].as_str().is_some_and(|ns| theirs.contains(ns)),
         "{theirs} {said:#}"
     );
+    // What it has is asked of the kernel, and shown as any other pod's.
+    host.program("ip netns exec theirs ip link add name own0 mtu 1400 type veth peer name own1").run().ok();
+    host.program("ip netns exec theirs ip addr add 10.66.1.1/24 dev own0").run().ok();
+    let found = host.inspect("web");
+    assert_eq!((&found["network"]["interface"], &found["network"]["mtu"]), (&json!("own0"), &json!(1400)));
+    assert_eq!(found["network"]["ip"], json!(["10.66.1.1"]));
+    let own0 = found["networks"].as_array().unwrap().iter().find(|one| one["interface"] == "own0").unwrap().clone();
+    assert_eq!(own0["addresses"], json!(["10.66.1.1/24"]));
+    let mac = host.program("ip netns exec theirs cat /sys/class/net/own0/address").run().text();
+    assert!(own0["mac"].as_str().is_some_and(|mac| mac.len() == 17), "{own0} {mac}");
+    host.podrun("get pods").ok().prints_something_like("10.66.1.1");
     host.podrun("create pod odd --network netns:/run/netns/theirs --sysctl net.ipv4.ip_default_ttl=77")
         .fails(1)
         .with_one_line();

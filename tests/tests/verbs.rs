@@ -399,3 +399,67 @@ fn the_stop_signal_of_the_image_is_honoured_and_shown() {
     assert_eq!(host.container("web", "b")["stopSignal"], "SIGINT", "the command line wins");
     host.podrun(format!("run web/c --bundle {}", bundle("SIGNONE"))).fails(125).says("stopSignal").with_one_line();
 }
+
+// What hands type that know kill(1), docker and kubectl.
+#[test]
+fn the_habits_of_kill_docker_and_kubectl_are_understood() {
+    let host = pod();
+    let start = || host.start("web/a", "", "/probe sleep 600");
+    let ends = |code: i64| {
+        assert_eq!(host.until("web", "a", "Exited")["exitCode"], code);
+        host.podrun("delete container web/a").ok();
+    };
+    for (line, code) in [
+        ("kill -9 web", 137),
+        ("kill -KILL web -c a", 137),
+        ("kill web/a -SIGKILL", 137),
+        ("stop -t 0 web", 137),
+        ("stop pod/web -t 0", 137),
+        ("kill pod/web/a", 137),
+    ] {
+        start();
+        host.podrun(line).ok();
+        ends(code);
+    }
+    host.podrun("kill -99 web").fails(2).with_one_line().says("read the signal");
+    host.podrun("kill -x web").fails(2).with_one_line();
+    // kubectl's words, and what `-o name` prints.
+    host.start("web/b", "", "/probe say fine");
+    host.until("web", "b", "Exited");
+    host.podrun("logs pod/web").ok().prints_something_like("fine");
+    host.podrun("logs pod/web/b").ok().prints("fine");
+    host.podrun("logs pod/web -c b").ok().prints("fine");
+    assert_eq!(host.inspect("pod/web")["name"], "web");
+    host.podrun("netns pod/web -- true").ok();
+    host.podrun("get pod pod/web").ok();
+    host.podrun("logs pod/nosuch").fails(1).with_one_line().says("nosuch");
+    // A pod that is called so is meant first, as before.
+    host.pod("pod");
+    host.start("pod/web", "", "/probe say other");
+    host.until("pod", "web", "Exited");
+    host.podrun("logs pod/web").ok().prints("other");
+    host.podrun("logs pod/web/b").ok().prints("fine");
+    host.podrun("-n back create pod db").ok();
+    let shown = host.podrun("get pods -A").ok().text();
+    assert!(shown.starts_with("NAMESPACE ") && shown.contains("\nback ") && shown.contains("\ndefault "), "{shown}");
+    assert!(!host.podrun("get pods").ok().text().contains("db"));
+    let all = host.podrun("get pods --all-namespaces -o json").json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 3);
+    host.podrun("delete pod pod/web -t 0").ok().prints("pod/web deleted");
+    host.podrun("-n back delete pod db").ok();
+}
+
+// docker: "-1 for unlimited"; a number that means nothing is not taken for one that does.
+#[test]
+fn a_limit_of_processes_below_minus_one_is_refused() {
+    let host = pod();
+    for (limit, code) in [("-1", 0), ("0", 0), ("64", 0), ("-2", 2), ("-5", 2)] {
+        let run = host.run("web/a", &format!("--rm --pids-limit {limit}"), "/probe say fine");
+        if code == 0 {
+            run.ok().prints("fine");
+        } else {
+            assert_ne!(run.code(), 0, "{limit}");
+            run.says(&format!("{limit} is no number of processes")).with_one_line();
+        }
+    }
+}

@@ -4,7 +4,7 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName};
-use crate::pod::find::{self, Pod};
+use crate::pod::find::{self, KUBECTL, Pod};
 use crate::roots::Roots;
 use clap::{Args, Command};
 use nix::errno::Errno;
@@ -147,19 +147,23 @@ impl Global {
     }
 }
 
-/// `POD`, `POD/NAME`, and `-c NAME` as often as wanted.
-pub(super) fn split(target: &str, containers: &[String]) -> Result<(String, Vec<ContainerName>)> {
-    let (pod, own) = match target.split_once('/') {
-        Some((pod, name)) => (pod, Some(name)),
-        None => (target, None),
-    };
-    let names = own.into_iter().chain(containers.iter().map(String::as_str));
-    Ok((pod.to_owned(), names.map(ContainerName::parse).collect::<Result<_>>()?))
+impl Global {
+    /// `POD`, `POD/NAME`, kubectl's `pod/POD` and `pod/POD/NAME`, and `-c NAME` as often as wanted. `pod/NAME` is the container
+    /// NAME where a pod is called `pod`.
+    pub(super) fn split(&self, target: &str, containers: &[String]) -> Result<(String, Vec<ContainerName>)> {
+        let kubectl = target.strip_prefix(KUBECTL);
+        let is_name = |rest: &&str| rest.contains('/') || self.pod("pod").is_err();
+        split(kubectl.filter(is_name).unwrap_or(target), containers)
+    }
+
+    /// Exactly one container, by either way of naming it.
+    pub(super) fn one(&self, target: &str, container: Option<&String>) -> Result<(String, ContainerName)> {
+        let (pod, names) = self.split(target, container.map(std::slice::from_ref).unwrap_or_default())?;
+        only(target, pod, names)
+    }
 }
 
-/// Exactly one container, by either way of naming it.
-pub(super) fn one(target: &str, container: Option<&String>) -> Result<(String, ContainerName)> {
-    let (pod, names) = split(target, container.map(std::slice::from_ref).unwrap_or_default())?;
+fn only(target: &str, pod: String, names: Vec<ContainerName>) -> Result<(String, ContainerName)> {
     match <[ContainerName; 1]>::try_from(names) {
         Ok([name]) => Ok((pod, name)),
         Err(names) if names.is_empty() => {
@@ -168,6 +172,15 @@ pub(super) fn one(target: &str, container: Option<&String>) -> Result<(String, C
         }
         Err(_) => Err(Error::new(Kind::Usage, format!("read {target:?}"), "the container is named twice")),
     }
+}
+
+fn split(target: &str, containers: &[String]) -> Result<(String, Vec<ContainerName>)> {
+    let (pod, own) = match target.split_once('/') {
+        Some((pod, name)) => (pod, Some(name)),
+        None => (target, None),
+    };
+    let names = own.into_iter().chain(containers.iter().map(String::as_str));
+    Ok((pod.to_owned(), names.map(ContainerName::parse).collect::<Result<_>>()?))
 }
 
 /// `KEY=VALUE`.
@@ -235,6 +248,10 @@ mod tests {
     #[test]
     fn a_container_is_named_in_one_of_two_ways() {
         let name = |text: &str| ContainerName::parse(text).unwrap();
+        let one = |target: &str, container: Option<&String>| {
+            let (pod, names) = split(target, container.map(std::slice::from_ref).unwrap_or_default())?;
+            only(target, pod, names)
+        };
         assert_eq!(one("web/a", None).unwrap(), ("web".into(), name("a")));
         assert_eq!(one("web", Some(&"a".into())).unwrap(), ("web".into(), name("a")));
         assert!(one("web", None).is_err() && one("web/a", Some(&"b".into())).is_err());

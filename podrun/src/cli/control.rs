@@ -2,14 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words, duration, one, split};
+use super::args::{Global, Words, duration};
 use super::table;
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::monitor::socket::{Reply, Request, Until};
 use crate::pod::client;
 use crate::pod::delete::{self, Manner};
-use crate::pod::find::Pod;
+use crate::pod::find::{KUBECTL, Pod};
 use crate::pod::heal::{self, Served};
 use crate::signal;
 use clap::Args;
@@ -31,7 +31,7 @@ impl Chosen {
     /// Each pod with its containers; none named means all.
     fn each(&self, mut act: impl FnMut(&Pod, Vec<ContainerName>) -> Result<()>) -> Result<i32> {
         for target in &self.target {
-            let (pod, names) = split(target, &self.container)?;
+            let (pod, names) = self.global.split(target, &self.container)?;
             let pod = self.global.pod(&pod)?;
             act(&pod, names)?;
         }
@@ -71,7 +71,7 @@ struct Stop {
     #[command(flatten)]
     chosen: Chosen,
     /// How long the containers have before KILL
-    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    #[arg(short = 't', long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
     time: String,
     /// The signal to begin with; each container's own stop signal by default
     #[arg(short = 's', long, value_name = "SIGNAL")]
@@ -101,7 +101,7 @@ struct RestartVerb {
     #[command(flatten)]
     chosen: Chosen,
     /// How long the containers have before KILL
-    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    #[arg(short = 't', long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
     time: String,
 }
 
@@ -120,9 +120,24 @@ struct Kill {
 }
 
 pub(super) fn kill(words: &Words) -> Result<i32> {
-    let asked: Kill = words.parse("  podrun kill web/nginx\n  podrun kill web -c nginx -s HUP")?;
+    let asked: Kill =
+        dashed(words).parse("  podrun kill web/nginx\n  podrun kill web -c nginx -s HUP\n  podrun kill -9 web")?;
     let signal = signal::parse(&asked.signal)?;
     asked.chosen.each(|pod, names| client::command(pod, &Request::Kill { names, signal }))
+}
+
+/// kill(1)'s `-9` and `-KILL`, as `--signal` has them: digits or capitals, which no flag of ours begins with.
+fn dashed(words: &Words) -> Words {
+    let mut words = words.clone();
+    for word in words.rest.iter_mut().take_while(|word| *word != "--") {
+        let rest = word
+            .strip_prefix('-')
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase()));
+        if let Some(signal) = rest {
+            *word = format!("--signal={signal}");
+        }
+    }
+    words
 }
 
 pub(super) fn pause(words: &Words) -> Result<i32> {
@@ -151,7 +166,7 @@ pub(super) fn wait(words: &Words) -> Result<i32> {
     let asked: Wait = words.parse("  podrun wait web/job")?;
     let named = asked.container.is_some() || asked.target.contains('/');
     let (pod, names) = match named {
-        true => one(&asked.target, asked.container.as_ref()).map(|(pod, name)| (pod, vec![name]))?,
+        true => asked.global.one(&asked.target, asked.container.as_ref()).map(|(pod, name)| (pod, vec![name]))?,
         false => (asked.target.clone(), Vec::new()),
     };
     let pod = asked.global.pod(&pod)?;
@@ -186,7 +201,7 @@ struct DeletePod {
     #[arg(short = 'f', long)]
     force: bool,
     /// How long the containers have before KILL
-    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    #[arg(short = 't', long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
     time: String,
 }
 
@@ -216,7 +231,8 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
     }
     let mut failed = None;
     for name in names {
-        match delete::delete(&roots, &namespace, &name, manner) {
+        let name = name.strip_prefix(KUBECTL).unwrap_or(&name);
+        match delete::delete(&roots, &namespace, name, manner) {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| super::warn(warning));
                 table::line(&format!("pod/{name} deleted"));
@@ -247,7 +263,7 @@ struct DeleteContainer {
     /// Though it runs
     #[arg(short = 'f', long)]
     force: bool,
-    #[arg(long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
+    #[arg(short = 't', long, visible_alias = "timeout", default_value = "10", value_name = "SECONDS")]
     time: String,
 }
 
@@ -255,7 +271,7 @@ pub(super) fn delete_container(words: &Words) -> Result<i32> {
     let asked: DeleteContainer = words.parse("  podrun delete container web/job\n  podrun rm web/job --force")?;
     let grace_ms = millis(duration(&asked.time)?);
     for target in &asked.target {
-        let (pod, name) = one(target, asked.container.as_ref())?;
+        let (pod, name) = asked.global.one(target, asked.container.as_ref())?;
         let request = Request::Delete { name: name.clone(), force: asked.force, grace_ms };
         match asked.global.pod(&pod).and_then(|pod| client::command(&pod, &request)) {
             Ok(()) => table::line(&format!("{pod}/{name} deleted")),

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words, duration, one, split};
+use super::args::{Global, Words, duration};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::logs::layout::{Before, Layout, Name, Time};
@@ -55,7 +55,7 @@ const EXAMPLES: &str = "  podrun logs web
 
 pub(super) fn logs(words: &Words) -> Result<i32> {
     let asked: LogsVerb = words.parse(EXAMPLES)?;
-    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
+    let (pod, names) = asked.global.split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     let options = Options {
         tail: asked.tail.as_deref().map(tail).transpose()?.flatten(),
@@ -243,7 +243,7 @@ struct Rotate {
 
 pub(super) fn rotate(words: &Words) -> Result<i32> {
     let asked: Rotate = words.parse("  mv …/0.log …/0.log.old && podrun rotate web/nginx")?;
-    let (pod, name) = one(&asked.target, asked.container.as_ref())?;
+    let (pod, name) = asked.global.one(&asked.target, asked.container.as_ref())?;
     let pod = asked.global.pod(&pod)?;
     client::command(&pod, &Request::ReopenLogs { name })?;
     Ok(0)

@@ -66,6 +66,12 @@ struct Create {
     /// The host's link that macvlan and ipvlan hang on
     #[arg(long, value_name = "IF")]
     parent: Option<String>,
+    /// macvlan and ipvlan: the number of an 802.1Q link below the parent, to hang on instead
+    #[arg(long, value_name = "ID")]
+    vlan: Option<u16>,
+    /// The host's address that --publish without one is at; all of them by default
+    #[arg(long, value_name = "IP")]
+    host_binding: Option<IpAddr>,
     /// macvlan: bridge, private, vepa, passthru; ipvlan: l2, l3, l3s
     #[arg(long)]
     mode: Option<String>,
@@ -144,6 +150,8 @@ fn definition(asked: &Create) -> Result<Definition> {
         mtu,
         parent: asked.parent.clone(),
         mode: asked.mode.clone(),
+        vlan: asked.vlan,
+        host_binding: asked.host_binding,
         vni: asked.vni,
         cluster_cidr: asked
             .cluster_cidr
@@ -311,7 +319,8 @@ struct Disconnect {
 pub(super) fn disconnect(words: &Words) -> Result<i32> {
     let asked: Disconnect = words.parse("  podrun network disconnect back web")?;
     let pod = asked.global.pod(&asked.pod)?;
-    let gone = networks::disconnect(&pod, &asked.network)?;
+    let (gone, warnings) = networks::disconnect(&pod, &asked.network)?;
+    warnings.iter().for_each(|warning| super::warn(warning));
     table::line(&said(&pod.record.title(), "disconnected from", &gone));
     Ok(0)
 }
@@ -329,6 +338,7 @@ pub(super) fn reload(words: &Words) -> Result<i32> {
         network.warnings().iter().for_each(|warning| super::warn(warning));
         table::line(&format!("network/{} reloaded", network.name));
     }
+    networks::mend_ports(&roots)?;
     // Plugins only tell what is missing: CNI has no word for mending it.
     let mut failed = false;
     for (pod, network, said) in networks::check_plugins(&roots) {

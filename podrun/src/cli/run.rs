@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words, bytes, duration, one, pair, refuse_flag, split};
+use super::args::{Global, Words, bytes, duration, pair, refuse_flag};
 use super::create::Format;
 use super::table;
 use crate::caps;
@@ -239,7 +239,7 @@ fn tell_end(name: &ContainerName, ended: &Ended) -> i32 {
 }
 
 fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
-    let (pod, name) = one(&asked.target, asked.container.as_ref())?;
+    let (pod, name) = asked.global.one(&asked.target, asked.container.as_ref())?;
     let (document, bundle, rootfs) = document(asked)?;
     let pod = asked.global.pod(&pod)?;
     let policy = policy(asked, &document)?;
@@ -486,6 +486,11 @@ fn adjust_resources(document: &mut Spec, asked: &Container) -> Result<()> {
         resources.set_cpu(Some(cpu));
     }
     if let Some(limit) = asked.pids_limit {
+        // docker's words; what it takes no other negative for.
+        if limit < -1 {
+            return Err(Error::new(Kind::Usage, "read --pids-limit", format!("{limit} is no number of processes"))
+                .hint("a number from 1, or -1 for as many as the pod may have"));
+        }
         let mut pids = resources.pids().unwrap_or_default();
         pids.set_limit(limit);
         resources.set_pids(Some(pids));
@@ -538,7 +543,7 @@ const EXEC_EXAMPLES: &str = "  podrun exec web/nginx -- nginx -t
 pub(super) fn exec(words: &Words) -> Result<i32> {
     let asked: Exec = words.parse(EXEC_EXAMPLES)?;
     refuse_flag(words, &asked.command)?;
-    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
+    let (pod, names) = asked.global.split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     let name = match &names[..] {
         [name] => name.clone(),
@@ -605,7 +610,7 @@ const ATTACH_EXAMPLES: &str = "  podrun attach web/shell        Ctrl-P Ctrl-Q le
 
 pub(super) fn attach(words: &Words) -> Result<i32> {
     let asked: Attach = words.parse(ATTACH_EXAMPLES)?;
-    let (pod, name) = one(&asked.target, asked.container.as_ref())?;
+    let (pod, name) = asked.global.one(&asked.target, asked.container.as_ref())?;
     let pod = asked.global.pod(&pod)?;
     let record = pod.container(&name)?;
     if !record.state.lives() {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::args::{Global, Words, split};
+use super::args::{Global, Words};
 use super::table::{self, age};
 use crate::error::{Error, Kind, Result};
 use crate::id::NamespaceName;
@@ -13,14 +13,23 @@ use crate::store::{self, ContainerRecord, State};
 use clap::Args;
 use serde_json::{Value, json};
 
+/// Whether those of other namespaces are shown, too, and which is whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    OneNamespace,
+    AllNamespaces,
+}
+
 /// All pods of a namespace that can be read; those that cannot be are said, and do not stop the others.
-fn pods(global: &Global) -> Result<Vec<Pod>> {
+fn pods(global: &Global, of: Of) -> Result<Vec<Pod>> {
     let roots = global.readable()?;
     let namespace: NamespaceName = global.namespace()?;
     let mut pods = Vec::new();
     for (id, dir, record) in store::pods(&roots) {
         match record {
-            Ok(record) if record.namespace == namespace => pods.push(Pod { roots: roots.clone(), dir, record }),
+            Ok(record) if of == Of::AllNamespaces || record.namespace == namespace => {
+                pods.push(Pod { roots: roots.clone(), dir, record })
+            }
             Ok(_) => {}
             // Being made or deleted at this moment.
             Err(err) if err.kind == Kind::NotFound => {}
@@ -52,7 +61,7 @@ pub(super) fn ps(words: &Words) -> Result<i32> {
     let asked: Ps = words.parse("  podrun ps\n  podrun ps -a -o json")?;
     let pods = match &asked.pod {
         Some(name) => vec![asked.global.pod(name)?],
-        None => pods(&asked.global)?,
+        None => pods(&asked.global, Of::OneNamespace)?,
     };
     let mut found: Vec<(String, ContainerRecord)> = Vec::new();
     for pod in &pods {
@@ -128,6 +137,9 @@ fn short(text: &str, most: usize) -> String {
 struct GetPods {
     #[command(flatten)]
     global: Global,
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// json, yaml, wide or name
     #[arg(short = 'o', long, value_name = "FORMAT")]
     output: Option<String>,
@@ -135,17 +147,18 @@ struct GetPods {
 
 pub(super) fn get_pods(words: &Words) -> Result<i32> {
     let asked: GetPods = words.parse("  podrun get pods\n  podrun get pods -o wide")?;
-    let pods = pods(&asked.global)?;
+    let of = if asked.all_namespaces { Of::AllNamespaces } else { Of::OneNamespace };
+    let pods = pods(&asked.global, of)?;
     let list = || json!({"apiVersion": "v1", "kind": "PodList", "items": pods.iter().map(view::kubernetes).collect::<Vec<_>>()});
     match asked.output.as_deref() {
         Some("json") => table::json(&list()),
         Some("yaml") => table::print(&view::yaml(&list())),
-        other => show_pods(&pods, other)?,
+        other => show_pods(&pods, of, other)?,
     }
     Ok(0)
 }
 
-fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
+fn show_pods(pods: &[Pod], of: Of, format: Option<&str>) -> Result<()> {
     let row = |pod: &Pod| {
         let all = view::containers(pod);
         let running = all.iter().filter(|record| record.state == State::Running).count();
@@ -170,23 +183,22 @@ fn show_pods(pods: &[Pod], format: Option<&str>) -> Result<()> {
             ],
         )
     };
+    // kubectl's first column, where pods of several are shown.
+    let namespace = |pod: &Pod| (of == Of::AllNamespaces).then(|| pod.record.namespace.to_string());
+    let mut head: Vec<&str> = (of == Of::AllNamespaces).then_some("NAMESPACE").into_iter().collect();
+    head.extend(["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP"]);
     match format {
         None => {
-            let rows: Vec<_> = pods.iter().map(|pod| row(pod).0).collect();
-            table::table(&["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP"], &rows);
+            let rows: Vec<_> = pods.iter().map(|pod| namespace(pod).into_iter().chain(row(pod).0).collect()).collect();
+            table::table(&head, &rows);
         }
         Some("wide") => {
-            let rows: Vec<_> = pods
-                .iter()
-                .map(|pod| {
-                    let (a, b) = row(pod);
-                    [a, b].concat()
-                })
-                .collect();
-            table::table(
-                &["NAME", "RUNNING", "STATE", "RESTARTS", "AGE", "IP", "ID", "HOSTNAME", "PORTS", "WHY"],
-                &rows,
-            );
+            let whole = |pod: &Pod| {
+                let (a, b) = row(pod);
+                namespace(pod).into_iter().chain(a).chain(b).collect()
+            };
+            head.extend(["ID", "HOSTNAME", "PORTS", "WHY"]);
+            table::table(&head, &pods.iter().map(whole).collect::<Vec<_>>());
         }
         Some("name") => pods.iter().for_each(|pod| table::line(&format!("pod/{}", pod.record.name))),
         Some(other) => return Err(no_format(other, "json, yaml, wide or name")),
@@ -216,7 +228,7 @@ pub(super) fn get_pod(words: &Words) -> Result<i32> {
     match asked.output.as_deref() {
         Some("json") => table::json(&view::kubernetes(&pod)),
         Some("yaml") => table::print(&view::yaml(&view::kubernetes(&pod))),
-        other => show_pods(&[pod], other)?,
+        other => show_pods(&[pod], Of::OneNamespace, other)?,
     }
     Ok(0)
 }
@@ -240,7 +252,7 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
     if asked.output != "json" {
         return Err(no_format(&asked.output, "json"));
     }
-    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
+    let (pod, names) = asked.global.split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     match &names[..] {
         [] => table::json(&view::inspect(&pod)),
@@ -273,7 +285,7 @@ struct Top {
 /// The processes of each container, by its cgroup, so that what was exec'd or has double-forked is there too.
 pub(super) fn top(words: &Words) -> Result<i32> {
     let asked: Top = words.parse("  podrun top web\n  podrun top web/nginx")?;
-    let (pod, names) = split(&asked.target, asked.container.as_slice())?;
+    let (pod, names) = asked.global.split(&asked.target, asked.container.as_slice())?;
     let pod = asked.global.pod(&pod)?;
     for name in &names {
         pod.container(name)?;

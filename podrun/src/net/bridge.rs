@@ -344,6 +344,11 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
     Ok(network)
 }
 
+/// What the host was like before any of these changed it.
+fn remembered_by<'a>(networks: impl IntoIterator<Item = &'a Network>) -> Option<Former> {
+    networks.into_iter().filter_map(|network| network.former.clone()).reduce(|all, one| all.with(&one))
+}
+
 const NETNS: &str = "/proc/thread-self/ns/net";
 
 fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, stp: Stp, facts: &Facts) -> Result<u32> {
@@ -399,7 +404,7 @@ fn take_back_ports(roots: &Roots, host: &Netlink, name: &str, bridge: u32) -> Re
 fn open_outside(roots: &Roots, network: &mut Network) -> Result<()> {
     let Some(nft) = nft::find() else { return remember(roots, network) };
     let others: Vec<Network> = all_remembered(roots)?.into_iter().filter(|other| other.name != network.name).collect();
-    let mut former = network.former.take().or_else(|| others.iter().find_map(|other| other.former.clone()));
+    let mut former = remembered_by([&*network].into_iter().chain(&others));
     let families = network.families().map(|family| forward::now(family).map(|now| (family, now)));
     let families = families.collect::<Result<Vec<_>>>()?;
     for (family, now) in &families {
@@ -448,9 +453,9 @@ pub fn unmake(roots: &Roots, host: &Netlink, names: &[String]) -> Result<()> {
     let links = names.iter().flat_map(|name| [roots.vxlan_of(name), roots.bridge_of(name)]);
     let deleted = links.map(|link| host.delete(&link));
     deleted.collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
-    let former = gone_ones.iter().find_map(|network| network.former.clone());
+    let former = remembered_by(kept.iter().chain(&gone_ones));
     if let Some(first) = kept.first() {
-        let first = Network { former: first.former.clone().or(former), ..first.clone() };
+        let first = Network { former, ..first.clone() };
         remember(roots, &first)?;
         forget(roots, names)?;
         return match nft::find().filter(|_| first.outside == Outside::Open) {
@@ -520,7 +525,7 @@ pub fn remains(roots: &Roots) -> Result<Vec<String>> {
 pub fn turned_on(roots: &Roots, family: Family) -> Result<Vec<String>> {
     let own = known(roots)?.into_iter().flat_map(|name| [roots.bridge_of(&name), roots.vxlan_of(&name)]);
     let own: Vec<String> = own.collect();
-    let former = all_remembered(roots)?.into_iter().find_map(|network| network.former);
+    let former = remembered_by(&all_remembered(roots)?);
     let mut changed = former.map_or(Ok(Vec::new()), |former| forward::turned_on(&former, family))?;
     changed.retain(|name| !own.contains(name) && !PodId::could_be_veth(name));
     Ok(changed)
@@ -676,6 +681,8 @@ mod tests {
             carrier: true,
             mtu: 1500,
             group: 0,
+            mac: None,
+            vlan: None,
         }
     }
 

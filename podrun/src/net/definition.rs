@@ -9,6 +9,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::id::NetworkName;
 use crate::net::cidr::Cidr;
 use crate::net::lock::{directory, replace};
+use crate::net::vlan;
 use crate::roots::Roots;
 use crate::spec::network::{self, Attach, Below, IpvlanMode, MacvlanMode, Network};
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,12 @@ pub struct Definition {
     pub parent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// The IEEE 802.1Q number of a link below the parent, which they hang on instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// The host's address that published ports are at where none is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_binding: Option<IpAddr>,
     /// An overlay's number, the VXLAN network identifier: 24 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vni: Option<u32>,
@@ -132,6 +139,8 @@ impl Default for Definition {
             mtu: None,
             parent: None,
             mode: None,
+            vlan: None,
+            host_binding: None,
             vni: None,
             cluster_cidr: None,
             peers: BTreeMap::new(),
@@ -174,6 +183,11 @@ impl Definition {
         self.cluster_cidr.into_iter().chain(own)
     }
 
+    /// Whether somebody outside can be let in to its pods by the host.
+    pub fn has_a_way_in(&self) -> bool {
+        !self.internal && !self.driver.hangs_on_a_link() && self.driver != Driver::Cni
+    }
+
     pub fn names(&self) -> Names {
         if self.disable_dns { Names::Untold } else { Names::Told }
     }
@@ -197,6 +211,9 @@ impl Definition {
         if self.internal && !self.isolate {
             return Err("internal: a network that is not isolated is not internal".to_owned());
         }
+        if self.internal && self.host_binding.is_some() {
+            return Err("hostBinding: nobody comes into an internal network".to_owned());
+        }
         self.check_driver()
     }
 
@@ -204,13 +221,14 @@ impl Definition {
         let driver = self.driver.word();
         let (stp, icc, six) = (("stp", self.stp), ("icc", !self.icc), ("subnet6", self.subnet6.is_some()));
         let (isolate, masquerade) = (("isolate", !self.isolate), ("masquerade", !self.masquerade));
+        let binding = ("hostBinding", self.host_binding.is_some());
         let refused = match self.driver {
             Driver::Bridge => vec![],
             Driver::Ptp => vec![stp, icc, six],
             // What one host keeps its pods from, another would not.
             Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
-            Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade],
+            Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade, binding],
             Driver::Cni => return Err("driver: a network of plugins is described below /etc/cni/net.d".to_owned()),
         };
         if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {
@@ -218,13 +236,20 @@ impl Definition {
         }
         self.check_overlay()?;
         if !self.driver.hangs_on_a_link() {
-            return match (&self.parent, &self.mode) {
-                (None, None) => Ok(()),
-                _ => Err(format!("parent and mode: only macvlan and ipvlan hang on a link, {driver} does not")),
+            return match (&self.parent, &self.mode, self.vlan) {
+                (None, None, None) => Ok(()),
+                _ => Err(format!("parent, mode and vlan: only macvlan and ipvlan hang on a link, {driver} does not")),
             };
         }
         let parent = self.parent.as_deref().ok_or(format!("parent: {driver} needs a link of the host"))?;
         network::link_name(parent).map_err(|cause| format!("parent: {cause}"))?;
+        if let Some(id) = self.vlan {
+            // IEEE 802.1Q, 9.6: twelve bits, of which 0 is for nobody and 4095 reserved.
+            if !(1..=4094).contains(&id) {
+                return Err(format!("vlan: {id} is not within 1 and 4094"));
+            }
+            network::link_name(&vlan::name(parent, id)).map_err(|cause| format!("vlan: {cause}"))?;
+        }
         let modes = match self.driver {
             Driver::Macvlan => network::mode(&MacvlanMode::ALL, self.mode.as_deref()).map(drop),
             _ => network::mode(&IpvlanMode::ALL, self.mode.as_deref()).map(drop),
@@ -468,6 +493,8 @@ mod tests {
             r#"{"subnet6": "fd00::/64", "gateway6": "fd00::1"}"#,
             r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "mode": "vepa"}"#,
             r#"{"driver": "ptp", "subnet": "10.1.0.0/24"}"#,
+            r#"{"hostBinding": "127.0.0.1"}"#,
+            r#"{"driver": "ipvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "vlan": 4094}"#,
         ] {
             assert_eq!(read(right).map(drop), Ok(()), "{right}");
         }
@@ -495,6 +522,19 @@ mod tests {
             ),
             (r#"{"driver": "ptp", "stp": true}"#, "not for the driver ptp"),
             (r#"{"parent": "eth0"}"#, "bridge does not"),
+            (r#"{"vlan": 42}"#, "bridge does not"),
+            (
+                r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "vlan": 0}"#,
+                "not within 1 and 4094",
+            ),
+            (r#"{"driver": "ipvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "vlan": 4095}"#, "not within 1"),
+            (r#"{"driver": "macvlan", "parent": "enp0s31f6np0", "subnet": "192.0.2.0/24", "vlan": 4094}"#, "vlan: "),
+            (
+                r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "hostBinding": "::1"}"#,
+                "not for the driver",
+            ),
+            (r#"{"internal": true, "hostBinding": "127.0.0.1"}"#, "nobody comes into"),
+            (r#"{"hostBinding": "localhost"}"#, "invalid IP address"),
             (r#"{"vni": 42}"#, "only for vxlan"),
             (r#"{"driver": "vxlan"}"#, "needs the number"),
             (r#"{"driver": "vxlan", "vni": 0}"#, "not within 1"),

@@ -82,6 +82,15 @@ impl Former {
         }
     }
 
+    /// What two networks remember: one may have been made before the other changed its second family.
+    #[must_use]
+    pub fn with(self, other: &Self) -> Self {
+        Self {
+            forwarding: self.forwarding.or_else(|| other.forwarding.clone()),
+            forwarding6: self.forwarding6.or_else(|| other.forwarding6.clone()),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -194,6 +203,14 @@ mod tests {
         assert_eq!(former, Former { forwarding: Some(names("default eth0")), forwarding6: None });
         former.note(Family::Four, &Now { all: false, on: names("x"), off: names("y") });
         assert_eq!(former.forwarding, Some(names("default eth0")), "what was before the first change");
+    }
+
+    #[test]
+    fn what_either_of_two_networks_remembers_is_remembered() {
+        let four = Former { forwarding: Some(names("eth1")), forwarding6: None };
+        let both = Former { forwarding: Some(names("eth1 wg0")), forwarding6: Some(names("eth2")) };
+        assert_eq!(four.clone().with(&both), Former { forwarding6: both.forwarding6.clone(), ..four.clone() });
+        assert_eq!(both.clone().with(&four), both);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
 use crate::net::link::{Family, Hanging, Ipv6, Link, Mode, Netlink};
 use crate::net::lock::{Hold, lock};
 use crate::net::names::Names;
+use crate::net::vlan;
 use crate::net::wire::{GRACE, Plan, Pod, addresses, exhausted, families, lingers, no_address};
 use crate::roots::Roots;
 use std::time::{Duration, Instant};
@@ -45,7 +46,11 @@ pub(super) fn attach(
     };
     let until = Instant::now() + GRACE;
     let made = loop {
-        let made = hang(&host, &parent, definition, &pool, &lease, pod, plan);
+        let below = match definition.vlan {
+            Some(id) => vlan::ensure(roots, &host, &parent, id),
+            None => Ok(parent.clone()),
+        };
+        let made = below.and_then(|below| hang(&host, &below, definition, &pool, &lease, pod, plan));
         // The last pod's interface goes some milliseconds after the pod, and its hardware address with it.
         if !made.as_ref().is_err_and(is_in_use) || Instant::now() > until {
             break made;
@@ -135,7 +140,8 @@ fn hang(
         gateway,
         gateway6,
         default_route: plan.leads_out && (gateway.is_some() || gateway6.is_some()),
-        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        // ipvlan's is its parent's.
+        mac: mac.or(parent.mac).map(|mac| mac.to_string()).unwrap_or_default(),
         mtu: mtu.unwrap_or(parent.mtu),
         bridge: None,
         dns: None,

@@ -16,13 +16,13 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use rtnetlink::packet_route::neighbour::NeighbourFlags;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
-    RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
+    LinkVxlan, RouteMessageBuilder,
 };
 use std::fs::File;
 use std::future::Future;
@@ -144,6 +144,9 @@ pub struct Link {
     pub carrier: bool,
     pub mtu: u32,
     pub group: u32,
+    pub mac: Option<Mac>,
+    /// Of an 802.1Q link: below which link, and its number.
+    pub vlan: Option<(u32, u16)>,
 }
 
 /// A route of any table: where to, and by which link.
@@ -273,14 +276,14 @@ impl Netlink {
         }
     }
 
-    /// The way out, by an interface that is there.
-    pub fn add_default_routes(&self, interface: &str, gateways: &[IpAddr]) -> Result<()> {
+    /// The way out, by an interface that is there, in the place of any other: at no moment is there none.
+    pub fn set_default_routes(&self, interface: &str, gateways: &[IpAddr]) -> Result<()> {
         let links = self.handle.link();
         let added = async {
             let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>().await?;
             let index = found.first().map_or(0, |link| link.header.index);
             for gateway in gateways {
-                self.handle.route().add(onlink(None, *gateway, index)).execute().await?;
+                self.handle.route().add(onlink(None, *gateway, index)).replace().execute().await?;
             }
             Ok(())
         };
@@ -378,6 +381,12 @@ impl Netlink {
             }
         }
         Ok(())
+    }
+
+    /// An 802.1Q link below another, not up yet.
+    pub fn add_vlan(&self, name: &str, parent: u32, id: u16, group: u32) -> Result<()> {
+        let message = LinkVlan::new(name, parent, id).link_group(group).build();
+        self.wait(self.handle.link().add(message).execute(), || format!("make the link {name}"))
     }
 
     pub fn set_up(&self, index: u32) -> Result<()> {
@@ -560,7 +569,10 @@ fn link(message: LinkMessage) -> Link {
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         group: 0,
+        mac: None,
+        vlan: None,
     };
+    let (mut below, mut number) = (None, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -569,11 +581,25 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::PropList(names) => link.second_names.extend(names.into_iter().filter_map(second_name)),
-            LinkAttribute::LinkInfo(infos) => link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(Mac),
+            LinkAttribute::Link(index) => below = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                number = infos.iter().find_map(vlan_number);
+            }
             _ => {}
         }
     }
+    link.vlan = below.zip(number);
     link
+}
+
+fn vlan_number(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(all)) = info else { return None };
+    all.iter().find_map(|one| match one {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 fn second_name(property: Prop) -> Option<String> {

@@ -104,6 +104,10 @@ impl Port {
         (self.protocol != Protocol::Sctp).then_some(Detour { protocol: self.protocol, at, to })
     }
 
+    fn leads_to(&self, pod: &[IpAddr]) -> bool {
+        !self.mappings(pod).is_empty() || self.detour(pod).is_some()
+    }
+
     /// Whether 127.0.0.1 is one of its addresses.
     fn is_on_loopback(&self) -> bool {
         match self.address {
@@ -184,6 +188,11 @@ fn list(directory: &Path) -> Result<Vec<(PathBuf, Port)>> {
     };
     let claim = |entry: fs::DirEntry| Some((entry.path(), parse_claim(entry.file_name().to_str()?)?));
     Ok(listing.flatten().filter_map(claim).collect())
+}
+
+/// The same wishes, at the host's address that the network has for those without one.
+pub fn at_binding(wishes: &[Wish], binding: Option<IpAddr>) -> Vec<Wish> {
+    wishes.iter().map(|wish| Wish { address: wish.address.or(binding), ..wish.clone() }).collect()
 }
 
 /// Chooses and takes a port of the host for each wish: all, or none. What is chosen is in `ports.json` before it is taken,
@@ -276,9 +285,7 @@ fn name_of(roots: &Roots, pod: &PodId) -> Option<String> {
 pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()> {
     let Some(mut published) = read(roots, pod) else { return Ok(()) };
     let doing = || "publish the pod's ports".to_owned();
-    let is_ours = |one: &&Attachment| one.host_interface.is_some() && one.driver != Driver::Cni;
-    let attachment = attachments.iter().filter(is_ours).find(|one| !is_internal(roots, one));
-    let Some(attachment) = attachment else {
+    let Some(attachment) = way_in(roots, attachments) else {
         return Err(Error::new(
             Kind::Invalid,
             doing(),
@@ -286,12 +293,10 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
         )
         .hint("give it one more interface, --network bridge"));
     };
-    published.addresses = attachment.addresses.iter().map(|cidr| cidr.address).collect();
+    published.addresses = addresses_of(attachment);
     published.bridge = attachment.bridge.clone().or(attachment.host_interface.clone());
     let mappings = published.mappings();
-    let leads_nowhere =
-        |port: &&Port| port.mappings(&published.addresses).is_empty() && port.detour(&published.addresses).is_none();
-    if let Some(port) = published.ports.iter().find(leads_nowhere) {
+    if let Some(port) = published.ports.iter().find(|port| !port.leads_to(&published.addresses)) {
         return Err(Error::new(
             Kind::Invalid,
             doing(),
@@ -315,6 +320,60 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
         let_loopback_out(bridge, Loopback::Out)?;
     }
     forget_udp(&published.ports, &published.addresses)
+}
+
+/// Has the ports of a pod lead by the interfaces that it has from now on, and closes those that no longer can; says which.
+/// Nothing where they lead by one of these already.
+pub fn follow(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<Vec<Port>> {
+    let Some(published) = read(roots, pod).filter(|published| published.bridge.is_some()) else {
+        return Ok(Vec::new());
+    };
+    let way = way_in(roots, attachments);
+    let addresses = way.map(addresses_of).unwrap_or_default();
+    if way.is_some() && addresses == published.addresses {
+        return Ok(Vec::new());
+    }
+    let (stay, lost): (Vec<Port>, Vec<Port>) =
+        published.ports.iter().partition(|port| way.is_some() && port.leads_to(&addresses));
+    close(roots, pod, &lost)?;
+    if !stay.is_empty() {
+        mislead(roots, &stay, &published)?;
+        open(roots, pod, attachments)?;
+    }
+    shut_loopback(roots, &published)?;
+    Ok(lost)
+}
+
+/// Ports stay taken, and lead nowhere any more.
+fn mislead(roots: &Roots, ports: &[Port], published: &Published) -> Result<()> {
+    let mappings: Vec<_> = ports.iter().flat_map(|port| port.mappings(&published.addresses)).collect();
+    {
+        let _held = hold(roots)?;
+        elements::change(&roots.table(), Change::Remove, &mappings)?;
+    }
+    forget_udp(ports, &published.addresses)
+}
+
+/// The link that the ports led by lets 127.0.0.1 out for others, or not at all.
+fn shut_loopback(roots: &Roots, former: &Published) -> Result<()> {
+    let _held = hold(roots)?;
+    let Some(bridge) = &former.bridge else { return Ok(()) };
+    let owners = list(&roots.ports())?.into_iter().filter(|(_, port)| port.is_on_loopback());
+    let mut owners = owners.filter_map(|(path, _)| read(roots, &owner(&path)?));
+    match owners.any(|published| published.bridge.as_ref() == Some(bridge)) {
+        true => Ok(()),
+        false => let_loopback_out(bridge, Loopback::In),
+    }
+}
+
+/// The interface that ports lead by.
+fn way_in<'a>(roots: &Roots, attachments: &'a [Attachment]) -> Option<&'a Attachment> {
+    let is_ours = |one: &&Attachment| one.host_interface.is_some() && one.driver != Driver::Cni;
+    attachments.iter().filter(is_ours).find(|one| !is_internal(roots, one))
+}
+
+fn addresses_of(attachment: &Attachment) -> Vec<IpAddr> {
+    attachment.addresses.iter().map(|cidr| cidr.address).collect()
 }
 
 fn is_internal(roots: &Roots, attachment: &Attachment) -> bool {

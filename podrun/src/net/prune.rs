@@ -11,6 +11,7 @@ use crate::net::ipam;
 use crate::net::link::{Link, Netlink};
 use crate::net::lock::{Hold, gone, lock};
 use crate::net::ports;
+use crate::net::vlan;
 use crate::roots::Roots;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,7 +35,9 @@ pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     said.extend(cni::prune(roots, &in_use, how));
     let known = bridge::known(roots)?;
     let made = |name: &String| bridge::remembered(roots, name).is_some() || bridge::remains_of(roots, name).is_some();
-    if ipam::networks(roots)?.is_empty() && !known.iter().any(made) && bridge::remains(roots)?.is_empty() {
+    let vlans = vlan::unused(roots, &Netlink::here()?)?;
+    let nothing = ipam::networks(roots)?.is_empty() && !known.iter().any(made) && vlans.is_empty();
+    if nothing && bridge::remains(roots)?.is_empty() {
         return Ok(said);
     }
     let _held = match how {
@@ -47,6 +50,13 @@ pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     said.extend(leftover.say());
     if how == Prune::Now {
         leftover.remove(roots, &host, &lives)?;
+    }
+    // With their last lease just now, perhaps.
+    for link in vlan::unused(roots, &host)? {
+        said.push(format!("link {}", link.name));
+        if how == Prune::Now {
+            host.delete(&link.name)?;
+        }
     }
     let (used, unused): (Vec<String>, Vec<String>) =
         known.into_iter().partition(|name| leftover.kept.get(name).is_some_and(|kept| *kept > 0));
@@ -76,8 +86,10 @@ pub fn remove_network(roots: &Roots, name: &str, lives: &impl Fn(&PodId) -> bool
         }
         ipam::forget(&directory)?;
     }
+    let host = Netlink::here()?;
+    vlan::unused(roots, &host)?.iter().try_for_each(|link| host.delete(&link.name))?;
     if bridge::remains_of(roots, name).is_some() || bridge::remembered(roots, name).is_some() {
-        bridge::unmake(roots, &Netlink::here()?, &[name.to_owned()])?;
+        bridge::unmake(roots, &host, &[name.to_owned()])?;
     }
     let file = definition::file(roots, name);
     gone(fs::remove_file(&file)).doing(|| format!("remove {}", file.display()))

@@ -178,6 +178,8 @@ mod tests {
             carrier: true,
             mtu,
             group: 0,
+            mac: None,
+            vlan: None,
         }
     }
 

@@ -299,6 +299,7 @@ fn wire(
     .map_err(|err| explain(err, network))?;
     fault::step("create-pod.linked").doing(|| "make the pod".into())?;
     if network.bridge.is_none() {
+        without_ipv6(network.ipv6, &plan.link)?;
         route_to(host, &plan.link, network.gateway, &lease.addresses)?;
     }
     let out = plan.leads_out && !network.policy.internal;
@@ -330,6 +331,16 @@ fn wire(
         dns: None,
         names: None,
     })
+}
+
+/// The host's side of a pair without a bridge is an interface of the host's like any other, and would believe a pod that
+/// plays the router (CVE-2020-13597). There is no carrier yet, so nothing has been heard.
+fn without_ipv6(ipv6: Ipv6, link: &str) -> Result<()> {
+    if ipv6 == Ipv6::Unknown {
+        return Ok(());
+    }
+    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    forward::write(Path::new(&file), "1").doing(|| format!("write 1 to {file}"))
 }
 
 /// The host's side of a pair without a bridge: the gateway answers there, and each address is routed there. Both go with
@@ -417,7 +428,7 @@ pub(super) fn delete_inside(netns: BorrowedFd<'_>, interface: &str) -> Result<()
 
 /// The pod's way out leads by this interface from now on.
 pub fn give_way_out(netns: BorrowedFd<'_>, attachment: &Attachment) -> Result<()> {
-    Netlink::inside(netns, || Ok(()))?.add_default_routes(&attachment.interface, &attachment.gateways())
+    Netlink::inside(netns, || Ok(()))?.set_default_routes(&attachment.interface, &attachment.gateways())
 }
 
 #[cfg(test)]

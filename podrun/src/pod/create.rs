@@ -246,8 +246,23 @@ fn asks(roots: &Roots, spec: &PodSpec, id: &PodId) -> Result<net::cni::Asks> {
         true => None,
         false => net::cni::port_mapper(&spec.networks)?,
     };
-    let ports = net::ports::claim(roots, id, &spec.publish)?;
+    let binding = match spec.publish.is_empty() || ports_by.is_some() {
+        true => None,
+        false => host_binding(roots, spec)?,
+    };
+    let ports = net::ports::claim(roots, id, &net::ports::at_binding(&spec.publish, binding))?;
     Ok(net::cni::Asks { ports, ports_by, dns: wished_dns(spec) })
+}
+
+/// Where the network that ports are published on has those that name no address of the host's.
+fn host_binding(roots: &Roots, spec: &PodSpec) -> Result<Option<IpAddr>> {
+    for one in spec.networks.iter().filter(|one| one.may_have_ports()) {
+        let (_, definition) = definition::of(roots, one)?;
+        if definition.has_a_way_in() {
+            return Ok(definition.host_binding);
+        }
+    }
+    Ok(None)
 }
 
 fn wished_dns(spec: &PodSpec) -> Dns {

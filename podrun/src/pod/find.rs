@@ -8,6 +8,9 @@ use crate::net::Attachment;
 use crate::roots::Roots;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, PodRecord};
 
+/// kubectl's way to say that a pod is meant, and what `-o name` prints; no name of a pod has a slash.
+pub const KUBECTL: &str = "pod/";
+
 /// A pod that is there, whole.
 #[derive(Debug, Clone)]
 pub struct Pod {
@@ -40,6 +43,7 @@ pub fn pod(roots: &Roots, namespace: &NamespaceName, text: &str) -> Result<Pod> 
 
 /// The same for pods of which the record may be missing or damaged, as `delete` needs it.
 pub fn directory(roots: &Roots, namespace: &NamespaceName, text: &str) -> Result<(PodId, PodDir)> {
+    let text = text.strip_prefix(KUBECTL).unwrap_or(text);
     if let Ok(id) = PodId::parse(text) {
         let dir = roots.pod(&id);
         if dir.is_dir() {

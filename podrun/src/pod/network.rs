@@ -134,6 +134,8 @@ pub fn inspect(roots: &Roots, name: &str) -> Result<Value> {
         "nameServer": name_server(roots, name),
         "parent": definition.parent,
         "mode": definition.mode,
+        "vlan": definition.vlan,
+        "hostBinding": definition.host_binding,
         "labels": definition.labels,
         "createdAt": definition.created_at,
         "pods": shown_pods(roots, name),
@@ -208,13 +210,38 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
     for (pod, on) in on_it {
         // One that joined another's network went with it.
         if pod.attachments().iter().any(|one| one.network == name) {
-            disconnect(&pod, name)?;
+            let (_, warnings) = disconnect(&pod, name)?;
+            said.extend(warnings);
         }
         let addresses: Vec<String> = on.addresses.iter().map(|one| one.address.to_string()).collect();
         said.push(format!("pod/{} disconnected, {}", pod.record.title(), addresses.join(", ")));
     }
     net::remove_network(roots, name, &|pod| roots.pod(pod).exists()).map_err(|err| err.within(doing))?;
     Ok(said)
+}
+
+/// Mends what a change of ports that was killed has left: ports that were taken and lead nowhere yet, and, since nobody was told,
+/// something that holds `::1` for ports that were given up.
+pub fn mend_ports(roots: &Roots) -> Result<()> {
+    let own = all_pods(roots).into_iter().filter(|pod| pod.record.network.is_own());
+    for pod in own.filter(|pod| matches!(heal::look(pod), Served::Yes)) {
+        open_taken(&pod)?;
+        // One of an earlier build knows no such request, and one that goes away needs none.
+        let _ = client::command(&pod, &Request::Ports);
+    }
+    Ok(())
+}
+
+fn open_taken(pod: &Pod) -> Result<()> {
+    let is_shut = || net::ports::read(&pod.roots, &pod.record.id).is_some_and(|published| published.bridge.is_none());
+    if !is_shut() || pod.attachments().iter().any(|one| one.driver == definition::Driver::Cni) {
+        return Ok(());
+    }
+    let _lock = store::lock(&pod.dir)?;
+    match is_shut() && pod.dir.record().exists() {
+        true => net::ports::open(&pod.roots, &pod.record.id, &pod.attachments()),
+        false => Ok(()),
+    }
 }
 
 /// CHECK of every pod on networks of plugins: whose, on which network, and what its plugins say.
@@ -295,6 +322,24 @@ impl Together {
     fn join(&self, roots: &Roots, network: &str, pod: &PodId) -> Result<()> {
         fault::step("network.connected").doing(|| "share the lease".into())?;
         self.ids().iter().filter(|id| *id != pod).try_for_each(|id| net::join(roots, network, pod, id))
+    }
+
+    /// Published ports lead by the interfaces that there will be.
+    fn lead_ports(&self, roots: &Roots, after: &[Attachment]) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for pod in &self.pods {
+            if net::ports::of(roots, &pod.record.id).is_empty() {
+                continue;
+            }
+            let closed = net::ports::follow(roots, &pod.record.id, after)?;
+            let title = pod.record.title();
+            let say =
+                |port| format!("the port {port} of {title} is closed: it is on no other network that it could lead by");
+            warnings.extend(closed.iter().map(say));
+            // For `::1`. One of an earlier build knows no such request.
+            let _ = client::command(pod, &Request::Ports);
+        }
+        Ok(warnings)
     }
 
     /// Records and /etc/hosts say what there is now.
@@ -406,8 +451,9 @@ fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachm
     Ok((made, warnings))
 }
 
-/// Takes a running pod off a network: the whole interface, with addresses, routes and names.
-pub fn disconnect(pod: &Pod, network: &str) -> Result<Attachment> {
+/// Takes a running pod off a network: the whole interface, with addresses, routes and names. Published ports that led by it
+/// lead by another from now on; which do not, the warnings say.
+pub fn disconnect(pod: &Pod, network: &str) -> Result<(Attachment, Vec<String>)> {
     let doing = format!("disconnect the pod {} from {network}", pod.record.title());
     refuse_foreign(pod, &doing)?;
     let together = Together::with(pod)?;
@@ -421,8 +467,8 @@ pub fn disconnect(pod: &Pod, network: &str) -> Result<Attachment> {
         });
     };
     let after: Vec<Attachment> = before.iter().filter(|one| one.network != network).cloned().collect();
-    disconnect_all(pod, &together, &gone, &before, after).map_err(|err| err.within(doing))?;
-    Ok(gone)
+    let warnings = disconnect_all(pod, &together, &gone, &before, after).map_err(|err| err.within(doing))?;
+    Ok((gone, warnings))
 }
 
 fn disconnect_all(
@@ -431,14 +477,13 @@ fn disconnect_all(
     gone: &Attachment,
     before: &[Attachment],
     mut after: Vec<Attachment>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let netns: Option<OwnedFd> = match heal::look(pod) {
         // Its namespaces are gone, and what was in them.
         Served::Lost => None,
         _ => Some(create::network_namespace(pod)?),
     };
-    net::disconnect(&pod.roots, gone, &together.ids(), netns.as_ref().map(AsFd::as_fd))?;
-    fault::point("network.disconnected");
+    // First what others are to find there, so that at no moment is it nowhere.
     if gone.default_route
         && let Some(next) = after.iter_mut().find(|one| !one.gateways().is_empty())
     {
@@ -447,5 +492,10 @@ fn disconnect_all(
         }
         next.default_route = true;
     }
-    together.write(before, &after)
+    let warnings = together.lead_ports(&pod.roots, &after)?;
+    fault::point("network.ports-moved");
+    net::disconnect(&pod.roots, gone, &together.ids(), netns.as_ref().map(AsFd::as_fd))?;
+    fault::point("network.disconnected");
+    together.write(before, &after)?;
+    Ok(warnings)
 }

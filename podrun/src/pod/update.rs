@@ -4,37 +4,46 @@
 
 use super::client;
 use super::find::Pod;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::monitor::socket::Request;
 use crate::net::Attachment;
-use crate::net::definition::Driver;
+use crate::net::definition::{self, Driver};
 use crate::net::ports::{self, Port};
 use crate::spec::port::{HostPort, Wish};
 use crate::store;
+use std::net::IpAddr;
 
 /// Ends the ports of `unpublish` and makes those of `publish`: all, or none. Connections by other ports notice nothing.
 pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port>> {
     let _lock = store::lock(&pod.dir)?;
     let id = &pod.record.id;
+    let doing = || format!("publish ports of {}", pod.record.title());
     if !pod.dir.record().exists() {
-        let doing = format!("publish ports of {}", pod.record.title());
-        return Err(Error::new(Kind::NotFound, doing, "it has just been deleted"));
+        return Err(Error::new(Kind::NotFound, doing(), "it has just been deleted"));
     }
     let attachments = pod.attachments();
     if attachments.iter().any(|one| one.driver == Driver::Cni) && !attachments.iter().any(is_ours) {
         let cause = "its network is of CNI plugins, which make ports when the pod is made";
-        return Err(Error::new(Kind::Invalid, format!("publish ports of {}", pod.record.title()), cause).hint(
-            format!("`podrun network connect bridge {}` gives it a network where they can be changed", pod.record.name),
-        ));
+        return Err(Error::new(Kind::Invalid, doing(), cause).hint(format!(
+            "`podrun network connect bridge {}` gives it a network where they can be changed",
+            pod.record.name
+        )));
     }
+    let publish = &ports::at_binding(publish, host_binding(pod, &attachments)?);
     ports::close(&pod.roots, id, unpublish)?;
+    fault::point("update.closed");
     if !unpublish.is_empty() && !publish.is_empty() {
         // What is given up may be what is wished for.
         tell(pod);
     }
-    let made = ports::claim(&pod.roots, id, publish).and_then(|made| match ports::open(&pod.roots, id, &attachments) {
-        Ok(()) => Ok(made),
-        Err(err) => ports::close(&pod.roots, id, &made).and(Err(err)),
+    let made = ports::claim(&pod.roots, id, &wanting(pod, publish)).and_then(|made| {
+        let claimed = fault::step("update.claimed").doing(doing);
+        // Those that are there, too: one that was killed here may have left them closed.
+        match claimed.and_then(|()| ports::open(&pod.roots, id, &attachments)) {
+            Ok(()) => Ok(made),
+            Err(err) => ports::close(&pod.roots, id, &made).and(Err(err)),
+        }
     });
     if made.is_err() {
         // What was given up for it comes back.
@@ -42,8 +51,27 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
         ports::claim(&pod.roots, id, &former)?;
         ports::open(&pod.roots, id, &attachments)?;
     }
+    fault::point("update.opened");
     tell(pod);
     made
+}
+
+/// Those that the pod does not have yet, so that what was killed half-way can be asked for again.
+fn wanting(pod: &Pod, wishes: &[Wish]) -> Vec<Wish> {
+    let all = ports::of(&pod.roots, &pod.record.id);
+    wishes.iter().filter(|one| !all.iter().any(|port| wish(port) == **one)).cloned().collect()
+}
+
+/// Where the network that ports are published on has those that name no address of the host's.
+fn host_binding(pod: &Pod, attachments: &[Attachment]) -> Result<Option<IpAddr>> {
+    for one in attachments.iter().filter(|one| is_ours(one)) {
+        // Broken by now, it must not open to all what it kept to one address.
+        let definition = definition::find(&pod.roots, &one.network)?;
+        if definition.has_a_way_in() {
+            return Ok(definition.host_binding);
+        }
+    }
+    Ok(None)
 }
 
 /// Whether podrun itself leads ports there.

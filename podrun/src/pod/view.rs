@@ -2,12 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use super::create;
 use super::find::Pod;
 use super::heal::{self, Served};
-use crate::net::Attachment;
-use crate::spec::{Restart, SharePid};
+use crate::net::cidr::Cidr;
+use crate::net::{self, Attachment, Seen};
+use crate::spec::{Network, Restart, SharePid};
 use crate::store::{self, ContainerRecord, Keepers, State};
 use serde_json::{Value, json};
+use std::os::fd::AsFd;
 
 /// A pod's state, worked out anew each time from facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +102,7 @@ pub fn inspect(pod: &Pod) -> Value {
         "hostname": record.hostname,
         "labels": record.labels,
         "network": network(pod),
-        "networks": pod.attachments().iter().map(interface).collect::<Vec<_>>(),
+        "networks": interfaces(pod),
         "ports": ports(pod),
         "sharePid": record.share_pid == SharePid::Pod,
         "volumes": record.volumes,
@@ -119,6 +122,18 @@ pub fn inspect(pod: &Pod) -> Value {
 fn network(pod: &Pod) -> Value {
     let all = pod.attachments();
     let first = all.first();
+    if let Some(one) = first.is_none().then(|| foreign(pod)).and_then(|seen| seen.into_iter().next()) {
+        return json!({
+            "mode": pod.record.network.to_string(),
+            "interface": one.interface,
+            "hostInterface": null,
+            "ip": bare(&one.addresses),
+            "gateway": null,
+            "mac": one.mac,
+            "mtu": one.mtu,
+            "bridge": null,
+        });
+    }
     json!({
         "mode": pod.record.network.to_string(),
         "interface": first.map(|attachment| &attachment.interface),
@@ -131,10 +146,32 @@ fn network(pod: &Pod) -> Value {
     })
 }
 
+/// The interfaces of a network namespace that somebody else made: podrun has no record of them, and asks.
+fn foreign(pod: &Pod) -> Vec<Seen> {
+    if !matches!(pod.record.network, Network::Netns(_)) {
+        return Vec::new();
+    }
+    let netns = create::network_namespace_now(&pod.dir);
+    netns.and_then(|netns| net::look(netns.as_fd()).ok()).unwrap_or_default()
+}
+
+fn foreign_interface(one: &Seen) -> Value {
+    json!({"interface": one.interface, "addresses": one.addresses, "mac": one.mac, "mtu": one.mtu})
+}
+
+fn bare(addresses: &[Cidr]) -> Vec<String> {
+    addresses.iter().map(|cidr| cidr.address.to_string()).collect()
+}
+
 /// What of the host leads to it.
 fn ports(pod: &Pod) -> Value {
-    let one = |port: &crate::net::ports::Port| json!({"hostIP": port.address, "hostPort": port.host, "port": port.port, "protocol": port.protocol});
-    crate::net::ports::of(&pod.roots, &pod.record.id).iter().map(one).collect()
+    let one = |port: &net::ports::Port| json!({"hostIP": port.address, "hostPort": port.host, "port": port.port, "protocol": port.protocol});
+    net::ports::of(&pod.roots, &pod.record.id).iter().map(one).collect()
+}
+
+fn interfaces(pod: &Pod) -> Vec<Value> {
+    let ours = pod.attachments();
+    ours.iter().map(interface).chain(foreign(pod).iter().map(foreign_interface)).collect()
 }
 
 /// One of all interfaces.
@@ -155,15 +192,17 @@ fn interface(attachment: &Attachment) -> Value {
     })
 }
 
-/// An ipvlan interface has its parent's, which podrun does not say.
+/// Plugins need not say it, nor did earlier builds of an ipvlan interface, which has its parent's.
 fn mac(attachment: &Attachment) -> Option<&String> {
     Some(&attachment.mac).filter(|mac| !mac.is_empty())
 }
 
 /// The addresses of the pod's first interface, without their prefix.
 pub fn addresses(pod: &Pod) -> Vec<String> {
-    let first = pod.attachments().into_iter().next();
-    first.iter().flat_map(|attachment| &attachment.addresses).map(|cidr| cidr.address.to_string()).collect()
+    match pod.attachments().first() {
+        Some(first) => bare(&first.addresses),
+        None => foreign(pod).first().map(|one| bare(&one.addresses)).unwrap_or_default(),
+    }
 }
 
 /// podrun's own view of a container: `podrun inspect POD/NAME`.
@@ -222,7 +261,7 @@ pub fn kubernetes(pod: &Pod) -> Value {
         },
         "spec": {
             "hostname": record.hostname,
-            "hostNetwork": record.network == crate::spec::Network::Host,
+            "hostNetwork": record.network == Network::Host,
             "shareProcessNamespace": record.share_pid == SharePid::Pod,
             "restartPolicy": policy(&all),
             "containers": all.iter().map(|container| json!({

@@ -154,6 +154,11 @@ impl Attach {
         matches!(self.network, Network::Bridge | Network::Named(_))
     }
 
+    /// Whether ports of the host may lead to it by podrun's rules, as far as the word says.
+    pub fn may_have_ports(&self) -> bool {
+        matches!(self.network, Network::Bridge | Network::Ptp | Network::Named(_))
+    }
+
     fn has_wishes(&self) -> bool {
         *self != Self::from(self.network.clone())
     }
