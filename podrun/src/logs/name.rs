@@ -109,5 +109,7 @@ mod tests {
         let back = live.rotated(Stamp { secs: now.secs - 3600, nanos: 0 }, Some(&second));
         assert!(first < second && second < back && back < live);
         assert_eq!(second.to_string(), "0.log.20261121-143300.0001");
+        let later = live.rotated(Stamp { secs: now.secs + 1, nanos: 0 }, Some(&back));
+        assert_eq!(later.to_string(), "0.log.20261121-143301", "another second counts anew");
     }
 }
