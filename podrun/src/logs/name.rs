@@ -91,9 +91,17 @@ mod tests {
 
     #[test]
     fn other_files_are_no_logs() {
-        for other in
-            ["", ".log", "a.log", "0.log.gz", "0.log.20261121-143300.gz", "0.log.20261121-143300.tmp", "-1.log"]
-        {
+        for other in [
+            "",
+            ".log",
+            "a.log",
+            "0.log.gz",
+            "0.log.20261121-143300.gz",
+            "0.log.20261121-143300.tmp",
+            "-1.log",
+            "+1.log",
+            "0.log.20261121-143300.+1",
+        ] {
             assert_eq!(LogName::parse(other), None, "{other}");
         }
         assert_eq!(LogName::parse("0.log.20261121_143300"), None);
