@@ -91,9 +91,17 @@ mod tests {
 
     #[test]
     fn other_files_are_no_logs() {
-        for other in
-            ["", ".log", "a.log", "0.log.gz", "0.log.20261121-143300.gz", "0.log.20261121-143300.tmp", "-1.log"]
-        {
+        for other in [
+            "",
+            ".log",
+            "a.log",
+            "0.log.gz",
+            "0.log.20261121-143300.gz",
+            "0.log.20261121-143300.tmp",
+            "-1.log",
+            "+1.log",
+            "0.log.20261121-143300.+1",
+        ] {
             assert_eq!(LogName::parse(other), None, "{other}");
         }
         assert_eq!(LogName::parse("0.log.20261121_143300"), None);
@@ -109,5 +117,7 @@ mod tests {
         let back = live.rotated(Stamp { secs: now.secs - 3600, nanos: 0 }, Some(&second));
         assert!(first < second && second < back && back < live);
         assert_eq!(second.to_string(), "0.log.20261121-143300.0001");
+        let later = live.rotated(Stamp { secs: now.secs + 1, nanos: 0 }, Some(&back));
+        assert_eq!(later.to_string(), "0.log.20261121-143301", "another second counts anew");
     }
 }

@@ -304,6 +304,7 @@ mod tests {
             ("10.88.0.5", "02:70:0a:58:00:05", "fe:70:0a:58:00:05", "lease-0a580005"),
             ("255.255.255.255", "02:70:ff:ff:ff:ff", "fe:70:ff:ff:ff:ff", "lease-ffffffff"),
             ("fd00::5", "02:70:fd:00:00:05", "fe:70:fd:00:00:05", "lease6-fd000005"),
+            ("fd00::ff05:ff05", "02:70:02:05:ff:05", "fe:70:02:05:ff:05", "lease6-0205ff05"),
         ] {
             let address = ip(address);
             assert_eq!(Mac::pod(address).to_string(), pod);

@@ -270,4 +270,52 @@ mod tests {
         );
         assert_eq!(text.matches("elements").count(), 1, "{text}");
     }
+
+    /// nf_tables_api.c: elements are made with NLM_F_CREATE, inside a batch of the nf_tables subsystem (nfgenmsg.res_id).
+    #[test]
+    fn a_transaction_is_what_nf_tables_asks_for() {
+        let one = mapping(Protocol::Tcp, None, 8080, "10.88.0.5:80");
+        let flags = |message: &[u8]| u16::from_ne_bytes(message[6..8].try_into().unwrap());
+        for (change, kind, asked) in [(Change::Add, (10 << 8) | 12, 0x405), (Change::Remove, (10 << 8) | 14, 5)] {
+            let (bytes, count) = batch("t", change, &[one]);
+            let all: Vec<_> = messages(&bytes).collect();
+            assert_eq!((all.len(), count, all[0].0, all[1].0, all[2].0), (3, 1, 16, kind, 17));
+            assert_eq!((flags(&bytes), flags(&bytes[20..])), (1, asked), "{change:?}");
+            assert_eq!((all[0].1, all[2].1), (&[0, 0, 0, 10][..], &[0, 0, 0, 10][..]));
+            let parts: Vec<_> = nfnetlink::attributes(&all[1].1[4..]).collect();
+            assert_eq!((parts[0], parts[1]), ((1, &b"t\0"[..]), (2, &b"any4\0"[..])));
+            let element = nfnetlink::attributes(parts[2].1).next().unwrap().1;
+            let kinds: Vec<u16> = nfnetlink::attributes(element).map(|(kind, _)| kind).collect();
+            assert_eq!(kinds, if change == Change::Add { vec![KEY, DATA] } else { vec![KEY] });
+        }
+    }
+
+    #[test]
+    fn each_map_is_asked_in_its_own_family() {
+        let text = text(&[]);
+        for line in [
+            "dnat ip to ip daddr . meta l4proto . th dport map @at4\n",
+            "dnat ip to meta l4proto . th dport map @any4\n",
+            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6\n",
+            "dnat ip6 to meta l4proto . th dport map @any6\n",
+        ] {
+            assert!(text.contains(&format!("\t\t{line}")), "{text} has no {line}");
+        }
+        assert!(text.find("@at4") < text.find("@any4") && text.find("@at6") < text.find("@any6"));
+    }
+
+    /// In a network namespace of this thread's own, where there is no table: what is to go is gone, and what is to come has
+    /// no place; a range of thousands, too.
+    #[test]
+    fn without_a_table_removing_is_done_and_adding_is_not() {
+        let many: Vec<_> = (1..=5000).map(|host| mapping(Protocol::Tcp, None, host, "10.88.0.5:80")).collect();
+        let elsewhere = std::thread::spawn(move || {
+            sys::ns::unshare(libc::CLONE_NEWNET).unwrap();
+            assert_eq!(transact("none", Change::Remove, &many[..1]), Err(Errno::ENOENT));
+            let removed = [1, 2].map(|count| change("none", Change::Remove, &many[..count]).unwrap());
+            let added = [1, 5000].map(|count| change("none", Change::Add, &many[..count]).unwrap());
+            (removed, added)
+        });
+        assert_eq!(elsewhere.join().unwrap(), ([Changed::Done; 2], [Changed::Stranger; 2]));
+    }
 }

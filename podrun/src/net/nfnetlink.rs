@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::sys;
 use crate::sys::clone::{Clone, clone3, exit};
 use crate::sys::fd;
 use nix::errno::Errno;
@@ -32,6 +33,8 @@ pub(super) fn open() -> nix::Result<Option<OwnedFd>> {
         Err(errno) => Err(errno),
         Ok(socket) => {
             setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(5))?;
+            // The requests of thousands of elements, come back with their refusals, are more than a socket holds (ENOBUFS).
+            sys::socket::cap_acknowledgements(socket.as_fd()).map_err(|_| Errno::last())?;
             Ok(Some(socket))
         }
     }
@@ -158,5 +161,57 @@ mod tests {
     fn the_kernels_refusal_is_an_errno() {
         assert_eq!(error_of(&(-libc::ENOENT).to_ne_bytes()), Errno::ENOENT);
         assert_eq!(error_of(&i32::MIN.to_ne_bytes()), Errno::UnknownErrno);
+    }
+
+    /// netlink(7): length, type, flags, sequence number and port; then nfnetlink.h's family, version and resource. Attributes
+    /// begin at multiples of four, and their length says nothing of what fills them up.
+    #[test]
+    fn a_message_lies_in_memory_as_the_kernel_reads_it() {
+        let of = |numbers: &[u16]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_ne_bytes()).collect() };
+        let attributes_here = [attribute(7, b"12345"), attribute(NESTED | 8, &[9; 4])].concat();
+        let expected = [of(&[9, 7]), b"12345\0\0\0".to_vec(), of(&[8, NESTED | 8]), vec![9; 4]].concat();
+        assert_eq!(attributes_here, expected);
+        let message = request(0x0a0c, REQUEST | ACK, INET, &attributes_here);
+        let length = u32::try_from(20 + expected.len()).unwrap().to_ne_bytes().to_vec();
+        assert_eq!(message, [length, of(&[0x0a0c, 5]), vec![0; 8], vec![1, 0, 0, 0], expected].concat());
+        assert_eq!(string("t"), b"t\0");
+        let two = [message.clone(), message.clone()].concat();
+        assert_eq!(messages(&two).collect::<Vec<_>>(), [(0x0a0c, &message[16..]), (0x0a0c, &message[16..])]);
+        let read: Vec<_> = attributes(&attributes_here).collect();
+        assert_eq!(read, [(7, &b"12345"[..]), (8, &[9; 4][..])]);
+    }
+
+    /// NFT_MSG_GETGEN changes nothing; its answer names the thread that asked (NFTA_GEN_PROC_PID).
+    #[test]
+    fn the_kernel_answers_who_asks() {
+        const GET_GENERATION: u16 = crate::net::nft::SUBSYSTEM | 16;
+        let socket = open().unwrap().expect("a kernel with netfilter");
+        assert_eq!(nix::sys::socket::getsockopt(&socket, sockopt::ReceiveTimeout).unwrap(), TimeVal::seconds(5));
+        send(&socket, &request(GET_GENERATION, REQUEST, UNSPEC, &[])).unwrap();
+        let answer = receive(&socket).unwrap();
+        let (kind, body) = messages(&answer).next().unwrap();
+        assert_eq!(kind, crate::net::nft::SUBSYSTEM | 15);
+        let asker = attributes(&body[4..]).find(|(kind, _)| *kind == 2).unwrap().1;
+        assert_eq!(asker, nix::unistd::gettid().as_raw().to_be_bytes());
+    }
+
+    /// What is closed later is held until it is let go, or until there are many.
+    #[test]
+    fn sockets_are_held_until_they_are_let_go_or_many() {
+        use crate::sys::clone::poll_one;
+        let ended = |reader: &std::io::PipeReader, wait| poll_one(reader.as_fd(), libc::POLLIN, wait).unwrap();
+        let later = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            close_later(writer.into());
+            reader
+        };
+        let first = later();
+        assert!(!ended(&first, 0));
+        let_go();
+        assert!(ended(&first, 5000));
+        let most: Vec<_> = (0..63).map(|_| later()).collect();
+        assert!(!ended(&most[0], 50));
+        let last = later();
+        assert!(ended(&last, 5000) && most.iter().all(|reader| ended(reader, 5000)));
     }
 }

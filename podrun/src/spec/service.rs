@@ -25,13 +25,18 @@ impl ServicePort {
         let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let protocol = Protocol::parse(protocol).filter(|known| *known != Protocol::Sctp);
         let protocol = protocol.ok_or_else(|| fail("the protocol is none of tcp and udp"))?;
-        let number = |text: &str| text.parse().ok().filter(|number| *number != 0);
         let (port, target) = ports.split_once(':').unwrap_or((ports, ports));
         match (number(port), number(target)) {
             (Some(port), Some(target)) => Ok(Self { port, target, protocol }),
             _ => Err(fail("a port is a number within 1 and 65535")),
         }
     }
+}
+
+/// A port's number; Rust would take a sign, too.
+fn number(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| text.parse().ok())?.filter(|number| *number != 0)
 }
 
 impl fmt::Display for ServicePort {
@@ -62,7 +67,7 @@ impl Endpoint {
         if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
             return Err(fail());
         }
-        let port = port.map(|port| port.parse().ok().filter(|port| *port != 0).ok_or_else(fail)).transpose()?;
+        let port = port.map(|port| number(port).ok_or_else(fail)).transpose()?;
         Ok(Self { ip, port })
     }
 }
@@ -110,15 +115,25 @@ mod tests {
             assert_eq!(ServicePort::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(ServicePort::parse("80").unwrap().to_string(), "80/tcp");
-        for bad in ["", "0", "80:", ":80", "80:0", "65536", "80/sctp", "80/", "a", "80:80:80", "-1"] {
+        for bad in ["", "0", "80:", ":80", "80:0", "65536", "80/sctp", "80/", "a", "80:80:80", "-1", "+80", "80:+1"] {
             assert_eq!(ServicePort::parse(bad).unwrap_err().kind, Kind::Usage, "{bad}");
         }
         for text in ["192.0.2.7", "192.0.2.7:8080"] {
             assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
         }
-        for bad in
-            ["", "host", "192.0.2.7:", "192.0.2.7:0", "192.0.2.7:x", "0.0.0.0", "224.0.0.1:80", "::1", "[::1]:80"]
-        {
+        for bad in [
+            "",
+            "host",
+            "192.0.2.7:",
+            "192.0.2.7:0",
+            "192.0.2.7:x",
+            "192.0.2.7:+80",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1:80",
+            "::1",
+            "[::1]:80",
+        ] {
             assert_eq!(Endpoint::parse(bad).unwrap_err().kind, Kind::Usage, "{bad}");
         }
     }

@@ -541,7 +541,7 @@ mod tests {
             let _ = close_all_but(&mut [wanted.as_fd()]);
             exit(i32::from(flock(wanted.as_fd(), libc::LOCK_EX).is_err()))
         });
-        assert_eq!(interrupt(locker.unwrap(), || drop(held)), Exit::Code(0));
+        assert_eq!(interrupt(locker.unwrap(), || flock(held.as_fd(), libc::LOCK_UN).unwrap()), Exit::Code(0));
     }
 
     /// What a child has open after `act`: what each number from 3 on names, and whether execve closes it.

@@ -34,6 +34,14 @@ pub fn set_send_buffer(socket: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
     check(answer.into()).map(drop)
 }
 
+/// NETLINK_CAP_ACK (netlink(7)): a refusal says which request it is of, and does not have it all within.
+pub fn cap_acknowledgements(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (level, option, on) = (libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1i32);
+    // SAFETY: the option's value is one int of four bytes, which lives through the call.
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) };
+    check(answer.into()).map(drop)
+}
+
 /// SO_ATTACH_FILTER (socket(7)): only what the classic BPF program lets through is queued.
 pub fn attach_filter(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
