@@ -137,6 +137,9 @@ fn published_ports_follow_a_pod_that_is_disconnected() {
         assert!(told.contains(&format!("the port {port} of web is closed")), "{told}");
     }
     assert_eq!(host.inspect("web")["ports"], json!([]));
+    host.podrun("network disconnect inner web").ok();
+    let row = host.podrun("get pod web").ok().text();
+    assert!(row.trim_end().ends_with(" none"), "{row}");
     assert!(is_lost(&ask(&host, "neighbour", "ask", "192.0.2.1:8080")));
     assert_eq!((loopback("front").trim(), loopback("back").trim()), ("0", "0"));
     host.podrun("create pod other -p 8080:80 -p 8081:80").ok();

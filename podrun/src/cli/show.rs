@@ -9,6 +9,7 @@ use crate::id::NamespaceName;
 use crate::pod::find::Pod;
 use crate::pod::view;
 use crate::record::Stamp;
+use crate::spec::Network;
 use crate::store::{self, ContainerRecord, State};
 use clap::Args;
 use serde_json::{Value, json};
@@ -158,13 +159,22 @@ pub(super) fn get_pods(words: &Words) -> Result<i32> {
     Ok(0)
 }
 
+/// Where a pod without an address is: one that was disconnected is no longer where it was made.
+fn place(pod: &Pod) -> String {
+    match &pod.record.network {
+        network if !pod.attachments().is_empty() => network.to_string(),
+        alone @ (Network::Host | Network::None | Network::Netns(_)) => alone.to_string(),
+        _ => "none".to_owned(),
+    }
+}
+
 fn show_pods(pods: &[Pod], of: Of, format: Option<&str>) -> Result<()> {
     let row = |pod: &Pod| {
         let all = view::containers(pod);
         let running = all.iter().filter(|record| record.state == State::Running).count();
         let restarts: u32 = all.iter().map(|record| record.restarts).sum();
         let addresses = view::addresses(pod);
-        let address = if addresses.is_empty() { pod.record.network.to_string() } else { addresses.join(",") };
+        let address = if addresses.is_empty() { place(pod) } else { addresses.join(",") };
         let state = view::state(pod);
         (
             vec![

@@ -131,7 +131,11 @@ fn find_tunnel(network: &Network, links: &[Link]) -> Option<Finding> {
     let device = &overlay.device;
     Some(match links.iter().find(|link| link.name == *device) {
         Some(link) if link.up => {
-            let what = format!("tunnel {device} leads to {} peers, VNI {}", overlay.peers.len(), overlay.vni);
+            let peers = match overlay.peers.len() {
+                1 => "1 peer".to_owned(),
+                count => format!("{count} peers"),
+            };
+            let what = format!("tunnel {device} leads to {peers}, VNI {}", overlay.vni);
             finding(State::Good, what, None)
         }
         Some(_) => finding(State::Bad, format!("tunnel {device} is down"), Some(RELOAD)),

@@ -9,8 +9,10 @@
 
 #![forbid(unsafe_code)]
 
+mod follow;
 mod taken;
 
+pub use follow::follow;
 pub use taken::{explain, who};
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -320,50 +322,6 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
         let_loopback_out(bridge, Loopback::Out)?;
     }
     forget_udp(&published.ports, &published.addresses)
-}
-
-/// Has the ports of a pod lead by the interfaces that it has from now on, and closes those that no longer can; says which.
-/// Nothing where they lead by one of these already.
-pub fn follow(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<Vec<Port>> {
-    let Some(published) = read(roots, pod).filter(|published| published.bridge.is_some()) else {
-        return Ok(Vec::new());
-    };
-    let way = way_in(roots, attachments);
-    let addresses = way.map(addresses_of).unwrap_or_default();
-    if way.is_some() && addresses == published.addresses {
-        return Ok(Vec::new());
-    }
-    let (stay, lost): (Vec<Port>, Vec<Port>) =
-        published.ports.iter().partition(|port| way.is_some() && port.leads_to(&addresses));
-    close(roots, pod, &lost)?;
-    if !stay.is_empty() {
-        mislead(roots, &stay, &published)?;
-        open(roots, pod, attachments)?;
-    }
-    shut_loopback(roots, &published)?;
-    Ok(lost)
-}
-
-/// Ports stay taken, and lead nowhere any more.
-fn mislead(roots: &Roots, ports: &[Port], published: &Published) -> Result<()> {
-    let mappings: Vec<_> = ports.iter().flat_map(|port| port.mappings(&published.addresses)).collect();
-    {
-        let _held = hold(roots)?;
-        elements::change(&roots.table(), Change::Remove, &mappings)?;
-    }
-    forget_udp(ports, &published.addresses)
-}
-
-/// The link that the ports led by lets 127.0.0.1 out for others, or not at all.
-fn shut_loopback(roots: &Roots, former: &Published) -> Result<()> {
-    let _held = hold(roots)?;
-    let Some(bridge) = &former.bridge else { return Ok(()) };
-    let owners = list(&roots.ports())?.into_iter().filter(|(_, port)| port.is_on_loopback());
-    let mut owners = owners.filter_map(|(path, _)| read(roots, &owner(&path)?));
-    match owners.any(|published| published.bridge.as_ref() == Some(bridge)) {
-        true => Ok(()),
-        false => let_loopback_out(bridge, Loopback::In),
-    }
 }
 
 /// The interface that ports lead by.

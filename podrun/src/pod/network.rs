@@ -28,6 +28,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Whether a network is to have an IPv6 range without being told which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,13 +222,25 @@ pub fn remove(roots: &Roots, name: &str, users: Users) -> Result<Vec<String>> {
 }
 
 /// Mends what a change of ports that was killed has left: ports that were taken and lead nowhere yet, and, since nobody was told,
-/// something that holds `::1` for ports that were given up.
+/// something that holds `::1` for ports that were given up. A monitor that does not answer now does so later; nobody waits for it.
 pub fn mend_ports(roots: &Roots) -> Result<()> {
-    let own = all_pods(roots).into_iter().filter(|pod| pod.record.network.is_own());
-    for pod in own.filter(|pod| matches!(heal::look(pod), Served::Yes)) {
+    let mut asked = Vec::new();
+    for pod in all_pods(roots).into_iter().filter(|pod| pod.record.network.is_own()) {
+        if !matches!(heal::look(&pod), Served::Yes) || heal::is_fragile(&pod) {
+            continue;
+        }
         open_taken(&pod)?;
         // One of an earlier build knows no such request, and one that goes away needs none.
-        let _ = client::command(&pod, &Request::Ports);
+        if let Ok(client) = client::Client::connect(&pod)
+            && client.ask(&Request::Ports, &[]).is_ok()
+        {
+            asked.push(client);
+        }
+    }
+    let until = Instant::now() + Duration::from_millis(500);
+    while !asked.is_empty() && Instant::now() < until {
+        asked.retain(|client| !client.has_reply().unwrap_or(true));
+        std::thread::sleep(Duration::from_millis(if asked.is_empty() { 0 } else { 1 }));
     }
     Ok(())
 }
