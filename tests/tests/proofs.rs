@@ -230,7 +230,7 @@ fn the_hosts_own_rules_routes_and_settings_are_as_they_were() {
         table ip6 filter {\n chain INPUT { type filter hook input priority 0; tcp dport 23 drop; }\n }\n";
     host.program("nft -f -").stdin(own).run().ok();
     host.program("ip link add name uplink type veth peer name peer").run().ok();
-    host.program("sh -ec 'ip addr add 192.0.2.1/24 dev uplink; ip link set uplink up; ip link set peer up; ip route add 198.51.100.0/24 via 192.0.2.9'").run().ok();
+    host.program("sh -ec 'for one in uplink peer; do ip link set $one addrgenmode none || true; ip link set $one up; done; ip addr add 192.0.2.1/24 dev uplink; ip route add 198.51.100.0/24 via 192.0.2.9'").run().ok();
     let tables = || {
         ["inet filter", "ip nat", "ip6 filter"]
             .map(|table| host.program(format!("nft list table {table}")).run().ok().text())
