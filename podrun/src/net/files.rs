@@ -499,6 +499,9 @@ ff02::2\tip6-allrouters
         assert_eq!(with("search lan\nnameserver 1.1.1.1\noptions edns0\n", &[], server), text);
         assert_eq!(with(text, &[ip("1.1.1.1")], None), text.replace("10.88.0.1", "1.1.1.1"));
         assert_eq!(with(text, &[], None), "search lan\noptions edns0 ndots:0\n");
+        let plain = "nameserver 1.1.1.1\noptions edns0\n";
+        assert_eq!(with(plain, &[ip("1.1.1.1")], None), plain, "nobody here asked for words first");
+        assert_eq!(with("options ndots:3\n", &[], server), "nameserver 10.88.0.1\noptions ndots:3\n");
     }
 
     #[test]
