@@ -3,7 +3,7 @@
 //! Promises: an answer is what is on disk at that moment, so no change has to be told to it; a pod hears only of networks
 //! that it is on; a single word that is no pod's is nobody's, at once, and never asked elsewhere; what is not podrun's
 //! to know is asked of the servers that the pod was given, or the host's; nothing that a packet holds can end it; while
-//! nobody asks it sleeps. It leaves with the network's last lease.
+//! nobody asks it sleeps. It leaves half a second after the network's last lease.
 //! Does not: keep what it heard (those that it asks do), check DNSSEC (it passes all of it on), or know containers.
 
 #![forbid(unsafe_code)]

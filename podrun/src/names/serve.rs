@@ -31,6 +31,8 @@ const TURN: usize = 64;
 
 /// Port 53, unless a server says another.
 const PORT: u16 = 53;
+/// How long a server stays where the last pod has gone.
+const LINGER: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -94,30 +96,44 @@ impl Server {
         })
     }
 
-    /// Until no pod is left on the network.
+    /// Until no pod is left on the network, and none has come for a moment: where one pod follows the other, each would start
+    /// a server of its own, which is more work than the pod.
     pub(super) fn serve(&mut self) -> Result<()> {
+        let mut leaves = None;
+        loop {
+            leaves = match self.has_pods() {
+                true => None,
+                false => leaves.or(Some(Instant::now() + LINGER)),
+            };
+            if leaves.is_some_and(|at| at <= Instant::now()) {
+                return Ok(());
+            }
+            self.answer_until(leaves)?;
+        }
+    }
+
+    /// Until a lease is gone, or this time has come.
+    fn answer_until(&mut self, leaves: Option<Instant>) -> Result<()> {
         let mut events = [EpollEvent::empty(); 64];
-        while self.has_pods() {
-            loop {
-                let count = match self.epoll.wait(&mut events, self.timeout()) {
-                    Err(Errno::EINTR) => 0,
-                    other => other.doing(|| "wait for questions".into())?,
-                };
-                let mut news = false;
-                for event in &events[..count] {
-                    let number = event.data() & !KIND;
-                    match event.data() & KIND {
-                        DOOR => self.knock(usize::try_from(number).unwrap_or(usize::MAX)),
-                        ASKED => self.progress(number),
-                        CALLER => self.listen_to(number),
-                        _ => news = true,
-                    }
+        while leaves.is_none_or(|at| at > Instant::now()) {
+            let count = match self.epoll.wait(&mut events, self.timeout(leaves)) {
+                Err(Errno::EINTR) => 0,
+                other => other.doing(|| "wait for questions".into())?,
+            };
+            let mut news = false;
+            for event in &events[..count] {
+                let number = event.data() & !KIND;
+                match event.data() & KIND {
+                    DOOR => self.knock(usize::try_from(number).unwrap_or(usize::MAX)),
+                    ASKED => self.progress(number),
+                    CALLER => self.listen_to(number),
+                    _ => news = true,
                 }
-                self.give_up_waiting();
-                if news {
-                    let _ = self.news.read_events();
-                    break;
-                }
+            }
+            self.give_up_waiting();
+            if news {
+                let _ = self.news.read_events();
+                break;
             }
         }
         Ok(())
@@ -132,9 +148,9 @@ impl Server {
         self.next
     }
 
-    fn timeout(&self) -> EpollTimeout {
+    fn timeout(&self, leaves: Option<Instant>) -> EpollTimeout {
         let asked = self.asked.values().map(|asked| asked.until);
-        let Some(first) = asked.chain(self.callers.values().map(|caller| caller.until)).min() else {
+        let Some(first) = asked.chain(self.callers.values().map(|caller| caller.until)).chain(leaves).min() else {
             return EpollTimeout::NONE;
         };
         let wait = first.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
