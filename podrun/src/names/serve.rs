@@ -49,6 +49,8 @@ pub(super) struct Server {
     leases: PathBuf,
     epoll: Epoll,
     news: Inotify,
+    /// The leases' directory is gone.
+    cut_off: bool,
     doors: Vec<Door>,
     asked: BTreeMap<u64, Asked>,
     callers: BTreeMap<u64, Caller>,
@@ -89,6 +91,7 @@ impl Server {
             leases,
             epoll,
             news,
+            cut_off: false,
             doors,
             asked: BTreeMap::new(),
             callers: BTreeMap::new(),
@@ -105,7 +108,7 @@ impl Server {
                 true => None,
                 false => leaves.or(Some(Instant::now() + LINGER)),
             };
-            if leaves.is_some_and(|at| at <= Instant::now()) {
+            if self.cut_off || leaves.is_some_and(|at| at <= Instant::now()) {
                 return Ok(());
             }
             self.answer_until(leaves)?;
@@ -132,15 +135,21 @@ impl Server {
             }
             self.give_up_waiting();
             if news {
-                let _ = self.news.read_events();
+                self.look_at_news();
                 break;
             }
         }
         Ok(())
     }
 
+    /// A directory that was removed tells no more: what has its name later is another one's, with a server of its own.
+    fn look_at_news(&mut self) {
+        let events = self.news.read_events().unwrap_or_default();
+        self.cut_off |= events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED));
+    }
+
     pub(super) fn has_pods(&self) -> bool {
-        ipam::is_used(&self.leases)
+        !self.cut_off && ipam::is_used(&self.leases)
     }
 
     fn number(&mut self) -> u64 {
