@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alone;
 pub mod birth;
+pub mod hooks;
 pub mod init;
 pub mod plan;
 pub mod planning;

@@ -24,11 +24,20 @@ pub struct Bundle {
     pub warnings: Vec<String>,
 }
 
+/// Whose the container of a document will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A pod's: its namespaces and its place among the cgroups are the pod's to decide.
+    Pods,
+    /// Its maker's (`podrun oci`).
+    Makers,
+}
+
 /// Reads `DIR/config.json` and finds the rootfs.
-pub fn load(bundle: &Path) -> Result<Bundle> {
+pub fn load(bundle: &Path, whose: Whose) -> Result<Bundle> {
     let file = bundle.join("config.json");
     let text = read_bounded(&file)?;
-    let (spec, warnings) = parse(&text).map_err(|err| err.within(&file))?;
+    let (spec, warnings) = parse_for(&text, whose).map_err(|err| err.within(&file))?;
     let rootfs = find_rootfs(bundle, &spec)?;
     Ok(Bundle { spec, rootfs, warnings })
 }
@@ -73,8 +82,13 @@ impl Complaint {
     }
 }
 
-/// Pure: the text of a config.json to its meaning, and warnings.
+/// The meaning of a pod's container's config.json, and warnings.
 pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
+    parse_for(text, Whose::Pods)
+}
+
+/// Pure: the text of a config.json to its meaning, and warnings.
+pub fn parse_for(text: &str, whose: Whose) -> Result<(Spec, Vec<String>), Complaint> {
     let mut document: Value = serde_json::from_str(text).map_err(|err| {
         let sentence = err.to_string();
         let cause = sentence.split(" at line ").next().unwrap_or_default().to_owned();
@@ -84,7 +98,7 @@ pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
         return Err(Complaint::new(Kind::Invalid, "line 1 column 1", "expected an object"));
     }
     let warnings = lift_unknown_capabilities(&mut document);
-    refuse(&document)?;
+    refuse(&document, whose)?;
     let spec: Spec = serde_path_to_error::deserialize(document)
         .map_err(|err| Complaint::new(Kind::Invalid, err.path().to_string(), err.inner().to_string()))?;
     check_version(spec.version())?;
@@ -130,22 +144,26 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 21] = [
-    ("/linux/uidMappings", "user namespaces"),
-    ("/linux/gidMappings", "user namespaces"),
-    ("/linux/timeOffsets", "time namespaces"),
+const NOT_HONOURED: [(&str, &str); 11] = [
     ("/linux/intelRdt", "Intel RDT"),
     ("/linux/netDevices", "moving network devices"),
     ("/linux/memoryPolicy", "NUMA memory policies"),
     ("/linux/personality", "personality(2)"),
     ("/linux/mountLabel", "SELinux labels"),
-    ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/linux/seccomp/listenerPath", "seccomp user notification"),
     ("/process/apparmorProfile", "AppArmor profiles"),
     ("/process/selinuxLabel", "SELinux labels"),
     ("/process/scheduler", "schedulers"),
     ("/process/ioPriority", "I/O priorities"),
     ("/process/execCPUAffinity", "exec CPU affinity"),
+];
+
+/// What a pod decides, or has not learnt yet, and `podrun oci` honours.
+const NOT_IN_PODS: [(&str, &str); 10] = [
+    ("/linux/uidMappings", "user namespaces"),
+    ("/linux/gidMappings", "user namespaces"),
+    ("/linux/timeOffsets", "time namespaces"),
+    ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
     ("/hooks/createContainer", "hooks"),
@@ -166,7 +184,7 @@ const OBJECTS: [&str; 8] = [
     "/linux/seccomp",
 ];
 
-fn refuse(document: &Value) -> Result<(), Complaint> {
+fn refuse(document: &Value, whose: Whose) -> Result<(), Complaint> {
     for pointer in OBJECTS {
         if document.pointer(pointer).is_some_and(Value::is_array) {
             return Err(Complaint::new(
@@ -183,7 +201,8 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    for (pointer, what) in NOT_HONOURED {
+    let own = if whose == Whose::Pods { &NOT_IN_PODS[..] } else { &[] };
+    for (pointer, what) in NOT_HONOURED.iter().chain(own) {
         if document.pointer(pointer).is_some_and(asked) {
             return Err(Complaint::new(
                 Kind::Unsupported,
@@ -192,7 +211,9 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
             ));
         }
     }
-    refuse_namespaces(document)?;
+    if whose == Whose::Pods {
+        refuse_namespaces(document)?;
+    }
     refuse_annotations(document)
 }
 

@@ -410,7 +410,7 @@ pub fn lock_healing(dir: &PodDir) -> Result<Locked> {
     lock_file(&dir.0.join("healing"))
 }
 
-fn lock_file(path: &Path) -> Result<Locked> {
+pub fn lock_file(path: &Path) -> Result<Locked> {
     let doing = || format!("lock {}", path.display());
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;

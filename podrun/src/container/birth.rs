@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::init::{self, Failure, Ground, PodNamespaces, Step};
+use super::hooks::{self, Hooks};
+use super::init::{self, Alone, Failure, Ground, Step, World};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::{Mount, Source};
-use crate::sys::clone::{Child, Clone, clone3};
+use crate::sys::clone::{Child, Clone, clone3, exit, wait};
 use crate::sys::cred::Pointers;
 use crate::sys::{fd, ns, socket};
 use crate::text::Text;
@@ -29,6 +30,7 @@ pub struct Cradle<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     pub tasks: &'a Tasks,
     pub stdio: [BorrowedFd<'a>; 3],
+    pub alone: Alone<'a>,
 }
 
 /// The PID namespaces that a birth may need: the one to be born into, and the monitor's own to come back to.
@@ -38,27 +40,43 @@ pub struct Numbering<'a> {
     pub own: BorrowedFd<'a>,
 }
 
-/// clone3 of a container's first process.
+/// clone3 of a container's first process; `new` are `CLONE_NEW*` besides those that the plan has.
 pub fn container(
     plan: &Plan,
-    pod: &PodNamespaces<'_>,
+    new: i32,
+    world: &World<'_>,
     shared: Option<&Numbering<'_>>,
     cradle: &Cradle<'_>,
 ) -> Result<Born> {
     let private = if plan.pid == PidNamespace::Private { libc::CLONE_NEWPID } else { 0 };
     let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
-    bear(&plan.process, libc::CLONE_NEWNS | private, shared, cradle, |ground| init::be_born(plan, pod, ground))
+    let namespaces = Namespaces { new: new | libc::CLONE_NEWNS | private, user: world.user };
+    bear(&plan.process, &namespaces, shared, cradle, |ground| init::be_born(plan, world, ground))
 }
 
-/// clone3 of a program that joins the container whose first process is behind `first`.
-pub fn exec(process: &Process, first: BorrowedFd<'_>, own_pid: BorrowedFd<'_>, cradle: &Cradle<'_>) -> Result<Born> {
+/// clone3 of a program that joins the container whose first process is behind `first`; `more` are `CLONE_NEW*` of namespaces
+/// that not every container has.
+pub fn exec(
+    process: &Process,
+    first: BorrowedFd<'_>,
+    more: i32,
+    own_pid: BorrowedFd<'_>,
+    cradle: &Cradle<'_>,
+) -> Result<Born> {
     let numbering = Numbering { target: first, own: own_pid };
-    bear(process, 0, Some(&numbering), cradle, |ground| init::join(process, first, ground))
+    bear(process, &Namespaces::default(), Some(&numbering), cradle, |ground| init::join(process, first, more, ground))
+}
+
+/// What the clone itself makes, and in whose name.
+#[derive(Debug, Default)]
+struct Namespaces<'a> {
+    new: i32,
+    user: Option<BorrowedFd<'a>>,
 }
 
 fn bear(
     process: &Process,
-    namespaces: i32,
+    namespaces: &Namespaces<'_>,
     numbering: Option<&Numbering<'_>>,
     cradle: &Cradle<'_>,
     live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
@@ -66,15 +84,46 @@ fn bear(
     let strings = |texts: &[Text]| Pointers::new(texts.iter().map(|text| CString::from(text.c())).collect());
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
-    let ground = Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
-    let request = Clone { namespaces, cgroup: cradle.cgroup };
+    let (report, tasks, stdio, alone) = (theirs.as_fd(), cradle.tasks, cradle.stdio, &cradle.alone);
+    let ground = Ground { report, tasks, stdio, argv: &argv, envp: &envp, alone };
+    let request = Clone { namespaces: namespaces.new, cgroup: cradle.cgroup };
     let born = || {
         // With a copy of the parent's end in its own hands it would never hear that the parent died.
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    let child = numbered(numbering, || clone3(&request, born)).map_err(explain_clone)?;
-    Ok(Born { child, report: ours })
+    let child = numbered(numbering, || match namespaces.user {
+        None => clone3(&request, born),
+        Some(user) => clone_within(user, &request, (ours.as_fd(), theirs.as_fd()), born),
+    });
+    Ok(Born { child: child.map_err(explain_clone)?, report: ours })
+}
+
+/// clone3 by a process that joins the user namespace first, and so has it own the new ones: what is born is a sibling of
+/// that one, a child of ours. Joining by ourselves would be for good.
+fn clone_within(
+    user: BorrowedFd<'_>,
+    request: &Clone<'_>,
+    (ours, theirs): (BorrowedFd<'_>, BorrowedFd<'_>),
+    born: impl FnOnce() -> std::convert::Infallible,
+) -> io::Result<Child> {
+    let between = clone3(&Clone::default(), || {
+        let sibling = Clone { namespaces: request.namespaces | libc::CLONE_PARENT, cgroup: request.cgroup };
+        let made = ns::setns(user, libc::CLONE_NEWUSER).and_then(|()| clone3(&sibling, born));
+        let _ = match made {
+            Ok(child) => socket::send(theirs, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()], 0),
+            Err(err) => socket::send(theirs, &(-err.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), &[], 0),
+        };
+        exit(0)
+    })?;
+    wait(between.pidfd.as_fd())?;
+    let mut number = [0; 4];
+    let (count, fds) = socket::receive(ours, &mut number, 0)?;
+    match (count, i32::from_ne_bytes(number), fds.into_iter().next()) {
+        (4, pid, Some(pidfd)) => Ok(Child { pid, pidfd }),
+        (4, errno, None) => Err(io::Error::from_raw_os_error(-errno)),
+        _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
 }
 
 /// Children of this process are born into the PID namespace given, for this one clone (setns(2): only children move).
@@ -107,9 +156,16 @@ pub fn open_gate(report: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Lets a child that has its namespaces go on.
+pub fn go_on(report: BorrowedFd<'_>) -> io::Result<()> {
+    socket::send(report, b"C", &[], 0).map(drop)
+}
+
 /// What arrives on the report socket.
 #[derive(Debug)]
 pub enum Report {
+    /// It has its namespaces, and waits for what its parent has to do in them.
+    Namespaces,
     /// The pty's master.
     Terminal(OwnedFd),
     /// All is set up; the child waits at the gate.
@@ -134,6 +190,7 @@ pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let take = || socket::receive(socket, &mut [0; 16], libc::MSG_DONTWAIT).map(drop);
     let report = match (&buffer[..count], fds.into_iter().next()) {
         (b"T", Some(master)) => take().map(|()| Report::Terminal(master))?,
+        (b"N", _) => take().map(|()| Report::Namespaces)?,
         (b"R", _) => take().map(|()| Report::Ready)?,
         (b"", _) => Report::End,
         (bytes, _) => match Failure::from_bytes(bytes) {
@@ -165,6 +222,16 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
     finish(doing, failure)
 }
 
+/// The same where hooks of its own may have failed.
+pub fn lone_error(plan: &Plan, hooks: &Hooks, failure: Failure) -> Error {
+    let failed = hooks::Failed { index: usize::from(failure.index), errno: failure.errno };
+    match failure.step {
+        Step::CreateContainerHook => hooks::error("createContainer", &hooks.create_container, failed),
+        Step::StartContainerHook => hooks::error("startContainer", &hooks.start_container, failed),
+        _ => container_error(plan, failure),
+    }
+}
+
 fn describe_mount(mount: &Mount) -> String {
     match &mount.source {
         Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
@@ -178,6 +245,11 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
     let doing = match failure.step {
         Step::JoinCgroup => "join the cgroup".into(),
         Step::JoinNamespaces => "join the namespaces".into(),
+        Step::Parent => "hear of the parent".into(),
+        Step::UserNamespace => "become root of the user namespace".into(),
+        Step::Hostname => "set the hostname".into(),
+        Step::Domainname => "set the domain name".into(),
+        Step::Loopback => "bring the loopback up".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
         Step::OomScoreAdj => "set oom_score_adj".into(),
         Step::HostPropagation => "set the propagation of /".into(),
@@ -243,6 +315,7 @@ fn finish(doing: String, failure: Failure) -> Error {
         }
         (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
         (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
+        (Step::UserNamespace, libc::EINVAL) => err.hint("its mappings have no id 0"),
         (Step::Capabilities, libc::EPERM) => err.hint("this host withholds one of them"),
         _ => err,
     }

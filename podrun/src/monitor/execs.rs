@@ -5,6 +5,7 @@
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
 use crate::container::birth::{self, Cradle, Report};
+use crate::container::init::Alone;
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -109,8 +110,9 @@ impl Monitor {
             cgroup: run.cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+            alone: Alone::default(),
         };
-        birth::exec(process, run.pidfd.as_fd(), self.namespaces.own_pid.as_fd(), &cradle)
+        birth::exec(process, run.pidfd.as_fd(), 0, self.namespaces.own_pid.as_fd(), &cradle)
     }
 
     fn spare(&self) -> Result<OwnedFd> {
@@ -150,7 +152,7 @@ impl Monitor {
                     Some(client) => self.reply(client, &Reply::Terminal, &[master.as_fd()]),
                     None => exec.master = Some(master),
                 },
-                Ok(Some(Report::Ready)) => {}
+                Ok(Some(Report::Namespaces | Report::Ready)) => {}
                 Ok(Some(Report::Failed(failure))) => {
                     exec.failure = Some(match exec.process.as_deref() {
                         Some(process) => birth::process_error(process, failure),

@@ -6,7 +6,7 @@ use super::socket::{Reply, Until};
 use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
 use crate::cgroup::{Cgroup, CgroupPlan, OomNotifier};
 use crate::container::birth::{self, Cradle, Numbering, Report};
-use crate::container::init::PodNamespaces;
+use crate::container::init::{Alone, World};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -19,6 +19,7 @@ use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
 use crate::sys::clone::{self, Exit, pidfd_send_signal};
 use crate::sys::fd;
+use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
 use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -171,19 +172,17 @@ impl Monitor {
             cgroup: cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
+            alone: Alone::default(),
         };
         let numbering = self
             .namespaces
             .init
             .as_ref()
             .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
-        let pod = PodNamespaces {
-            net: self.namespaces.net.as_fd(),
-            uts: self.namespaces.uts.as_fd(),
-            ipc: self.namespaces.ipc.as_fd(),
-            memory: self.namespaces.memory.as_ref(),
-        };
-        let born = birth::container(plan, &pod, numbering.as_ref(), &cradle)?;
+        let of = &self.namespaces;
+        let joined = [(of.net.as_fd(), CLONE_NEWNET), (of.uts.as_fd(), CLONE_NEWUTS), (of.ipc.as_fd(), CLONE_NEWIPC)];
+        let world = World { user: None, joined: &joined, memory: of.memory.as_ref(), own: None };
+        let born = birth::container(plan, 0, &world, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))
     }
 
@@ -301,6 +300,7 @@ impl Monitor {
             match birth::next_report(socket.as_fd()) {
                 Ok(None) => return,
                 Ok(Some(Report::Terminal(master))) => self.terminal_opened(key, master),
+                Ok(Some(Report::Namespaces)) => {}
                 Ok(Some(Report::Ready)) => self.tell(key, Until::Created),
                 Ok(Some(Report::Failed(failure))) => {
                     // It stays in the socket, for a successor; we have seen it.

@@ -112,6 +112,11 @@ const WORDS: [(&str, Word); 53] = [
     ("noiversion", Word::Nothing),
 ];
 
+/// The words that are no filesystem's own.
+pub fn known_options() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|(word, _)| *word)
+}
+
 /// What is known and not done yet is refused; what is unknown goes to the filesystem, which will say.
 const NOT_HONOURED: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "remount"];
 
@@ -177,8 +182,8 @@ pub struct Facts<'a> {
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Tree and directory of the container's own cgroups, for one that shares the host's cgroup namespace.
     pub own_cgroups: &'a [(PathBuf, PathBuf)],
-    /// Whose IPC namespace the containers have, and so whose shared memory.
-    pub ipc: Owner,
+    /// Whose shared memory the containers of a pod have on /dev/shm; `None` where each has its own.
+    pub memory: Option<Owner>,
 }
 
 /// All mounts of a config.json, in its order.
@@ -209,8 +214,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
     let destination = mount.destination().to_string_lossy();
     let (source, point) = if is_bind {
         bind(mount, options, facts, path)?
-    } else if is_usual_memory(mount) {
-        (memory(facts)?, PointKind::Directory)
+    } else if let Some(owner) = facts.memory.filter(|_| is_usual_memory(mount)) {
+        (memory(owner)?, PointKind::Directory)
     } else {
         let Some(kind) = kind else {
             return Err(Error::new(
@@ -261,8 +266,8 @@ fn is_usual_memory(mount: &oci::Mount) -> bool {
 }
 
 /// Who shares the host's IPC namespace shares its /dev/shm.
-fn memory(facts: &Facts<'_>) -> Result<Source> {
-    Ok(match facts.ipc {
+fn memory(owner: Owner) -> Result<Source> {
+    Ok(match owner {
         Owner::Pod => Source::PodMemory,
         Owner::Host => Source::Bind { path: Text::new("a mount's source", "/dev/shm")?, recursive: false },
     })
@@ -370,7 +375,7 @@ mod tests {
                 _ => Ok(PointKind::Directory),
             },
             own_cgroups: &[],
-            ipc: Owner::Pod,
+            memory: Some(Owner::Pod),
         }
     }
 
@@ -445,11 +450,11 @@ mod tests {
 
     #[test]
     fn the_usual_dev_shm_is_the_pods_and_any_other_the_containers_own() {
-        let source = |destination: &str, kind: &str, options: &str, ipc: Owner| {
+        let source = |destination: &str, kind: &str, options: &str, owner: Owner| {
             let options: Vec<&str> = options.split(' ').collect();
             let mount = serde_json::json!([{"destination": destination, "type": kind, "options": options}]);
             let layout = Layout::default();
-            let facts = Facts { ipc, ..facts(&layout) };
+            let facts = Facts { memory: Some(owner), ..facts(&layout) };
             plan(&serde_json::from_value::<Vec<oci::Mount>>(mount).unwrap(), &facts).unwrap().remove(0).source
         };
         let usual = "nosuid noexec nodev mode=1777 size=65536k";
