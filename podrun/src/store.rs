@@ -419,7 +419,11 @@ pub fn lock_file(path: &Path) -> Result<Locked> {
 
 /// Whether somebody is making or deleting the pod at this moment.
 pub fn is_locked(dir: &PodDir) -> bool {
-    fs::File::open(dir.lock()).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
+    is_file_locked(&dir.lock())
+}
+
+pub fn is_file_locked(path: &Path) -> bool {
+    fs::File::open(path).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
 }
 
 /// Whether the pod's making was cut short. The lock is asked first: its holder writes the record and only then lets go.

@@ -116,3 +116,9 @@ pub fn without(numbers: &[u32]) -> io::Result<()> {
     // SAFETY: the kernel reads `len` steps at `filter`, which the vector holds until the call is over.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
 }
+
+/// A descriptor that just arrived in a message, and that nobody owns yet.
+pub fn adopt(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
+    // SAFETY: the kernel made it for the caller, who knows its number from the message and uses it for nothing else.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
+}

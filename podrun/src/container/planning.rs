@@ -78,7 +78,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         true => CgroupNamespace::New,
         false => CgroupNamespace::Host,
     };
-    let own_users = is_new(LinuxNamespaceType::User);
+    let own_users = listed(document, LinuxNamespaceType::User).is_some();
     let own_cgroups: Vec<_> =
         facts.cgroup.leaves.iter().map(|leaf| (leaf.tree.mount.clone(), facts.cgroup.directory(leaf))).collect();
     let mount_facts = mounts::Facts {

@@ -7,7 +7,7 @@ use super::change::One;
 use crate::cli::args::duration;
 use crate::cli::table;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::pod::oci::record::{Container, Status};
+use crate::pod::oci::record::Container;
 use crate::pod::oci::verbs;
 use clap::Args;
 use serde_json::{Value, json};
@@ -45,10 +45,9 @@ pub(super) fn list(call: &Call) -> Result<i32> {
 
 fn row(one: &Container) -> Vec<String> {
     let status = one.status();
-    let pid = if status == Status::Stopped { 0 } else { one.record.process.pid };
     vec![
         one.record.id.to_string(),
-        pid.to_string(),
+        one.record.state(status)["pid"].to_string(),
         status.word().to_owned(),
         one.record.bundle.display().to_string(),
         one.record.created.clone(),

@@ -12,9 +12,10 @@ use crate::container::init::{self, Failure, Ids, Loopback, Own, World};
 use crate::container::plan::Plan;
 use crate::container::planning::{self, Facts, Home, Host};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::id::ContainerName;
 use crate::oci::{self, Bundle, Whose};
-use crate::pod::{create, launch};
+use crate::pod::{create, launch, terminal};
 use crate::record::Stamp;
 use crate::rootfs::Source;
 use crate::spec::{ContainerSpec, Policy};
@@ -23,7 +24,7 @@ use crate::sys::clone::{self, pidfd_send_signal, poll_one};
 use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
-use crate::sys::{cred, ns};
+use crate::sys::{cred, ns, tty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
     let planned = plan(&id, wish)?;
     check_console(&planned.plan, wish)?;
     let dir = make_dir(root, &id)?;
+    fault::point("oci.directory");
     let made = make(&id, &dir, planned, wish);
     if made.is_err() {
         let _ = std::fs::remove_dir_all(&dir.0);
@@ -135,27 +137,9 @@ fn make_dir(root: &Path, id: &Id) -> Result<Dir> {
 
 fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
     let Planned { bundle, plan, alone } = planned;
+    let locked = dir.lock()?;
     let mut warnings = bundle.warnings;
     warnings.extend(plan.process.seccomp.iter().flat_map(|program| program.warnings.clone()));
-    store::write(&dir.plan(), &plan)?;
-    let door =
-        socket::listen(&dir.0, "door.new", Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
-    let cgroup = Cgroup::create(&plan.cgroup)?;
-    let rounds = Rounds::new(&alone.hooks)?;
-    let born = match bear(&plan, &alone, &rounds, &cgroup, &door, wish) {
-        Ok(born) => born,
-        Err(err) => {
-            let _ = cgroup.remove(Duration::from_secs(1));
-            if plan.cgroup.place.as_str().starts_with(&wish.cgroup_top) {
-                cgroup.remove_parent_if_empty();
-            }
-            return Err(err);
-        }
-    };
-    drop(door);
-    let chosen_place = bundle.spec.linux().as_ref().is_none_or(|linux| linux.cgroups_path().is_none());
-    let mut annotations: Vec<_> = bundle.spec.annotations().iter().flatten().collect();
-    annotations.sort();
     let record = Record {
         version: store::VERSION,
         readable_since: store::READABLE_SINCE,
@@ -165,23 +149,51 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
         rootfs: bundle.rootfs,
         created: Stamp::now().text(),
         owner: owner(),
-        annotations: annotations.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        process: ProcessRecord::of(born.child.pid),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        process: None,
         cgroup: plan.cgroup.clone(),
-        chosen_place,
+        chosen_place: bundle.spec.linux().as_ref().is_none_or(|linux| linux.cgroups_path().is_none()),
         startable: !plan.process.argv.is_empty(),
         alone,
     };
-    let mut making = Making { container: Container { dir: dir.clone(), record }, plan, rounds, born, master: None };
-    match making.attend(&cgroup, wish) {
-        Ok(()) => {
-            Ok(Made { container: making.container, pidfd: making.born.child.pidfd, master: making.master, warnings })
-        }
-        Err(err) => {
-            making.undo(&cgroup, &mut warnings);
-            Err(err)
-        }
+    store::write(&dir.plan(), &plan)?;
+    store::write(&dir.state(), &record)?;
+    let mut container = Container { dir: dir.clone(), record };
+    let cgroup = Cgroup::create(&plan.cgroup)?;
+    fault::point("oci.cgroup");
+    let made = give_birth(&mut container, plan, &cgroup, wish);
+    if made.is_err() {
+        let _ = container.remove_cgroup(&cgroup, Duration::from_secs(2));
+        // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
+        let _ = after_the_end(&container);
     }
+    drop(locked);
+    made.map(|(pidfd, master)| Made { container, pidfd, master, warnings })
+}
+
+/// The clone, and all that the newborn needs until it waits at its door: its pidfd, and its terminal where nobody else
+/// takes that.
+fn give_birth(
+    container: &mut Container,
+    plan: Plan,
+    cgroup: &Cgroup,
+    wish: &Wish,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    let dir = &container.dir;
+    let door =
+        socket::listen(&dir.0, "door.new", Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
+    let rounds = Rounds::new(&container.record.alone.hooks)?;
+    let born = bear(&plan, &container.record.alone, &rounds, cgroup, &door, wish)?;
+    drop(door);
+    fault::point("oci.cloned");
+    container.record.process = Some(ProcessRecord::of(born.child.pid));
+    let mut making = Making { container, plan, rounds, born, master: None };
+    let attended = making.attend(cgroup, wish);
+    if attended.is_err() {
+        let _ = pidfd_send_signal(making.born.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = clone::wait(making.born.child.pidfd.as_fd());
+    }
+    attended.map(|()| (making.born.child.pidfd, making.master))
 }
 
 /// The name behind the uid that made it, as far as the host's own file knows it.
@@ -301,20 +313,21 @@ fn new_clocks(clocks: &[String]) -> Result<()> {
 }
 
 /// A birth on its way to the door.
-struct Making {
-    container: Container,
+struct Making<'c> {
+    container: &'c Container,
     plan: Plan,
     rounds: Rounds,
     born: Born,
     master: Option<OwnedFd>,
 }
 
-impl Making {
+impl Making<'_> {
     /// Answers the newborn until it waits at its door.
     fn attend(&mut self, cgroup: &Cgroup, wish: &Wish) -> Result<()> {
         cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
         // Before hooks, who may ask for the state.
         store::write(&self.container.dir.state(), &self.container.record)?;
+        fault::point("oci.recorded");
         loop {
             poll_one(self.born.report.as_fd(), libc::POLLIN, -1).doing(|| "hear of the container's init".into())?;
             match birth::next_report(self.born.report.as_fd()).doing(|| "hear of the container's init".into())? {
@@ -322,7 +335,7 @@ impl Making {
                 Some(Report::Namespaces) => self.furnish()?,
                 Some(Report::Terminal(master)) => match &wish.console {
                     Some(path) => hand_over(path, b"/dev/ptmx", master.as_fd())?,
-                    None => self.master = Some(master),
+                    None => self.show(master),
                 },
                 Some(Report::Ready) => return self.ready(wish),
                 Some(Report::Failed(failure)) => return Err(self.explain(failure)),
@@ -333,6 +346,14 @@ impl Making {
                 }
             }
         }
+    }
+
+    /// The user's own terminal will show it: it has that one's size before the program asks.
+    fn show(&mut self, master: OwnedFd) {
+        if let Some(size) = terminal::own_size() {
+            let _ = tty::set_size(master.as_fd(), size);
+        }
+        self.master = Some(master);
     }
 
     fn explain(&self, failure: Failure) -> Error {
@@ -350,6 +371,7 @@ impl Making {
         run_hooks("createRuntime", &alone.hooks.create_runtime, creating.as_bytes())?;
         self.rounds.create_container.tell(creating.as_bytes())?;
         self.rounds.start_container.tell(self.container.record.state(Status::Created).to_string().as_bytes())?;
+        fault::point("oci.furnished");
         birth::go_on(self.born.report.as_fd()).doing(|| "let the container's init go on".into())
     }
 
@@ -360,16 +382,9 @@ impl Making {
         if let Some(path) = &wish.pid_file {
             write_pid(path, self.born.child.pid)?;
         }
+        fault::point("oci.ready");
         let dir = &self.container.dir;
         std::fs::rename(dir.new_door(), dir.door()).doing(|| format!("make {}", dir.door().display()))
-    }
-
-    fn undo(self, cgroup: &Cgroup, warnings: &mut Vec<String>) {
-        let _ = pidfd_send_signal(self.born.child.pidfd.as_fd(), libc::SIGKILL);
-        let _ = clone::wait(self.born.child.pidfd.as_fd());
-        let _ = self.container.remove_cgroup(cgroup, Duration::from_secs(2));
-        // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
-        warnings.extend(after_the_end(&self.container));
     }
 }
 

@@ -104,7 +104,10 @@ fn plan(container: &Container, wish: &Wish) -> Result<Process> {
 }
 
 fn users(container: &Container, needed: bool) -> Result<Files> {
-    if needed { pods::read_users(&container.record.process) } else { Ok(Files::default()) }
+    match &container.record.process {
+        Some(process) if needed => pods::read_users(process),
+        _ => Ok(Files::default()),
+    }
 }
 
 fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &Wish) -> Result<Born> {

@@ -83,12 +83,18 @@ impl Dir {
         self.0.join("door.new")
     }
 
+    /// Held by whoever makes, starts or deletes it.
     pub fn lock(&self) -> Result<store::Locked> {
         store::lock_file(&self.0.join("lock"))
     }
+
+    pub fn is_locked(&self) -> bool {
+        store::is_file_locked(&self.0.join("lock"))
+    }
 }
 
-/// Written when the process is there, before anything of the bundle has run.
+/// Written before anything is made, so that `delete` finds what a creation that was cut short has left, and again when the
+/// process is there, before anything of the bundle has run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -102,7 +108,7 @@ pub struct Record {
     pub created: String,
     pub owner: String,
     pub annotations: BTreeMap<String, String>,
-    pub process: ProcessRecord,
+    pub process: Option<ProcessRecord>,
     pub cgroup: CgroupPlan,
     /// Whether the place of its cgroup is podrun's choice, and the directory above podrun's own.
     pub chosen_place: bool,
@@ -187,7 +193,7 @@ impl Container {
 
     /// Its first process, if that lives. A zombie does not: its parent has not looked yet.
     pub fn process(&self) -> Option<OwnedFd> {
-        self.record.process.open()
+        self.record.process.as_ref().and_then(ProcessRecord::open)
     }
 
     /// The same, or the sentence that runc's callers know.
@@ -198,6 +204,7 @@ impl Container {
 
     pub fn status(&self) -> Status {
         match self.process() {
+            None if self.record.process.is_none() && self.dir.is_locked() => Status::Creating,
             None => Status::Stopped,
             Some(_) if self.dir.new_door().exists() => Status::Creating,
             Some(_) if self.dir.door().exists() => Status::Created,
@@ -224,7 +231,10 @@ impl Container {
 
 impl Record {
     pub fn state(&self, status: Status) -> Value {
-        let pid = if status == Status::Stopped { 0 } else { self.process.pid };
+        let pid = match (status, self.process) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(process)) => process.pid,
+        };
         let mut state = json!({
             "ociVersion": self.oci_version,
             "id": self.id.as_str(),

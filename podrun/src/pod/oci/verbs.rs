@@ -37,7 +37,7 @@ pub fn start(container: &Container) -> Result<Vec<String>> {
     }
     let door = socket::connect(&container.dir.0, "door", Traffic::Messages).doing(doing)?;
     newborn::open_gate(door.as_fd()).doing(doing)?;
-    fault::point("oci-start.opened");
+    fault::point("oci.opened");
     hear_of_start(container, door.as_fd())?;
     let _ = std::fs::remove_file(container.dir.door());
     drop((locked, process));
@@ -122,14 +122,14 @@ pub fn delete(root: &Path, id: &str, manner: Manner) -> Result<Vec<String>> {
     }
     let cgroup = Cgroup::find(&Layout::detect()?, &container.record.cgroup.place)?;
     container.remove_cgroup(&cgroup, GONE_WITHIN)?;
-    fault::point("oci-delete.cgroup");
+    fault::point("oci.emptied");
     let warnings = birth::after_the_end(&container);
     remove_dir(&container.dir)?;
     drop(locked);
     Ok(warnings)
 }
 
-/// A creation that was cut short has a directory and no record.
+/// A creation that was cut short in its first moment has a directory and no record.
 fn sweep(root: &Path, id: &str) -> Result<Vec<String>> {
     remove_dir(&Dir::of(root, &Id::parse(id)?)).map(|()| Vec::new())
 }
