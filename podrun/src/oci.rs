@@ -353,7 +353,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("rootfs")).unwrap();
         let file = dir.join("config.json");
         let refused = |words: &str| {
-            let err = load(&dir).unwrap_err();
+            let err = load(&dir, Whose::Pods).unwrap_err();
             assert!(err.to_string().contains(words), "{err} has no {words}");
             err
         };
@@ -364,7 +364,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let padded = |length: usize| format!("{LEAST}{}", " ".repeat(length - LEAST.len()));
         std::fs::write(&file, padded(8 << 20)).unwrap();
-        assert_eq!(load(&dir).unwrap().rootfs, dir.join("rootfs"));
+        assert_eq!(load(&dir, Whose::Pods).unwrap().rootfs, dir.join("rootfs"));
         std::fs::write(&file, padded((8 << 20) + 1)).unwrap();
         refused("larger than 8 MiB");
         std::fs::remove_dir_all(&dir).unwrap();
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn what_is_known_and_not_honoured_is_refused_with_its_path() {
-        for (pointer, what) in NOT_HONOURED {
+        for (pointer, what) in NOT_HONOURED.into_iter().chain(NOT_IN_PODS) {
             let mut document: Value = serde_json::from_str(LEAST).unwrap();
             let mut at = &mut document;
             let keys: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();

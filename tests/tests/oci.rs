@@ -169,6 +169,10 @@ fn exec_takes_a_process_of_the_specification() {
     let facts = host.podrun(format!("oci exec --process {} one", process.display())).facts();
     assert_eq!(json!([facts["cwd"], facts["uids"][0], facts["gids"][0]]), json!(["/tmp", 7, 8]));
     assert_eq!(json!([facts["noNewPrivs"], facts["oomScoreAdj"], facts["env"]["X"]]), json!([1, 300, "y"]));
+    // conmon says --tty beside it.
+    fs::write(&process, json!({"args": ["tty"], "cwd": "/", "user": {"uid": 0, "gid": 0}}).to_string()).unwrap();
+    let with = format!("oci exec --tty --process {} one", process.display());
+    assert_eq!(host.command(with).at_a_terminal(24, 80).ends(), (0, "/dev/pts/0\n".into()));
     fs::write(&process, r#"{"args": ["true"], "cwd": "/", "user": {"uid": "x", "gid": 0}}"#).unwrap();
     host.podrun(format!("oci exec --process {} one", process.display())).fails(255).says("user.uid");
     host.podrun("oci delete --force one").ok();
@@ -279,6 +283,20 @@ fn an_error_is_a_line_of_the_log_that_shims_read() {
     assert!(line["time"].is_string());
     host.podrun("oci list -q").ok().says_nothing();
     host.expect_nothing_left("a failed create");
+}
+
+// conmon's stderr is the container's log: a warning does not belong there.
+#[test]
+fn a_warning_goes_to_the_log_alone_where_there_is_one() {
+    let host = Host::new();
+    let bundle = with_script(&host, "exit 0", |config| {
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_CHOWN", "CAP_MOON"]);
+    });
+    let log = host.fresh("log.json");
+    host.podrun(format!("oci --log {} run --bundle {bundle} one", log.display())).ok().says_nothing();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.contains("level=warning") && text.contains("CAP_MOON"), "{text}");
+    host.podrun(format!("oci run --bundle {bundle} one")).ok().says("warning").says("CAP_MOON");
 }
 
 #[test]

@@ -161,11 +161,14 @@ impl Call {
         std::path::absolute(&root).doing(|| format!("find {}", root.display()))
     }
 
-    /// Something that whoever reads the log should know, and that stops nothing.
+    /// Something that whoever reads the log should know, and that stops nothing. Our stderr may be the container's own log,
+    /// as conmon has it, so that it is said there only where there is no other place.
     fn warn(&self, warnings: &[String]) {
         for warning in warnings {
-            eprintln!("podrun: warning: {warning}");
-            self.global.write("warning", warning);
+            match self.global.log {
+                Some(_) => self.global.write("warning", warning),
+                None => eprintln!("podrun: warning: {warning}"),
+            }
         }
     }
 }

@@ -129,7 +129,7 @@ fn start(call: &Call, made: &Made) -> Result<()> {
 #[derive(Debug, Args)]
 struct Exec {
     /// A `process` object of the specification
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["tty", "cwd", "env", "user", "cap"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["cwd", "env", "user", "cap"])]
     process: Option<PathBuf>,
     #[arg(short, long)]
     tty: bool,
@@ -200,6 +200,8 @@ fn exec_wish(asked: Exec) -> Result<exec::Wish> {
         program,
         more_groups: asked.additional_gids,
         no_new_privileges: asked.no_new_privs,
+        // conmon says it beside a document that says it, too.
+        terminal: asked.tty,
         console: asked.console_socket,
         pidfd: asked.pidfd_socket,
         pid_file: asked.pid_file,

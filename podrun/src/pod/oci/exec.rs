@@ -31,6 +31,8 @@ pub struct Wish {
     pub program: Program,
     pub more_groups: Vec<u32>,
     pub no_new_privileges: bool,
+    /// A terminal, whatever the program's own words are.
+    pub terminal: bool,
     pub console: Option<PathBuf>,
     pub pidfd: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
@@ -96,6 +98,9 @@ fn plan(container: &Container, wish: &Wish) -> Result<Process> {
         }
         Program::Words(request) => planning::plan_exec(&own, request, &users(container, request.user.is_some())?)?,
     };
+    if wish.terminal && process.stdio == Stdio::Pipes {
+        process.stdio = Stdio::Terminal { size: None };
+    }
     process.groups.extend(&wish.more_groups);
     if wish.no_new_privileges {
         process.new_privileges = NewPrivileges::Never;
