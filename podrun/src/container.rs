@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attributes;
 pub mod birth;
 pub mod init;
 pub mod plan;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod defaults;
+mod dialect;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::signal;
@@ -85,6 +86,7 @@ pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
     }
     let warnings = lift_unknown_capabilities(&mut document);
     refuse(&document)?;
+    dialect::respell(&mut document)?;
     let spec: Spec = serde_path_to_error::deserialize(document)
         .map_err(|err| Complaint::new(Kind::Invalid, err.path().to_string(), err.inner().to_string()))?;
     check_version(spec.version())?;
@@ -130,22 +132,17 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 21] = [
+const NOT_HONOURED: [(&str, &str); 16] = [
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
     ("/linux/intelRdt", "Intel RDT"),
     ("/linux/netDevices", "moving network devices"),
-    ("/linux/memoryPolicy", "NUMA memory policies"),
-    ("/linux/personality", "personality(2)"),
     ("/linux/mountLabel", "SELinux labels"),
     ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/linux/seccomp/listenerPath", "seccomp user notification"),
     ("/process/apparmorProfile", "AppArmor profiles"),
     ("/process/selinuxLabel", "SELinux labels"),
-    ("/process/scheduler", "schedulers"),
-    ("/process/ioPriority", "I/O priorities"),
-    ("/process/execCPUAffinity", "exec CPU affinity"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
     ("/hooks/createContainer", "hooks"),

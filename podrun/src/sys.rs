@@ -12,6 +12,7 @@ pub mod mount;
 pub mod net;
 pub mod ns;
 pub mod pipe;
+pub mod sched;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

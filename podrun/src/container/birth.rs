@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes::Affinity;
 use super::init::{self, Failure, Ground, PodNamespaces, Step};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
@@ -47,19 +48,25 @@ pub fn container(
 ) -> Result<Born> {
     let private = if plan.pid == PidNamespace::Private { libc::CLONE_NEWPID } else { 0 };
     let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
-    bear(&plan.process, libc::CLONE_NEWNS | private, shared, cradle, |ground| init::be_born(plan, pod, ground))
+    // execCPUAffinity "is not applicable to the container's init process" (config.md).
+    let affinity = Affinity::default();
+    bear(&plan.process, libc::CLONE_NEWNS | private, shared, &affinity, cradle, |ground| {
+        init::be_born(plan, pod, ground)
+    })
 }
 
 /// clone3 of a program that joins the container whose first process is behind `first`.
 pub fn exec(process: &Process, first: BorrowedFd<'_>, own_pid: BorrowedFd<'_>, cradle: &Cradle<'_>) -> Result<Born> {
     let numbering = Numbering { target: first, own: own_pid };
-    bear(process, 0, Some(&numbering), cradle, |ground| init::join(process, first, ground))
+    let affinity = &process.attributes.exec_affinity;
+    bear(process, 0, Some(&numbering), affinity, cradle, |ground| init::join(process, first, ground))
 }
 
 fn bear(
     process: &Process,
     namespaces: i32,
     numbering: Option<&Numbering<'_>>,
+    affinity: &Affinity,
     cradle: &Cradle<'_>,
     live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
 ) -> Result<Born> {
@@ -73,7 +80,7 @@ fn bear(
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    let child = numbered(numbering, || clone3(&request, born)).map_err(explain_clone)?;
+    let child = affinity.begin(|| numbered(numbering, || clone3(&request, born)).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
 }
 
@@ -180,6 +187,12 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         Step::JoinNamespaces => "join the namespaces".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
         Step::OomScoreAdj => "set oom_score_adj".into(),
+        Step::Affinity => "set process.execCPUAffinity.final".into(),
+        Step::Keyring => "make a session keyring".into(),
+        Step::MemoryPolicy => "set linux.memoryPolicy".into(),
+        Step::Personality => "set linux.personality".into(),
+        Step::IoPriority => "set process.ioPriority".into(),
+        Step::Scheduler => "set process.scheduler".into(),
         Step::HostPropagation => "set the propagation of /".into(),
         Step::Terminal => "open a terminal on /dev/pts".into(),
         Step::WorkingDirectory => format!("enter the working directory {}", process.cwd.path.lossy()),
@@ -236,6 +249,15 @@ fn finish(doing: String, failure: Failure) -> Error {
     let err = Err::<(), _>(io::Error::from_raw_os_error(failure.errno)).doing(|| doing).unwrap_err();
     match (failure.step, failure.errno) {
         (Step::Rlimit, libc::EPERM) => err.hint("above the host's hard limit; podrun lacks CAP_SYS_RESOURCE"),
+        (Step::Affinity, libc::EINVAL) => err.hint("the container may use none of these CPUs"),
+        (Step::MemoryPolicy, libc::EINVAL) => err.hint("this host lacks the mode, or the container may use none of these nodes"),
+        (Step::Keyring, libc::EDQUOT) => err.hint("kernel.keys.root_maxkeys and kernel.keys.maxkeys are the limits"),
+        (Step::IoPriority, libc::EPERM) => err.hint("IOPRIO_CLASS_RT needs CAP_SYS_NICE on the host"),
+        (Step::Scheduler, libc::EPERM) => err.hint(
+            "it needs CAP_SYS_NICE on the host; SCHED_DEADLINE also every CPU, and a real-time policy time of the cgroup's",
+        ),
+        (Step::Scheduler, libc::EBUSY) => err.hint("other deadlines leave too little time"),
+        (Step::Scheduler, libc::EOPNOTSUPP) => err.hint("this kernel knows no utilization clamps"),
         (Step::OomScoreAdj, libc::EACCES | libc::EPERM) => err.hint("lowering it needs CAP_SYS_RESOURCE"),
         (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
         (Step::Mount | Step::Device, libc::ELOOP) => {

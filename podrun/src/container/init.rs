@@ -58,6 +58,7 @@ steps! {
         JoinNamespaces,
         NewCgroupNamespace,
         OomScoreAdj,
+        Affinity,
         Sysctl,
         HostPropagation,
         OpenRootfs,
@@ -71,6 +72,11 @@ steps! {
         ReadOnlyRootfs,
         PivotRoot,
         Gate,
+        Keyring,
+        MemoryPolicy,
+        Personality,
+        IoPriority,
+        Scheduler,
         Rlimit,
         Session,
         Stdio,
@@ -134,7 +140,7 @@ pub struct PodNamespaces<'a> {
 
 type Lived = Result<Infallible, Failure>;
 
-fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failure {
+pub(super) fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failure {
     at_index(step, 0)
 }
 
@@ -208,6 +214,7 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
+    process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
     ns::setns(init, ALL).map_err(at(Step::JoinNamespaces))?;
@@ -596,6 +603,7 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
     for (index, limit) in process.rlimits.iter().enumerate() {
         cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
     }
+    process.attributes.take_on()?;
     wait_at_gate(ground.report).map_err(at(Step::Gate))?;
     cred::umask(process.umask);
     let sets = process.capabilities;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes::Attributes;
 use crate::caps::CapabilitySets;
 use crate::cgroup::CgroupPlan;
 use crate::rootfs::{Device, Link, Mount, Place};
@@ -81,6 +82,8 @@ pub struct Process {
     pub oom_score_adj: Option<Text>,
     pub seccomp: Option<Program>,
     pub stdio: Stdio,
+    #[serde(default)]
+    pub attributes: Attributes,
 }
 
 /// A container, from the mount table to execve.

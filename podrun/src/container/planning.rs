@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
@@ -254,6 +255,7 @@ fn plan_process(
         oom_score_adj: Some(oom_score_adj(process.oom_score_adj(), host)?),
         seccomp: filter(document, capabilities.bounding)?,
         stdio: stdio(process),
+        attributes: attributes::plan(process, document.linux().as_ref())?,
     })
 }
 
