@@ -4,6 +4,7 @@
 
 pub mod attributes;
 pub mod birth;
+mod copy_up;
 pub mod init;
 pub mod plan;
 pub mod planning;

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod calls;
 pub mod clone;
 pub mod cred;
+pub mod dir;
 pub mod fd;
 pub mod map;
 pub mod mount;

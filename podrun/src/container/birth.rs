@@ -7,6 +7,7 @@ use super::init::{self, Failure, Ground, PodNamespaces, Step};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::rootfs::idmap::Namespaces;
 use crate::rootfs::{Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3};
 use crate::sys::cred::Pointers;
@@ -50,7 +51,8 @@ pub fn container(
     let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
     // execCPUAffinity "is not applicable to the container's init process" (config.md).
     let affinity = Affinity::default();
-    bear(&plan.process, libc::CLONE_NEWNS | private, shared, &affinity, cradle, |ground| {
+    let idmaps = Namespaces::new(&plan.mounts)?;
+    bear(&plan.process, libc::CLONE_NEWNS | private, shared, &affinity, &idmaps, cradle, |ground| {
         init::be_born(plan, pod, ground)
     })
 }
@@ -59,7 +61,8 @@ pub fn container(
 pub fn exec(process: &Process, first: BorrowedFd<'_>, own_pid: BorrowedFd<'_>, cradle: &Cradle<'_>) -> Result<Born> {
     let numbering = Numbering { target: first, own: own_pid };
     let affinity = &process.attributes.exec_affinity;
-    bear(process, 0, Some(&numbering), affinity, cradle, |ground| init::join(process, first, ground))
+    let none = Namespaces::default();
+    bear(process, 0, Some(&numbering), affinity, &none, cradle, |ground| init::join(process, first, ground))
 }
 
 fn bear(
@@ -67,13 +70,15 @@ fn bear(
     namespaces: i32,
     numbering: Option<&Numbering<'_>>,
     affinity: &Affinity,
+    idmaps: &Namespaces,
     cradle: &Cradle<'_>,
     live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
 ) -> Result<Born> {
     let strings = |texts: &[Text]| Pointers::new(texts.iter().map(|text| CString::from(text.c())).collect());
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
-    let ground = Ground { report: theirs.as_fd(), tasks: cradle.tasks, stdio: cradle.stdio, argv: &argv, envp: &envp };
+    let ground =
+        Ground { report: theirs.as_fd(), tasks: cradle.tasks, idmaps, stdio: cradle.stdio, argv: &argv, envp: &envp };
     let request = Clone { namespaces, cgroup: cradle.cgroup };
     let born = || {
         // With a copy of the parent's end in its own hands it would never hear that the parent died.
@@ -162,6 +167,7 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
             None => "write a sysctl".into(),
         },
         Step::OpenRootfs => format!("open the rootfs {}", plan.rootfs.lossy()),
+        Step::Idmap => plan.mounts.get(index).map_or_else(|| "map IDs".into(), describe_idmap),
         Step::Mount => plan.mounts.get(index).map_or_else(|| "mount".into(), describe_mount),
         Step::Device => format!("make the device {}", quoted(plan.devices.get(index).map(|device| &device.at.path))),
         Step::Link => format!("make the link /{}", quoted(plan.links.get(index).map(|link| &link.at.name))),
@@ -172,10 +178,16 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
     finish(doing, failure)
 }
 
+fn describe_idmap(mount: &Mount) -> String {
+    format!("map the IDs of the mount on {}", mount.at.path.lossy())
+}
+
 fn describe_mount(mount: &Mount) -> String {
     match &mount.source {
         Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
         Source::Bind { path, .. } => format!("bind {} to {}", path.lossy(), mount.at.path.lossy()),
+        Source::CopyUp { .. } => format!("mount tmpfs on {} with what it covers", mount.at.path.lossy()),
+        Source::Mounted { .. } => format!("remount {}", mount.at.path.lossy()),
         Source::PodMemory => format!("mount the pod's shared memory on {}", mount.at.path.lossy()),
     }
 }
@@ -263,6 +275,8 @@ fn finish(doing: String, failure: Failure) -> Error {
         (Step::Mount | Step::Device, libc::ELOOP) => {
             err.hint("the image has a symbolic link there, which is not followed")
         }
+        (Step::Idmap, libc::EINVAL) => err.hint("its filesystem cannot have IDs mapped"),
+        (Step::Idmap, libc::ENOSYS) => err.hint("it needs Linux 5.12"),
         (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
         (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
         (Step::Capabilities, libc::EPERM) => err.hint("this host withholds one of them"),

@@ -16,10 +16,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::copy_up::{copy_up, look_alike};
 use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
 use crate::caps::CapabilitySets;
 use crate::cgroup::Tasks;
-use crate::rootfs::{Component, Device, Follow, Mount, Place, PointKind, Source};
+use crate::rootfs::idmap::{Namespaces, Reach};
+use crate::rootfs::{Component, Device, Follow, Looks, Mount, Place, PointKind, Source};
 use crate::sandbox::SharedMemory;
 use crate::sys::clone::{exit, poll_one};
 use crate::sys::cred::{self, Pointers};
@@ -63,6 +65,7 @@ steps! {
         HostPropagation,
         OpenRootfs,
         Mount,
+        Idmap,
         Device,
         Link,
         Terminal,
@@ -122,6 +125,7 @@ impl Failure {
 pub struct Ground<'a> {
     pub report: BorrowedFd<'a>,
     pub tasks: &'a Tasks,
+    pub idmaps: &'a Namespaces,
     /// stdin, stdout, stderr; ignored where the plan says terminal.
     pub stdio: [BorrowedFd<'a>; 3],
     pub argv: &'a Pointers,
@@ -192,7 +196,7 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?);
-    fill_rootfs(plan, root.as_fd(), pod.memory)?;
+    fill_rootfs(plan, root.as_fd(), pod.memory, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
@@ -256,9 +260,19 @@ fn open_rootfs(path: &Text) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, memory: Option<&SharedMemory>) -> Result<(), Failure> {
+fn fill_rootfs(
+    plan: &Plan,
+    root: BorrowedFd<'_>,
+    memory: Option<&SharedMemory>,
+    idmaps: &Namespaces,
+) -> Result<(), Failure> {
     for (index, one) in plan.mounts.iter().enumerate() {
-        mount_one(root, one, memory).map_err(at_index(Step::Mount, index))?;
+        let detached = make_mount(root, one, memory).map_err(at_index(Step::Mount, index))?;
+        if let (Some(map), Some(namespace)) = (&one.idmap, idmaps.of(index)) {
+            let all = map.reach == Reach::Below;
+            mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
+        }
+        place_mount(root, one, detached.as_fd()).map_err(at_index(Step::Mount, index))?;
     }
     if plan.devices.is_empty() && plan.links.is_empty() {
         return Ok(());
@@ -293,27 +307,44 @@ fn kept<'k, 'p>(
     Ok(last.insert((path, fd)).1.as_fd())
 }
 
-fn mount_one(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -> io::Result<()> {
-    let detached = match &one.source {
-        Source::New { kind, settings } => {
-            let context = mount::fsopen(kind.c())?;
-            for (key, value) in settings {
-                let setting = match value {
-                    Some(value) => Setting::Text(key.c(), value.c()),
-                    None => Setting::Flag(key.c()),
-                };
-                mount::fsconfig(context.as_fd(), setting)?;
+/// The mount, detached; one that is there already is opened where it is.
+fn make_mount(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -> io::Result<OwnedFd> {
+    match &one.source {
+        Source::New { kind, settings } => new_filesystem(kind.c(), settings, one.set),
+        Source::CopyUp { settings, looks } => {
+            // Before it can be read-only: attach makes it so.
+            let made = new_filesystem(c"tmpfs", settings, 0)?;
+            let covered = make_place(root, &one.at, one.follow)?;
+            copy_up(covered.as_fd(), made.as_fd())?;
+            if *looks == Looks::OfTheCovered {
+                look_alike(covered.as_fd(), made.as_fd())?;
             }
-            mount::fsmount(context.as_fd(), one.set)?
+            Ok(made)
         }
-        Source::Bind { path, recursive } => mount::open_tree(mount::here(), path.c(), *recursive)?,
+        Source::Mounted { .. } => open_place(root, &one.at, one.follow),
+        Source::Bind { path, recursive } => mount::open_tree(mount::here(), path.c(), *recursive),
         Source::PodMemory => match memory {
-            Some(memory) => memory.copy()?,
-            None => return Err(io::Error::from_raw_os_error(libc::EBADF)),
+            Some(memory) => memory.copy(),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         },
-    };
-    let target = make_place(root, &one.at, one.follow)?;
-    refuse_procfs(target.as_fd(), one)?;
+    }
+}
+
+fn new_filesystem(kind: &CStr, settings: &[(Text, Option<Text>)], attributes: u64) -> io::Result<OwnedFd> {
+    let context = mount::fsopen(kind)?;
+    each_setting(settings).try_for_each(|setting| mount::fsconfig(context.as_fd(), setting))?;
+    mount::fsmount(context.as_fd(), attributes)
+}
+
+fn each_setting(settings: &[(Text, Option<Text>)]) -> impl Iterator<Item = Setting<'_>> {
+    settings.iter().map(|(key, value)| match value {
+        Some(value) => Setting::Text(key.c(), value.c()),
+        None => Setting::Flag(key.c()),
+    })
+}
+
+/// Sets what is to be set, and moves the mount to its place.
+fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>) -> io::Result<()> {
     let own = match &one.source {
         // fsmount(2) has set them.
         Source::New { .. } => Attributes::default(),
@@ -321,11 +352,16 @@ fn mount_one(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -
     };
     let below = Attributes { set: one.set_below, clear: one.clear_below, propagation: 0 };
     let propagation = Attributes { propagation: one.propagation & !libc::MS_REC, ..Attributes::default() };
-    attach(
-        detached.as_fd(),
-        target.as_fd(),
-        &[(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)],
-    )
+    let changes = [(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)];
+    if let Source::Mounted { settings } = &one.source {
+        if !settings.is_empty() {
+            mount::reconfigure(detached, each_setting(settings))?;
+        }
+        return changes.into_iter().try_for_each(|(one, recursive)| change(detached, one, recursive));
+    }
+    let target = make_place(root, &one.at, one.follow)?;
+    refuse_procfs(target.as_fd(), one)?;
+    attach(detached, target.as_fd(), &changes)
 }
 
 /// A volume over a part of /proc would let an image lie to whoever writes there (CVE-2019-16884): only procfs itself, and
@@ -354,14 +390,22 @@ fn attach(detached: BorrowedFd<'_>, target: BorrowedFd<'_>, changes: &[(Attribut
     mount::move_mount(detached, target)
 }
 
+fn resolve(follow: Follow) -> Resolve {
+    match follow {
+        Follow::LinksInside => Resolve::InRoot,
+        Follow::NoLinks => Resolve::InRootNoSymlinks,
+    }
+}
+
+fn open_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
+    fd::openat2(root, place.path.c(), libc::O_PATH, 0, resolve(follow))
+}
+
 /// Opens a place below the root, making what is missing of the way there. Each component is opened in the root by
 /// openat2 and made in the directory that was opened, so that a racing rename leads nowhere outside (CVE-2021-30465).
 fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
-    let (resolve, flags) = match follow {
-        Follow::LinksInside => (Resolve::InRoot, libc::O_PATH),
-        Follow::NoLinks => (Resolve::InRootNoSymlinks, libc::O_PATH),
-    };
-    match fd::openat2(root, place.path.c(), flags, 0, resolve) {
+    let (resolve, flags) = (resolve(follow), libc::O_PATH);
+    match open_place(root, place, follow) {
         Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {}
         other => return other,
     }

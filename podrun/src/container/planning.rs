@@ -65,6 +65,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         kind_of: facts.kind_of,
         own_cgroups: &own_cgroups,
         ipc: facts.owners.ipc,
+        id_mappings: None,
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;
