@@ -6,5 +6,6 @@ pub mod attributes;
 pub mod birth;
 mod copy_up;
 pub mod init;
+pub mod labels;
 pub mod plan;
 pub mod planning;

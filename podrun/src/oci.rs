@@ -132,17 +132,14 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 16] = [
+const NOT_HONOURED: [(&str, &str); 13] = [
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
     ("/linux/intelRdt", "Intel RDT"),
     ("/linux/netDevices", "moving network devices"),
-    ("/linux/mountLabel", "SELinux labels"),
     ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/linux/seccomp/listenerPath", "seccomp user notification"),
-    ("/process/apparmorProfile", "AppArmor profiles"),
-    ("/process/selinuxLabel", "SELinux labels"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
     ("/hooks/createContainer", "hooks"),
@@ -312,7 +309,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_and_asks_for_nothing_is_no_complaint() {
         let with = |value: &str| {
-            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"mountLabel\": {value}}}, "), 1)
+            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"netDevices\": {value}}}, "), 1)
         };
         let refused = |value: &str| parse(&with(value)).is_err_and(|err| err.kind == Kind::Unsupported);
         assert_eq!(["null", "\"\"", "[]", "{}"].map(refused), [false; 4]);

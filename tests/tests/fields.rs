@@ -200,3 +200,80 @@ fn what_a_process_cannot_have_is_told_with_its_path() {
         refused(&host, words, |config| config["linux"][field] = value);
     }
 }
+
+// config.md, domainname; in a pod all containers share the UTS namespace, so it is the pod's, like the sysctl of that name.
+#[test]
+fn a_domain_name_is_the_pods_and_never_the_hosts() {
+    let host = Host::new();
+    host.pod("web");
+    assert_eq!(run(&host, |config| config["domainname"] = json!("example.org")).facts()["domainname"], "example.org");
+    assert_eq!(run(&host, |_| ()).facts()["domainname"], "example.org", "its neighbour has the same namespace");
+    host.podrun("create pod on-host --host-uts").ok();
+    let before = host.read("/proc/sys/kernel/domainname");
+    let bundle = host.bundle(|config| config["domainname"] = json!("example.org"));
+    let words = "domainname \"example.org\": the pod has no UTS namespace of its own";
+    host.podrun(format!("run on-host/a --bundle {bundle}")).fails(125).says(words);
+    assert_eq!(host.read("/proc/sys/kernel/domainname"), before);
+    let long = "d".repeat(65);
+    refused(&host, "domainname", |config| config["domainname"] = json!(long));
+    refused(&host, "expected at most 64 bytes and no control character", |config| config["domainname"] = json!("a\0b"));
+}
+
+// config.md, process.apparmorProfile; where the host has none, a profile is not passed over in silence.
+#[test]
+fn an_apparmor_profile_is_taken_on_or_refused() {
+    let host = Host::new();
+    let with = |profile: &str| run(&host, |config| config["process"]["apparmorProfile"] = json!(profile));
+    if !std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")) {
+        with("strict").fails(125).with_one_line().says("process.apparmorProfile \"strict\": this host has no AppArmor");
+        with("").ok();
+        return note_skip("this host has no AppArmor");
+    }
+    with("unconfined").ok();
+    with("podrun-has-none").fails(125).says("set process.apparmorProfile to podrun-has-none: No such file");
+}
+
+// config.md, process.selinuxLabel; config-linux.md, mountLabel.
+#[test]
+fn selinux_labels_are_taken_on_or_refused() {
+    let host = Host::new();
+    let context = "system_u:system_r:container_t:s0:c1,c2";
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        let facts = run(&host, |config| config["process"]["selinuxLabel"] = json!(context));
+        return assert!(
+            facts.code() == 0 || facts.errors().contains("set process.selinuxLabel to"),
+            "{}",
+            facts.errors()
+        );
+    }
+    let words = format!("process.selinuxLabel \"{context}\": this host has no SELinux");
+    refused(&host, &words, |config| config["process"]["selinuxLabel"] = json!(context));
+    let words = format!("linux.mountLabel \"{context}\": this host has no SELinux");
+    refused(&host, &words, |config| config["linux"]["mountLabel"] = json!(context));
+    run(&host, |config| config["process"]["selinuxLabel"] = json!("")).ok();
+    note_skip("this host has no SELinux");
+}
+
+// config-linux.md, devices: fileMode, uid and gid; "If a file already exists at path that does not match the requested device,
+// the runtime MUST generate an error."
+#[test]
+fn a_device_has_its_mode_and_owner_and_what_is_in_its_place_is_told() {
+    let host = Host::new();
+    let device =
+        |path: &str| json!({"path": path, "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8});
+    let with = |devices: Value, script: &str| {
+        run(&host, |config| {
+            config["linux"]["devices"] = devices;
+            config["root"]["readonly"] = json!(false);
+            config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+        })
+    };
+    let pipe = json!({"path": "/dev/queue", "type": "p", "fileMode": 0o711, "gid": 9});
+    let devices = json!([device("/dev/mine"), device("/elsewhere/mine"), pipe]);
+    let out = with(devices, "stat -c '%n %F %a %u:%g %t,%T' /dev/mine /elsewhere/mine /dev/queue");
+    out.ok().prints(
+        "/dev/mine character special file 640 7:8 1,5\n/elsewhere/mine character special file 640 7:8 1,5\n\
+         /dev/queue fifo 711 0:9 0,0",
+    );
+    with(json!([device("/bin/sh")]), "true").fails(125).says("make the device /bin/sh: File exists");
+}

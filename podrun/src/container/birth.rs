@@ -8,7 +8,7 @@ use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::idmap::Namespaces;
-use crate::rootfs::{Mount, Source};
+use crate::rootfs::{Device, Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3};
 use crate::sys::cred::Pointers;
 use crate::sys::{fd, ns, socket};
@@ -166,16 +166,21 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
             Some((file, value)) => format!("write {:?} to {}", value.lossy(), file.lossy()),
             None => "write a sysctl".into(),
         },
+        Step::DomainName => "set domainname".into(),
         Step::OpenRootfs => format!("open the rootfs {}", plan.rootfs.lossy()),
         Step::Idmap => plan.mounts.get(index).map_or_else(|| "map IDs".into(), describe_idmap),
         Step::Mount => plan.mounts.get(index).map_or_else(|| "mount".into(), describe_mount),
-        Step::Device => format!("make the device {}", quoted(plan.devices.get(index).map(|device| &device.at.path))),
+        Step::Device => format!("make the device {}", plan.devices.get(index).map(path_of).unwrap_or_default()),
         Step::Link => format!("make the link /{}", quoted(plan.links.get(index).map(|link| &link.at.name))),
         Step::MaskedPath => format!("mask {}", quoted(plan.masked.get(index))),
         Step::ReadOnlyPath => format!("make {} read-only", quoted(plan.read_only.get(index))),
         _ => return process_error(&plan.process, failure),
     };
     finish(doing, failure)
+}
+
+fn path_of(device: &Device) -> String {
+    format!("{}/{}", device.name.parent.lossy().trim_end_matches('/'), device.name.name.lossy())
 }
 
 fn describe_idmap(mount: &Mount) -> String {
@@ -199,6 +204,8 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         Step::JoinNamespaces => "join the namespaces".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
         Step::OomScoreAdj => "set oom_score_adj".into(),
+        Step::AppArmor => format!("set process.apparmorProfile to {}", label(process.labels.apparmor.as_ref())),
+        Step::Selinux => format!("set process.selinuxLabel to {}", label(process.labels.selinux.as_ref())),
         Step::Affinity => "set process.execCPUAffinity.final".into(),
         Step::Keyring => "make a session keyring".into(),
         Step::MemoryPolicy => "set linux.memoryPolicy".into(),
@@ -237,6 +244,11 @@ pub fn error_without_plan(failure: Failure) -> Error {
     }
 }
 
+fn label(text: Option<&Text>) -> String {
+    let text = text.map(|text| text.lossy().into_owned()).unwrap_or_default();
+    text.trim_start_matches("exec ").to_owned()
+}
+
 fn describe_rlimit(process: &Process, index: u16) -> String {
     match process.rlimits.get(usize::from(index)) {
         Some(limit) => {
@@ -261,6 +273,8 @@ fn finish(doing: String, failure: Failure) -> Error {
     let err = Err::<(), _>(io::Error::from_raw_os_error(failure.errno)).doing(|| doing).unwrap_err();
     match (failure.step, failure.errno) {
         (Step::Rlimit, libc::EPERM) => err.hint("above the host's hard limit; podrun lacks CAP_SYS_RESOURCE"),
+        (Step::AppArmor, libc::ENOENT) => err.hint("no such profile is loaded"),
+        (Step::Selinux, libc::EINVAL) => err.hint("the policy has no such context"),
         (Step::Affinity, libc::EINVAL) => err.hint("the container may use none of these CPUs"),
         (Step::MemoryPolicy, libc::EINVAL) => err.hint("this host lacks the mode, or the container may use none of these nodes"),
         (Step::Keyring, libc::EDQUOT) => err.hint("kernel.keys.root_maxkeys and kernel.keys.maxkeys are the limits"),

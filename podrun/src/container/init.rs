@@ -59,7 +59,10 @@ steps! {
         JoinCgroup,
         JoinNamespaces,
         NewCgroupNamespace,
+        DomainName,
         OomScoreAdj,
+        AppArmor,
+        Selinux,
         Affinity,
         Sysctl,
         HostPropagation,
@@ -181,6 +184,7 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
     set_oom_score(process.oom_score_adj.as_ref())?;
+    process.labels.take_on()?;
     // The namespaces of the pod, held open by pause.
     ns::setns(pod.net, libc::CLONE_NEWNET).map_err(at(Step::JoinNamespaces))?;
     ns::setns(pod.uts, libc::CLONE_NEWUTS).map_err(at(Step::JoinNamespaces))?;
@@ -188,6 +192,9 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     if plan.cgroup_namespace == CgroupNamespace::New {
         // After the joining: the namespace's root is where we are now.
         ns::unshare(libc::CLONE_NEWCGROUP).map_err(at(Step::NewCgroupNamespace))?;
+    }
+    if let Some(name) = &plan.domain_name {
+        ns::setdomainname(name.c()).map_err(at(Step::DomainName))?;
     }
     // /proc/sys shows the namespaces of whoever opens it, and this is still the host's own procfs.
     for (index, (file, value)) in plan.sysctl.iter().enumerate() {
@@ -218,6 +225,7 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
+    process.labels.take_on()?;
     process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
@@ -243,7 +251,7 @@ fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {
 }
 
 /// One value, one write, to a file of procfs and of nothing else (CVE-2025-52881).
-fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
+pub(super) fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
     let file = fd::open(path, libc::O_WRONLY)?;
     if fd::filesystem(file.as_fd())? != libc::PROC_SUPER_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));

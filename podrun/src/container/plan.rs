@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::attributes::Attributes;
+use super::labels::Labels;
 use crate::caps::CapabilitySets;
 use crate::cgroup::CgroupPlan;
 use crate::rootfs::{Device, Link, Mount, Place};
@@ -84,6 +85,8 @@ pub struct Process {
     pub stdio: Stdio,
     #[serde(default)]
     pub attributes: Attributes,
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// A container, from the mount table to execve.
@@ -106,5 +109,8 @@ pub struct Plan {
     pub read_only: Vec<Text>,
     /// A file below /proc/sys and its value.
     pub sysctl: Vec<(Text, Text)>,
+    /// The NIS domain name, of all who share the UTS namespace.
+    #[serde(default)]
+    pub domain_name: Option<Text>,
     pub process: Process,
 }

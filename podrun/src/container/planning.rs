@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::attributes;
+use super::labels::{self, Labels, Module};
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
@@ -44,6 +45,8 @@ pub struct Facts<'a> {
     pub files: &'a Path,
     pub users: &'a Files,
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
+    /// Whether the host's kernel runs a security module.
+    pub has_module: &'a dyn Fn(Module) -> bool,
 }
 
 /// The plan of a container.
@@ -58,6 +61,9 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     };
     let own_cgroups: Vec<_> =
         facts.cgroup.leaves.iter().map(|leaf| (leaf.tree.mount.clone(), facts.cgroup.directory(leaf))).collect();
+    let linux = document.linux().as_ref();
+    let label = linux.and_then(|linux| linux.mount_label().as_deref());
+    let mount_label = Module::Selinux.label("linux.mountLabel", label, facts.has_module)?;
     let mount_facts = mounts::Facts {
         cgroups: &facts.host.cgroups,
         own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New,
@@ -66,11 +72,11 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         own_cgroups: &own_cgroups,
         ipc: facts.owners.ipc,
         id_mappings: None,
+        label: mount_label.as_deref(),
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;
     mounts.extend(mounts::plan(&pod_files(asked, facts.files)?, &mount_facts)?);
-    let linux = document.linux().as_ref();
     let propagation = propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))?;
     let has_devpts = asked.iter().any(|mount| mount.typ().as_deref() == Some("devpts"));
     Ok(Plan {
@@ -94,7 +100,11 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         ]
         .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
-        process: plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?,
+        domain_name: domain_name(document.domainname().as_deref(), facts.owners)?,
+        process: Process {
+            labels: labels::plan(process, facts.has_module)?,
+            ..plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?
+        },
     })
 }
 
@@ -109,6 +119,20 @@ fn pid_namespace(document: &Spec, share: SharePid) -> PidNamespace {
         (SharePid::Pod, _) => PidNamespace::Pod,
         (SharePid::No, true) => PidNamespace::Private,
         (SharePid::No, false) => PidNamespace::Host,
+    }
+}
+
+/// Like the sysctl kernel.domainname: of the UTS namespace, which in a pod all containers share. The host's is not a container's.
+fn domain_name(asked: Option<&str>, owners: Owners) -> Result<Option<Text>> {
+    let Some(name) = asked.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let fail = |cause: &str| Error::new(Kind::Invalid, format!("read domainname {name:?}"), cause);
+    // setdomainname(2): __NEW_UTS_LEN.
+    if name.len() > 64 || name.chars().any(char::is_control) {
+        return Err(fail("expected at most 64 bytes and no control character"));
+    }
+    match owners.uts {
+        Owner::Pod => Text::new("domainname", name).map(Some),
+        Owner::Host => Err(fail("the pod has no UTS namespace of its own").hint("it would change the host's")),
     }
 }
 
@@ -257,6 +281,7 @@ fn plan_process(
         seccomp: filter(document, capabilities.bounding)?,
         stdio: stdio(process),
         attributes: attributes::plan(process, document.linux().as_ref())?,
+        labels: Labels::default(),
     })
 }
 
@@ -440,6 +465,20 @@ pub fn merge(earlier: impl Iterator<Item = String>, later: &[String]) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// config.md, domainname: "as it is accessible to processes running inside".
+    #[test]
+    fn a_domain_name_is_the_pods_own() {
+        let planned = |name: Option<&str>, uts| domain_name(name, Owners { uts, ..Owners::default() });
+        let is = |name: &str| Some(Text::new("", name).unwrap());
+        assert_eq!(planned(Some("a.example"), Owner::Pod).unwrap(), is("a.example"));
+        assert_eq!(planned(Some(&"d".repeat(64)), Owner::Pod).unwrap(), is(&"d".repeat(64)));
+        assert_eq!(planned(None, Owner::Host).unwrap(), None);
+        assert_eq!(planned(Some(""), Owner::Host).unwrap(), None);
+        for (name, owner) in [("a", Owner::Host), (&*"d".repeat(65), Owner::Pod), ("a\nb", Owner::Pod)] {
+            assert!(planned(Some(name), owner).unwrap_err().to_string().starts_with("read domainname"), "{name}");
+        }
+    }
 
     /// CVE-2022-0811 (cr8escape): a value with '+' set other sysctls; and every other way to leave the namespaces.
     #[test]

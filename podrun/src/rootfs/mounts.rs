@@ -194,6 +194,8 @@ pub struct Facts<'a> {
     pub own_cgroups: &'a [(PathBuf, PathBuf)],
     /// Whose IPC namespace the containers have, and so whose shared memory.
     pub ipc: Owner,
+    /// The SELinux context of what is mounted new.
+    pub label: Option<&'a str>,
     /// uidMappings and gidMappings of the container's own user namespace.
     pub id_mappings: Option<(&'a [oci::LinuxIdMapping], &'a [oci::LinuxIdMapping])>,
 }
@@ -230,7 +232,7 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
     } else if is_usual_memory(mount) {
         (memory(facts)?, PointKind::Directory)
     } else if options.copy_up {
-        (copy_up(kind, mount, options, path)?, PointKind::Directory)
+        (copy_up(kind, mount, options, facts, path)?, PointKind::Directory)
     } else {
         let Some(kind) = kind else {
             return Err(Error::new(
@@ -239,7 +241,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
                 "missing, and the options name no bind",
             ));
         };
-        (new_filesystem(kind, mount, options)?, PointKind::Directory)
+        let settings = settings(kind, mount, options, facts)?;
+        (Source::New { kind: Text::new("a mount's type", kind)?, settings }, PointKind::Directory)
     };
     // Only the two that the kernel itself speaks through: an image must not move them elsewhere (CVE-2019-19921).
     let follow = if matches!(kind, Some("proc" | "sysfs")) { Follow::NoLinks } else { Follow::LinksInside };
@@ -283,14 +286,14 @@ fn again(planned: &[Mount], mount: &oci::Mount, options: &Options, path: &str) -
     })
 }
 
-fn copy_up(kind: Option<&str>, mount: &oci::Mount, options: &Options, path: &str) -> Result<Source> {
+fn copy_up(kind: Option<&str>, mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<Source> {
     if kind != Some("tmpfs") {
         let doing = format!("read {path}.options");
         return Err(Error::new(Kind::Invalid, doing, "\"tmpcopyup\": only a tmpfs has it"));
     }
     let says = |(key, _): &(String, _)| matches!(key.as_str(), "mode" | "uid" | "gid");
     let looks = if options.settings.iter().any(says) { Looks::AsSet } else { Looks::OfTheCovered };
-    Ok(Source::CopyUp { settings: settings(mount, options)?, looks })
+    Ok(Source::CopyUp { settings: settings("tmpfs", mount, options, facts)?, looks })
 }
 
 fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<(Source, PointKind)> {
@@ -326,11 +329,9 @@ fn memory(facts: &Facts<'_>) -> Result<Source> {
     })
 }
 
-fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<Source> {
-    Ok(Source::New { kind: Text::new("a mount's type", kind)?, settings: settings(mount, options)? })
-}
-
-fn settings(mount: &oci::Mount, options: &Options) -> Result<Vec<(Text, Option<Text>)>> {
+fn settings(kind: &str, mount: &oci::Mount, options: &Options, facts: &Facts<'_>) -> Result<Vec<(Text, Option<Text>)>> {
+    /// What the kernel labels by itself.
+    const OWN_LABELS: [&str; 3] = ["proc", "sysfs", "mqueue"];
     let mut settings = Vec::new();
     // What /proc/mounts shows in the first column.
     if let Some(source) = mount.source() {
@@ -338,6 +339,9 @@ fn settings(mount: &oci::Mount, options: &Options) -> Result<Vec<(Text, Option<T
     }
     for (key, value) in &options.settings {
         settings.push(setting(key, value.as_deref())?);
+    }
+    if let Some(label) = facts.label.filter(|_| !OWN_LABELS.contains(&kind)) {
+        settings.push(setting("context", Some(label))?);
     }
     Ok(settings)
 }

@@ -17,6 +17,7 @@ fn facts(layout: &Layout) -> Facts<'_> {
         own_cgroups: &[],
         ipc: Owner::Pod,
         id_mappings: None,
+        label: None,
     }
 }
 
@@ -325,4 +326,22 @@ fn a_tmpfs_that_copies_up_looks_like_what_it_covers_unless_told_otherwise() {
     }
     let err = planned(r#"[{"destination": "/t", "type": "proc", "options": ["tmpcopyup"]}]"#).unwrap_err().to_string();
     assert!(err.contains("mounts[0].options: \"tmpcopyup\": only a tmpfs has it"), "{err}");
+}
+
+/// config-linux.md, mountLabel; the kernel labels procfs and sysfs itself, and a bind mount has the labels of its files.
+#[test]
+fn what_is_mounted_new_has_the_mount_label() {
+    let json = r#"[{"destination": "/a", "type": "tmpfs"}, {"destination": "/b", "type": "tmpfs", "options": ["tmpcopyup"]},
+        {"destination": "/c", "type": "devpts"}, {"destination": "/proc", "type": "proc"}, {"destination": "/sys", "type": "sysfs"},
+        {"destination": "/d", "type": "mqueue"}, {"destination": "/e", "source": "/x", "options": ["bind"]}]"#;
+    let layout = Layout::default();
+    let facts = Facts { label: Some("u:r:t:s0:c1,c2"), ..facts(&layout) };
+    let planned = plan(&serde_json::from_str::<Vec<oci::Mount>>(json).unwrap(), &facts).unwrap();
+    let labelled = |mount: &Mount| match &mount.source {
+        Source::New { settings, .. } | Source::CopyUp { settings, .. } => {
+            settings.contains(&setting("context", Some("u:r:t:s0:c1,c2")).unwrap())
+        }
+        _ => false,
+    };
+    assert_eq!(planned.iter().map(labelled).collect::<Vec<_>>(), [true, true, true, false, false, false, false]);
 }
