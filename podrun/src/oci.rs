@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod defaults;
+mod dialect;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::signal;
@@ -99,6 +100,7 @@ pub fn parse_for(text: &str, whose: Whose) -> Result<(Spec, Vec<String>), Compla
     }
     let warnings = lift_unknown_capabilities(&mut document);
     refuse(&document, whose)?;
+    dialect::respell(&mut document)?;
     let spec: Spec = serde_path_to_error::deserialize(document)
         .map_err(|err| Complaint::new(Kind::Invalid, err.path().to_string(), err.inner().to_string()))?;
     check_version(spec.version())?;
@@ -144,18 +146,10 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 11] = [
+const NOT_HONOURED: [(&str, &str); 3] = [
     ("/linux/intelRdt", "Intel RDT"),
     ("/linux/netDevices", "moving network devices"),
-    ("/linux/memoryPolicy", "NUMA memory policies"),
-    ("/linux/personality", "personality(2)"),
-    ("/linux/mountLabel", "SELinux labels"),
     ("/linux/seccomp/listenerPath", "seccomp user notification"),
-    ("/process/apparmorProfile", "AppArmor profiles"),
-    ("/process/selinuxLabel", "SELinux labels"),
-    ("/process/scheduler", "schedulers"),
-    ("/process/ioPriority", "I/O priorities"),
-    ("/process/execCPUAffinity", "exec CPU affinity"),
 ];
 
 /// What a pod decides, or has not learnt yet, and `podrun oci` honours.
@@ -336,7 +330,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_and_asks_for_nothing_is_no_complaint() {
         let with = |value: &str| {
-            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"mountLabel\": {value}}}, "), 1)
+            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"netDevices\": {value}}}, "), 1)
         };
         let refused = |value: &str| parse(&with(value)).is_err_and(|err| err.kind == Kind::Unsupported);
         assert_eq!(["null", "\"\"", "[]", "{}"].map(refused), [false; 4]);

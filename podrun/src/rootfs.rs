@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod devices;
+pub mod idmap;
 pub mod mounts;
 
 use crate::error::{Error, Kind, Result};
 use crate::text::Text;
+use idmap::Idmap;
 use serde::{Deserialize, Serialize};
 
 /// What a mount point must be; made where it is missing.
@@ -40,10 +42,22 @@ pub struct Place {
 pub enum Source {
     /// A new filesystem: its type and its settings (a key alone is a flag).
     New { kind: Text, settings: Vec<(Text, Option<Text>)> },
+    /// A new tmpfs that begins with what it covers (`tmpcopyup`).
+    CopyUp { settings: Vec<(Text, Option<Text>)>, looks: Looks },
+    /// What an earlier mount of the plan put there (`remount`), and new settings for its filesystem.
+    Mounted { settings: Vec<(Text, Option<Text>)> },
     /// A path of the host.
     Bind { path: Text, recursive: bool },
     /// The tmpfs that all containers of the pod have on /dev/shm.
     PodMemory,
+}
+
+/// Owner and permissions of a tmpfs's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Looks {
+    OfTheCovered,
+    AsSet,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +74,8 @@ pub struct Mount {
     pub propagation: u64,
     /// /proc and /sys must not lie behind a link of the image (CVE-2019-19921).
     pub follow: Follow,
+    #[serde(default)]
+    pub idmap: Option<Idmap>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

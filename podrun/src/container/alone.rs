@@ -22,7 +22,6 @@ pub struct Alone {
     /// A line each, as /proc/PID/timens_offsets takes them (time_namespaces(7)).
     pub clocks: Vec<String>,
     pub hostname: Option<Text>,
-    pub domainname: Option<Text>,
     pub hooks: Hooks,
 }
 
@@ -72,7 +71,6 @@ pub fn plan(document: &Spec) -> Result<Alone> {
     alone.ids = mappings(document)?;
     alone.clocks = clocks(document)?;
     alone.hostname = name(document, "hostname", document.hostname().as_deref())?;
-    alone.domainname = name(document, "domainname", document.domainname().as_deref())?;
     Ok(alone)
 }
 
@@ -177,7 +175,7 @@ fn clocks(document: &Spec) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// sethostname(2) and setdomainname(2): up to 64 bytes, and only in a UTS namespace that is not the host's.
+/// sethostname(2): up to 64 bytes, and only in a UTS namespace that is not the host's.
 fn name(document: &Spec, field: &str, asked: Option<&str>) -> Result<Option<Text>> {
     let Some(asked) = asked.filter(|name| !name.is_empty()) else { return Ok(None) };
     let fail = |cause: &str| Err(Error::new(Kind::Invalid, format!("read {field} {asked:?}"), cause));
@@ -294,13 +292,10 @@ mod tests {
     #[test]
     fn a_name_needs_a_uts_namespace_that_is_not_the_hosts() {
         let named = |list: &str, name: &str| {
-            planned(
-                &format!(r#""namespaces": [{{"type": "mount"}}{list}]"#),
-                &format!(r#""hostname": "{name}", "domainname": "d","#),
-            )
+            planned(&format!(r#""namespaces": [{{"type": "mount"}}{list}]"#), &format!(r#""hostname": "{name}","#))
         };
         let good = named(r#", {"type": "uts"}"#, "web").unwrap();
-        assert_eq!((good.hostname.unwrap().lossy(), good.domainname.unwrap().lossy()), ("web".into(), "d".into()));
+        assert_eq!(good.hostname.unwrap().lossy(), "web");
         assert!(named("", "web").unwrap_err().contains("it would be the host's"));
         assert!(named(r#", {"type": "uts"}"#, &"x".repeat(65)).unwrap_err().contains("longer than 64 bytes"));
     }

@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes::Affinity;
 use super::hooks::{self, Hooks};
 use super::init::{self, Alone, Failure, Ground, Step, World};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::rootfs::{Mount, Source};
+use crate::rootfs::idmap::Namespaces;
+use crate::rootfs::{Device, Mount, Source};
 use crate::sys::clone::{Child, Clone, clone3, exit, wait};
 use crate::sys::cred::Pointers;
 use crate::sys::{fd, ns, socket};
@@ -50,8 +52,11 @@ pub fn container(
 ) -> Result<Born> {
     let private = if plan.pid == PidNamespace::Private { libc::CLONE_NEWPID } else { 0 };
     let shared = shared.filter(|_| plan.pid == PidNamespace::Pod);
-    let namespaces = Namespaces { new: new | libc::CLONE_NEWNS | private, user: world.user };
-    bear(&plan.process, &namespaces, shared, cradle, |ground| init::be_born(plan, world, ground))
+    // execCPUAffinity "is not applicable to the container's init process" (config.md).
+    let affinity = Affinity::default();
+    let idmaps = Namespaces::new(&plan.mounts)?;
+    let cell = Cell { new: new | libc::CLONE_NEWNS | private, user: world.user, affinity: &affinity, idmaps: &idmaps };
+    bear(&plan.process, &cell, shared, cradle, |ground| init::be_born(plan, world, ground))
 }
 
 /// clone3 of a program that joins the container whose first process is behind `first`; `more` are `CLONE_NEW*` of namespaces
@@ -64,19 +69,25 @@ pub fn exec(
     cradle: &Cradle<'_>,
 ) -> Result<Born> {
     let numbering = Numbering { target: first, own: own_pid };
-    bear(process, &Namespaces::default(), Some(&numbering), cradle, |ground| init::join(process, first, more, ground))
+    let (affinity, idmaps) = (&process.attributes.exec_affinity, Namespaces::default());
+    let cell = Cell { new: 0, user: None, affinity, idmaps: &idmaps };
+    bear(process, &cell, Some(&numbering), cradle, |ground| init::join(process, first, more, ground))
 }
 
-/// What the clone itself makes, and in whose name.
-#[derive(Debug, Default)]
-struct Namespaces<'a> {
+/// What a process is cloned with besides its plan.
+#[derive(Debug)]
+struct Cell<'a> {
+    /// `CLONE_NEW*` of the namespaces that are made.
     new: i32,
+    /// In whose name.
     user: Option<BorrowedFd<'a>>,
+    affinity: &'a Affinity,
+    idmaps: &'a Namespaces,
 }
 
 fn bear(
     process: &Process,
-    namespaces: &Namespaces<'_>,
+    cell: &Cell<'_>,
     numbering: Option<&Numbering<'_>>,
     cradle: &Cradle<'_>,
     live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
@@ -85,18 +96,19 @@ fn bear(
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
     let (report, tasks, stdio, alone) = (theirs.as_fd(), cradle.tasks, cradle.stdio, &cradle.alone);
-    let ground = Ground { report, tasks, stdio, argv: &argv, envp: &envp, alone };
-    let request = Clone { namespaces: namespaces.new, cgroup: cradle.cgroup };
+    let ground = Ground { report, tasks, idmaps: cell.idmaps, stdio, argv: &argv, envp: &envp, alone };
+    let request = Clone { namespaces: cell.new, cgroup: cradle.cgroup };
     let born = || {
         // With a copy of the parent's end in its own hands it would never hear that the parent died.
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    let child = numbered(numbering, || match namespaces.user {
+    let clone = || match cell.user {
         None => clone3(&request, born),
         Some(user) => clone_within(user, &request, (ours.as_fd(), theirs.as_fd()), born),
-    });
-    Ok(Born { child: child.map_err(explain_clone)?, report: ours })
+    };
+    let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
+    Ok(Born { child, report: ours })
 }
 
 /// clone3 by a process that joins the user namespace first, and so has it own the new ones: what is born is a sibling of
@@ -211,9 +223,11 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
             Some((file, value)) => format!("write {:?} to {}", value.lossy(), file.lossy()),
             None => "write a sysctl".into(),
         },
+        Step::DomainName => "set domainname".into(),
         Step::OpenRootfs => format!("open the rootfs {}", plan.rootfs.lossy()),
+        Step::Idmap => plan.mounts.get(index).map_or_else(|| "map IDs".into(), describe_idmap),
         Step::Mount => plan.mounts.get(index).map_or_else(|| "mount".into(), describe_mount),
-        Step::Device => format!("make the device {}", quoted(plan.devices.get(index).map(|device| &device.at.path))),
+        Step::Device => format!("make the device {}", plan.devices.get(index).map(path_of).unwrap_or_default()),
         Step::Link => format!("make the link /{}", quoted(plan.links.get(index).map(|link| &link.at.name))),
         Step::MaskedPath => format!("mask {}", quoted(plan.masked.get(index))),
         Step::ReadOnlyPath => format!("make {} read-only", quoted(plan.read_only.get(index))),
@@ -232,10 +246,20 @@ pub fn lone_error(plan: &Plan, hooks: &Hooks, failure: Failure) -> Error {
     }
 }
 
+fn path_of(device: &Device) -> String {
+    format!("{}/{}", device.name.parent.lossy().trim_end_matches('/'), device.name.name.lossy())
+}
+
+fn describe_idmap(mount: &Mount) -> String {
+    format!("map the IDs of the mount on {}", mount.at.path.lossy())
+}
+
 fn describe_mount(mount: &Mount) -> String {
     match &mount.source {
         Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
         Source::Bind { path, .. } => format!("bind {} to {}", path.lossy(), mount.at.path.lossy()),
+        Source::CopyUp { .. } => format!("mount tmpfs on {} with what it covers", mount.at.path.lossy()),
+        Source::Mounted { .. } => format!("remount {}", mount.at.path.lossy()),
         Source::PodMemory => format!("mount the pod's shared memory on {}", mount.at.path.lossy()),
     }
 }
@@ -248,10 +272,17 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         Step::Parent => "hear of the parent".into(),
         Step::UserNamespace => "become root of the user namespace".into(),
         Step::Hostname => "set the hostname".into(),
-        Step::Domainname => "set the domain name".into(),
         Step::Loopback => "bring the loopback up".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
         Step::OomScoreAdj => "set oom_score_adj".into(),
+        Step::AppArmor => format!("set process.apparmorProfile to {}", label(process.labels.apparmor.as_ref())),
+        Step::Selinux => format!("set process.selinuxLabel to {}", label(process.labels.selinux.as_ref())),
+        Step::Affinity => "set process.execCPUAffinity.final".into(),
+        Step::Keyring => "make a session keyring".into(),
+        Step::MemoryPolicy => "set linux.memoryPolicy".into(),
+        Step::Personality => "set linux.personality".into(),
+        Step::IoPriority => "set process.ioPriority".into(),
+        Step::Scheduler => "set process.scheduler".into(),
         Step::HostPropagation => "set the propagation of /".into(),
         Step::Terminal => "open a terminal on /dev/pts".into(),
         Step::WorkingDirectory => format!("enter the working directory {}", process.cwd.path.lossy()),
@@ -284,6 +315,11 @@ pub fn error_without_plan(failure: Failure) -> Error {
     }
 }
 
+fn label(text: Option<&Text>) -> String {
+    let text = text.map(|text| text.lossy().into_owned()).unwrap_or_default();
+    text.trim_start_matches("exec ").to_owned()
+}
+
 fn describe_rlimit(process: &Process, index: u16) -> String {
     match process.rlimits.get(usize::from(index)) {
         Some(limit) => {
@@ -308,11 +344,24 @@ fn finish(doing: String, failure: Failure) -> Error {
     let err = Err::<(), _>(io::Error::from_raw_os_error(failure.errno)).doing(|| doing).unwrap_err();
     match (failure.step, failure.errno) {
         (Step::Rlimit, libc::EPERM) => err.hint("above the host's hard limit; podrun lacks CAP_SYS_RESOURCE"),
+        (Step::AppArmor, libc::ENOENT) => err.hint("no such profile is loaded"),
+        (Step::Selinux, libc::EINVAL) => err.hint("the policy has no such context"),
+        (Step::Affinity, libc::EINVAL) => err.hint("the container may use none of these CPUs"),
+        (Step::MemoryPolicy, libc::EINVAL) => err.hint("this host lacks the mode, or the container may use none of these nodes"),
+        (Step::Keyring, libc::EDQUOT) => err.hint("kernel.keys.root_maxkeys and kernel.keys.maxkeys are the limits"),
+        (Step::IoPriority, libc::EPERM) => err.hint("IOPRIO_CLASS_RT needs CAP_SYS_NICE on the host"),
+        (Step::Scheduler, libc::EPERM) => err.hint(
+            "it needs CAP_SYS_NICE on the host; SCHED_DEADLINE also every CPU, and a real-time policy time of the cgroup's",
+        ),
+        (Step::Scheduler, libc::EBUSY) => err.hint("other deadlines leave too little time"),
+        (Step::Scheduler, libc::EOPNOTSUPP) => err.hint("this kernel knows no utilization clamps"),
         (Step::OomScoreAdj, libc::EACCES | libc::EPERM) => err.hint("lowering it needs CAP_SYS_RESOURCE"),
         (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
         (Step::Mount | Step::Device, libc::ELOOP) => {
             err.hint("the image has a symbolic link there, which is not followed")
         }
+        (Step::Idmap, libc::EINVAL) => err.hint("its filesystem cannot have IDs mapped"),
+        (Step::Idmap, libc::ENOSYS) => err.hint("it needs Linux 5.12"),
         (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
         (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
         (Step::UserNamespace, libc::EINVAL) => err.hint("its mappings have no id 0"),

@@ -21,11 +21,13 @@
 
 #![forbid(unsafe_code)]
 
+use super::copy_up::{copy_up, look_alike};
 use super::hooks::Round;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
 use crate::caps::CapabilitySets;
 use crate::cgroup::Tasks;
-use crate::rootfs::{Component, Device, Follow, Mount, Place, PointKind, Source};
+use crate::rootfs::idmap::{Namespaces, Reach};
+use crate::rootfs::{Component, Device, Follow, Looks, Mount, Place, PointKind, Source};
 use crate::sandbox::SharedMemory;
 use crate::sys::clone::{exit, poll_one};
 use crate::sys::cred::{self, Pointers};
@@ -63,11 +65,16 @@ steps! {
         JoinCgroup,
         JoinNamespaces,
         NewCgroupNamespace,
+        DomainName,
         OomScoreAdj,
+        AppArmor,
+        Selinux,
+        Affinity,
         Sysctl,
         HostPropagation,
         OpenRootfs,
         Mount,
+        Idmap,
         Device,
         Link,
         Terminal,
@@ -77,6 +84,11 @@ steps! {
         ReadOnlyRootfs,
         PivotRoot,
         Gate,
+        Keyring,
+        MemoryPolicy,
+        Personality,
+        IoPriority,
+        Scheduler,
         Rlimit,
         Session,
         Stdio,
@@ -91,7 +103,6 @@ steps! {
         Parent,
         UserNamespace,
         Hostname,
-        Domainname,
         Loopback,
         CreateContainerHook,
         StartContainerHook,
@@ -129,6 +140,7 @@ impl Failure {
 pub struct Ground<'a> {
     pub report: BorrowedFd<'a>,
     pub tasks: &'a Tasks,
+    pub idmaps: &'a Namespaces,
     /// stdin, stdout, stderr; ignored where the plan says terminal.
     pub stdio: [BorrowedFd<'a>; 3],
     pub argv: &'a Pointers,
@@ -163,7 +175,6 @@ pub struct World<'a> {
 #[derive(Debug)]
 pub struct Own<'a> {
     pub hostname: Option<&'a Text>,
-    pub domainname: Option<&'a Text>,
     pub loopback: Loopback,
     pub ids: Ids,
     /// The rootfs and the source of each mount, where the parent has opened them: in a user namespace the way there may be
@@ -190,7 +201,7 @@ pub enum Ids {
 
 type Lived = Result<Infallible, Failure>;
 
-fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failure {
+pub(super) fn at<E: Into<io::Error>>(step: Step) -> impl Fn(E) -> Failure {
     at_index(step, 0)
 }
 
@@ -228,6 +239,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
     set_oom_score(process.oom_score_adj.as_ref())?;
+    process.labels.take_on()?;
     // Those of the pod are held open by pause.
     for (namespace, kind) in world.joined {
         ns::setns(*namespace, *kind).map_err(at(Step::JoinNamespaces))?;
@@ -239,6 +251,9 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
         // After the joining: the namespace's root is where we are now.
         ns::unshare(libc::CLONE_NEWCGROUP).map_err(at(Step::NewCgroupNamespace))?;
     }
+    if let Some(name) = &plan.domain_name {
+        ns::setdomainname(name.c()).map_err(at(Step::DomainName))?;
+    }
     // /proc/sys shows the namespaces of whoever opens it, and this is still the host's own procfs.
     for (index, (file, value)) in plan.sysctl.iter().enumerate() {
         write_file(file.c(), value.c().to_bytes()).map_err(at_index(Step::Sysctl, index))?;
@@ -247,7 +262,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
     let given = world.own.and_then(|own| own.rootfs);
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
-    fill_rootfs(plan, root.as_fd(), world)?;
+    fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
@@ -280,9 +295,6 @@ fn settle(own: &Own<'_>, report: BorrowedFd<'_>) -> Result<(), Failure> {
     if let Some(name) = own.hostname {
         ns::sethostname(name.c()).map_err(at(Step::Hostname))?;
     }
-    if let Some(name) = own.domainname {
-        ns::setdomainname(name.c()).map_err(at(Step::Domainname))?;
-    }
     match own.loopback {
         Loopback::Up => ns::loopback_up().map_err(at(Step::Loopback)),
         Loopback::Leave => Ok(()),
@@ -299,6 +311,8 @@ fn visit(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
+    process.labels.take_on()?;
+    process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
     ns::setns(init, ALL | more).map_err(at(Step::JoinNamespaces))?;
@@ -327,7 +341,7 @@ fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {
 }
 
 /// One value, one write, to a file of procfs and of nothing else (CVE-2025-52881).
-fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
+pub(super) fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
     let file = fd::open(path, libc::O_WRONLY)?;
     if fd::filesystem(file.as_fd())? != libc::PROC_SUPER_MAGIC {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -350,11 +364,16 @@ fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd
     Ok(root)
 }
 
-fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, world: &World<'_>) -> Result<(), Failure> {
+fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, world: &World<'_>, idmaps: &Namespaces) -> Result<(), Failure> {
     let trees = world.own.map_or(&[][..], |own| own.trees);
     for (index, one) in plan.mounts.iter().enumerate() {
-        let tree = trees.get(index).and_then(Option::as_ref);
-        mount_one(root, one, world.memory, tree).map_err(at_index(Step::Mount, index))?;
+        let detached = make_mount(root, one, world.memory, trees.get(index).and_then(Option::as_ref))
+            .map_err(at_index(Step::Mount, index))?;
+        if let (Some(map), Some(namespace)) = (&one.idmap, idmaps.of(index)) {
+            let all = map.reach == Reach::Below;
+            mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
+        }
+        place_mount(root, one, detached.as_fd()).map_err(at_index(Step::Mount, index))?;
     }
     if plan.devices.is_empty() && plan.links.is_empty() {
         return Ok(());
@@ -389,35 +408,52 @@ fn kept<'k, 'p>(
     Ok(last.insert((path, fd)).1.as_fd())
 }
 
-fn mount_one(
+/// The mount, detached; one that is there already is opened where it is.
+fn make_mount(
     root: BorrowedFd<'_>,
     one: &Mount,
     memory: Option<&SharedMemory>,
     tree: Option<&OwnedFd>,
-) -> io::Result<()> {
-    let detached = match &one.source {
-        Source::New { kind, settings } => {
-            let context = mount::fsopen(kind.c())?;
-            for (key, value) in settings {
-                let setting = match value {
-                    Some(value) => Setting::Text(key.c(), value.c()),
-                    None => Setting::Flag(key.c()),
-                };
-                mount::fsconfig(context.as_fd(), setting)?;
+) -> io::Result<OwnedFd> {
+    match &one.source {
+        Source::New { kind, settings } => new_filesystem(kind.c(), settings, one.set),
+        Source::CopyUp { settings, looks } => {
+            // Before it can be read-only: attach makes it so.
+            let made = new_filesystem(c"tmpfs", settings, 0)?;
+            let covered = make_place(root, &one.at, one.follow)?;
+            copy_up(covered.as_fd(), made.as_fd())?;
+            if *looks == Looks::OfTheCovered {
+                look_alike(covered.as_fd(), made.as_fd())?;
             }
-            mount::fsmount(context.as_fd(), one.set)?
+            Ok(made)
         }
+        Source::Mounted { .. } => open_place(root, &one.at, one.follow),
         Source::Bind { path, recursive } => match tree {
-            Some(tree) => fd::dup_above(tree.as_fd(), 3)?,
-            None => mount::open_tree(mount::here(), path.c(), *recursive)?,
+            Some(tree) => fd::dup_above(tree.as_fd(), 3),
+            None => mount::open_tree(mount::here(), path.c(), *recursive),
         },
         Source::PodMemory => match memory {
-            Some(memory) => memory.copy()?,
-            None => return Err(io::Error::from_raw_os_error(libc::EBADF)),
+            Some(memory) => memory.copy(),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         },
-    };
-    let target = make_place(root, &one.at, one.follow)?;
-    refuse_procfs(target.as_fd(), one)?;
+    }
+}
+
+fn new_filesystem(kind: &CStr, settings: &[(Text, Option<Text>)], attributes: u64) -> io::Result<OwnedFd> {
+    let context = mount::fsopen(kind)?;
+    each_setting(settings).try_for_each(|setting| mount::fsconfig(context.as_fd(), setting))?;
+    mount::fsmount(context.as_fd(), attributes)
+}
+
+fn each_setting(settings: &[(Text, Option<Text>)]) -> impl Iterator<Item = Setting<'_>> {
+    settings.iter().map(|(key, value)| match value {
+        Some(value) => Setting::Text(key.c(), value.c()),
+        None => Setting::Flag(key.c()),
+    })
+}
+
+/// Sets what is to be set, and moves the mount to its place.
+fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>) -> io::Result<()> {
     let own = match &one.source {
         // fsmount(2) has set them.
         Source::New { .. } => Attributes::default(),
@@ -425,11 +461,16 @@ fn mount_one(
     };
     let below = Attributes { set: one.set_below, clear: one.clear_below, propagation: 0 };
     let propagation = Attributes { propagation: one.propagation & !libc::MS_REC, ..Attributes::default() };
-    attach(
-        detached.as_fd(),
-        target.as_fd(),
-        &[(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)],
-    )
+    let changes = [(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)];
+    if let Source::Mounted { settings } = &one.source {
+        if !settings.is_empty() {
+            mount::reconfigure(detached, each_setting(settings))?;
+        }
+        return changes.into_iter().try_for_each(|(one, recursive)| change(detached, one, recursive));
+    }
+    let target = make_place(root, &one.at, one.follow)?;
+    refuse_procfs(target.as_fd(), one)?;
+    attach(detached, target.as_fd(), &changes)
 }
 
 /// A volume over a part of /proc would let an image lie to whoever writes there (CVE-2019-16884): only procfs itself, and
@@ -458,14 +499,22 @@ fn attach(detached: BorrowedFd<'_>, target: BorrowedFd<'_>, changes: &[(Attribut
     mount::move_mount(detached, target)
 }
 
+fn resolve(follow: Follow) -> Resolve {
+    match follow {
+        Follow::LinksInside => Resolve::InRoot,
+        Follow::NoLinks => Resolve::InRootNoSymlinks,
+    }
+}
+
+fn open_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
+    fd::openat2(root, place.path.c(), libc::O_PATH, 0, resolve(follow))
+}
+
 /// Opens a place below the root, making what is missing of the way there. Each component is opened in the root by
 /// openat2 and made in the directory that was opened, so that a racing rename leads nowhere outside (CVE-2021-30465).
 fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
-    let (resolve, flags) = match follow {
-        Follow::LinksInside => (Resolve::InRoot, libc::O_PATH),
-        Follow::NoLinks => (Resolve::InRootNoSymlinks, libc::O_PATH),
-    };
-    match fd::openat2(root, place.path.c(), flags, 0, resolve) {
+    let (resolve, flags) = (resolve(follow), libc::O_PATH);
+    match open_place(root, place, follow) {
         Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {}
         other => return other,
     }
@@ -707,6 +756,7 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
     for (index, limit) in process.rlimits.iter().enumerate() {
         cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
     }
+    process.attributes.take_on()?;
     if ground.alone.door.is_some() {
         // Whoever makes a container now and starts it later wants to know now.
         find_program(process)?;

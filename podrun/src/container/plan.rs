@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes::Attributes;
+use super::labels::Labels;
 use crate::caps::CapabilitySets;
 use crate::cgroup::CgroupPlan;
 use crate::rootfs::{Device, Link, Mount, Place};
@@ -81,6 +83,10 @@ pub struct Process {
     pub oom_score_adj: Option<Text>,
     pub seccomp: Option<Program>,
     pub stdio: Stdio,
+    #[serde(default)]
+    pub attributes: Attributes,
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// A container, from the mount table to execve.
@@ -103,5 +109,8 @@ pub struct Plan {
     pub read_only: Vec<Text>,
     /// A file below /proc/sys and its value.
     pub sysctl: Vec<(Text, Text)>,
+    /// The NIS domain name, of all who share the UTS namespace.
+    #[serde(default)]
+    pub domain_name: Option<Text>,
     pub process: Process,
 }

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::attributes;
+use super::labels::{self, Labels, Module};
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
@@ -40,6 +42,8 @@ pub struct Facts<'a> {
     pub cgroup: CgroupPlan,
     pub users: &'a Files,
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
+    /// Whether the host's kernel runs a security module.
+    pub has_module: &'a dyn Fn(Module) -> bool,
 }
 
 /// Whose a container is.
@@ -81,6 +85,9 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     let own_users = listed(document, LinuxNamespaceType::User).is_some();
     let own_cgroups: Vec<_> =
         facts.cgroup.leaves.iter().map(|leaf| (leaf.tree.mount.clone(), facts.cgroup.directory(leaf))).collect();
+    let linux = document.linux().as_ref();
+    let label = linux.and_then(|linux| linux.mount_label().as_deref());
+    let mount_label = Module::Selinux.label("linux.mountLabel", label, facts.has_module)?;
     let mount_facts = mounts::Facts {
         cgroups: &facts.host.cgroups,
         // In a user namespace the kernel mounts cgroup v2 alone.
@@ -93,13 +100,14 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
             Home::Pod { .. } => Some(owners.ipc),
             Home::Alone => None,
         },
+        id_mappings: linux.and_then(|linux| Some((linux.uid_mappings().as_deref()?, linux.gid_mappings().as_deref()?))),
+        label: mount_label.as_deref(),
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;
     if let Home::Pod { files, .. } = facts.home {
         mounts.extend(mounts::plan(&pod_files(asked, files)?, &mount_facts)?);
     }
-    let linux = document.linux().as_ref();
     let propagation = propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))?;
     let has_devpts = asked.iter().any(|mount| mount.typ().as_deref() == Some("devpts"));
     let mut devices = devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?;
@@ -133,6 +141,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         ]
         .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, owners))?,
+        domain_name: domain_name(document.domainname().as_deref(), owners)?,
         process: plan_first(document, spec.user.as_deref(), facts)?,
     })
 }
@@ -141,6 +150,20 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
 pub fn listed(document: &Spec, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
     let list = document.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     list.and_then(|list| list.iter().find(|namespace| namespace.typ() == kind))
+}
+
+/// Like the sysctl kernel.domainname: of the UTS namespace, which in a pod all containers share. The host's is not a container's.
+fn domain_name(asked: Option<&str>, owners: Owners) -> Result<Option<Text>> {
+    let Some(name) = asked.filter(|name| !name.is_empty()) else { return Ok(None) };
+    let fail = |cause: &str| Error::new(Kind::Invalid, format!("read domainname {name:?}"), cause);
+    // setdomainname(2): __NEW_UTS_LEN.
+    if name.len() > 64 || name.chars().any(char::is_control) {
+        return Err(fail("expected at most 64 bytes and no control character"));
+    }
+    match owners.uts {
+        Owner::Pod => Text::new("domainname", name).map(Some),
+        Owner::Host => Err(fail("the pod has no UTS namespace of its own").hint("it would change the host's")),
+    }
 }
 
 /// What the mount table of the host and of the container do to each other: (of `/` before, of `/` after).
@@ -272,7 +295,12 @@ fn plan_first(document: &Spec, user: Option<&str>, facts: &Facts<'_>) -> Result<
         (None, Home::Alone) => None,
         (asked, _) => Some(oom_score_adj(asked, facts.host)?),
     };
-    plan_process(process, user, Rights { capabilities, seccomp, oom_score_adj: score }, facts.users, facts.host)
+    let rights = Rights { capabilities, seccomp, oom_score_adj: score };
+    Ok(Process {
+        labels: labels::plan(process, facts.has_module)?,
+        attributes: attributes::plan(process, document.linux().as_ref())?,
+        ..plan_process(process, user, rights, facts.users, facts.host)?
+    })
 }
 
 /// A document without `process` can be created, and never started (config.md, "Process").
@@ -292,6 +320,8 @@ fn nothing_to_run() -> Result<Process> {
         oom_score_adj: None,
         seccomp: None,
         stdio: Stdio::Pipes,
+        attributes: attributes::Attributes::default(),
+        labels: Labels::default(),
     })
 }
 
@@ -326,6 +356,8 @@ fn plan_process(process: &runtime::Process, user: User, rights: Rights, users: &
         oom_score_adj: rights.oom_score_adj,
         seccomp: rights.seccomp,
         stdio: stdio(process),
+        attributes: attributes::Attributes::default(),
+        labels: Labels::default(),
     })
 }
 
@@ -336,7 +368,11 @@ pub fn plan_joining(container: &Process, process: &runtime::Process, users: &Fil
         seccomp: container.seccomp.clone(),
         oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(Some(score), host)).transpose()?,
     };
-    plan_process(process, document_user(process.user()), rights, users, host)
+    Ok(Process {
+        labels: labels::plan(process, &Module::is_here)?,
+        attributes: attributes::plan(process, None)?,
+        ..plan_process(process, document_user(process.user()), rights, users, host)?
+    })
 }
 
 fn document_user(user: &runtime::User) -> User {
@@ -519,6 +555,20 @@ pub fn merge(earlier: impl Iterator<Item = String>, later: &[String]) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// config.md, domainname: "as it is accessible to processes running inside".
+    #[test]
+    fn a_domain_name_is_the_pods_own() {
+        let planned = |name: Option<&str>, uts| domain_name(name, Owners { uts, ..Owners::default() });
+        let is = |name: &str| Some(Text::new("", name).unwrap());
+        assert_eq!(planned(Some("a.example"), Owner::Pod).unwrap(), is("a.example"));
+        assert_eq!(planned(Some(&"d".repeat(64)), Owner::Pod).unwrap(), is(&"d".repeat(64)));
+        assert_eq!(planned(None, Owner::Host).unwrap(), None);
+        assert_eq!(planned(Some(""), Owner::Host).unwrap(), None);
+        for (name, owner) in [("a", Owner::Host), (&*"d".repeat(65), Owner::Pod), ("a\nb", Owner::Pod)] {
+            assert!(planned(Some(name), owner).unwrap_err().to_string().starts_with("read domainname"), "{name}");
+        }
+    }
 
     /// CVE-2022-0811 (cr8escape): a value with '+' set other sysctls; and every other way to leave the namespaces.
     #[test]

@@ -5,6 +5,7 @@
 use super::client;
 use super::find::Pod;
 use crate::cgroup;
+use crate::container::labels::Module;
 use crate::container::plan::{Plan, Stdio};
 use crate::container::planning::{self, Facts, Home};
 use crate::error::{Doing, Result};
@@ -39,6 +40,7 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,
         users: &users,
         kind_of: &kind_of,
+        has_module: &Module::is_here,
     };
     let plan = planning::plan(spec, &facts)?;
     let warnings = plan.process.seccomp.as_ref().map(|program| program.warnings.clone()).unwrap_or_default();

@@ -82,6 +82,7 @@ pub fn bound(device: Device) -> Result<Mount> {
         clear_below: 0,
         propagation: 0,
         follow: Follow::NoLinks,
+        idmap: None,
     })
 }
 

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Follow, Mount, Place, PointKind, Source};
+use super::idmap::{self, Reach};
+use super::{Follow, Looks, Mount, Place, PointKind, Source};
 use crate::cgroup::{Controller, Layout};
 use crate::error::{Error, Kind, Result};
 use crate::spec::Owner;
@@ -24,11 +25,15 @@ enum Word {
         clear: u64,
     },
     Propagation(u64),
+    Remount,
+    CopyUp,
+    Idmap(Reach),
     Bind {
         recursive: bool,
     },
-    /// A flag of the filesystem itself, not of the mount.
+    /// A flag of the filesystem itself, not of the mount, and what takes it back.
     Filesystem(&'static str),
+    NotFilesystem(&'static str),
     /// The default said aloud.
     Nothing,
 }
@@ -56,7 +61,7 @@ const fn not_below(clear: u64) -> Word {
 }
 
 /// The table of config.md, "Linux mount options", and mount(8)'s words.
-const WORDS: [(&str, Word); 53] = [
+const WORDS: [(&str, Word); 62] = [
     ("defaults", Word::Nothing),
     ("ro", on(libc::MOUNT_ATTR_RDONLY)),
     ("rw", off(libc::MOUNT_ATTR_RDONLY)),
@@ -73,9 +78,10 @@ const WORDS: [(&str, Word); 53] = [
     ("noatime", atime(libc::MOUNT_ATTR_NOATIME)),
     ("strictatime", atime(libc::MOUNT_ATTR_STRICTATIME)),
     ("relatime", atime(libc::MOUNT_ATTR_RELATIME)),
+    // mount(8): both mean what the kernel does by itself, which is relatime since Linux 2.6.30.
+    ("atime", atime(libc::MOUNT_ATTR_RELATIME)),
+    ("nostrictatime", atime(libc::MOUNT_ATTR_RELATIME)),
     ("norelatime", Word::Nothing),
-    ("atime", Word::Nothing),
-    ("nostrictatime", Word::Nothing),
     ("rro", below(libc::MOUNT_ATTR_RDONLY)),
     ("rrw", not_below(libc::MOUNT_ATTR_RDONLY)),
     ("rnosuid", below(libc::MOUNT_ATTR_NOSUID)),
@@ -91,6 +97,9 @@ const WORDS: [(&str, Word); 53] = [
     ("rnoatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_NOATIME, clear: ATIME }),
     ("rstrictatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_STRICTATIME, clear: ATIME }),
     ("rrelatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_RELATIME, clear: ATIME }),
+    ("ratime", Word::AttributeBelow { set: libc::MOUNT_ATTR_RELATIME, clear: ATIME }),
+    ("rnostrictatime", Word::AttributeBelow { set: libc::MOUNT_ATTR_RELATIME, clear: ATIME }),
+    ("rnorelatime", Word::Nothing),
     ("private", Word::Propagation(libc::MS_PRIVATE)),
     ("rprivate", Word::Propagation(libc::MS_PRIVATE | libc::MS_REC)),
     ("slave", Word::Propagation(libc::MS_SLAVE)),
@@ -102,14 +111,20 @@ const WORDS: [(&str, Word); 53] = [
     ("bind", Word::Bind { recursive: false }),
     ("rbind", Word::Bind { recursive: true }),
     ("sync", Word::Filesystem("sync")),
-    ("async", Word::Nothing),
+    ("async", Word::NotFilesystem("sync")),
     ("dirsync", Word::Filesystem("dirsync")),
     ("mand", Word::Filesystem("mand")),
-    ("nomand", Word::Nothing),
+    ("nomand", Word::NotFilesystem("mand")),
     ("lazytime", Word::Filesystem("lazytime")),
-    ("nolazytime", Word::Nothing),
+    ("nolazytime", Word::NotFilesystem("lazytime")),
     ("iversion", Word::Nothing),
     ("noiversion", Word::Nothing),
+    ("silent", Word::Nothing),
+    ("loud", Word::Nothing),
+    ("remount", Word::Remount),
+    ("tmpcopyup", Word::CopyUp),
+    ("idmap", Word::Idmap(Reach::Mount)),
+    ("ridmap", Word::Idmap(Reach::Below)),
 ];
 
 /// The words that are no filesystem's own.
@@ -117,10 +132,7 @@ pub fn known_options() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(word, _)| *word)
 }
 
-/// What is known and not done yet is refused; what is unknown goes to the filesystem, which will say.
-const NOT_HONOURED: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "remount"];
-
-/// The options of one mount, sorted.
+/// The options of one mount, sorted. What is unknown goes to the filesystem, which will say.
 #[derive(Debug, Default)]
 struct Options {
     set: u64,
@@ -129,17 +141,16 @@ struct Options {
     clear_below: u64,
     propagation: u64,
     bind: Option<bool>,
+    remount: bool,
+    copy_up: bool,
+    idmap: Option<Reach>,
     settings: Vec<(String, Option<String>)>,
 }
 
 impl Options {
-    fn read(options: &[String], path: &str) -> Result<Self> {
+    fn read(options: &[String]) -> Self {
         let mut sorted = Self::default();
-        for (index, option) in options.iter().enumerate() {
-            if NOT_HONOURED.contains(&option.as_str()) {
-                let doing = format!("read {path}.options[{index}]");
-                return Err(Error::new(Kind::Unsupported, doing, format!("{option:?}: podrun does not do this yet")));
-            }
+        for option in options {
             match WORDS.iter().find(|(word, _)| word == option) {
                 Some((_, word)) => sorted.add(*word),
                 None => sorted.settings.push(match option.split_once('=') {
@@ -148,7 +159,7 @@ impl Options {
                 }),
             }
         }
-        Ok(sorted)
+        sorted
     }
 
     /// The last word wins.
@@ -164,6 +175,10 @@ impl Options {
             }
             Word::Propagation(flags) => self.propagation = flags,
             Word::Bind { recursive } => self.bind = Some(recursive),
+            Word::Remount => self.remount = true,
+            Word::CopyUp => self.copy_up = true,
+            Word::Idmap(reach) => self.idmap = Some(reach),
+            Word::NotFilesystem(flag) => self.settings.retain(|(key, _)| key != flag),
             Word::Filesystem(flag) => self.settings.push((flag.to_owned(), None)),
             Word::Nothing => {}
         }
@@ -184,6 +199,10 @@ pub struct Facts<'a> {
     pub own_cgroups: &'a [(PathBuf, PathBuf)],
     /// Whose shared memory the containers of a pod have on /dev/shm; `None` where each has its own.
     pub memory: Option<Owner>,
+    /// The SELinux context of what is mounted new.
+    pub label: Option<&'a str>,
+    /// uidMappings and gidMappings of the container's own user namespace.
+    pub id_mappings: Option<(&'a [oci::LinuxIdMapping], &'a [oci::LinuxIdMapping])>,
 }
 
 /// All mounts of a config.json, in its order.
@@ -191,7 +210,7 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
     let mut planned = Vec::with_capacity(mounts.len());
     for (index, mount) in mounts.iter().enumerate() {
         let path = format!("mounts[{index}]");
-        let options = Options::read(mount.options().as_deref().unwrap_or_default(), &path)?;
+        let options = Options::read(mount.options().as_deref().unwrap_or_default());
         let destination = mount.destination().to_string_lossy();
         if !destination.starts_with('/') {
             let doing = format!("read {path}.destination {destination:?}");
@@ -202,6 +221,7 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
             return Err(Error::new(Kind::Invalid, doing, "the root is the rootfs's own place"));
         }
         match mount.typ().as_deref() {
+            _ if options.remount => planned.push(again(&planned, mount, &options, &path)?),
             Some("cgroup" | "cgroup2") => planned.extend(cgroup(&destination, &options, facts)?),
             kind => planned.push(one(mount, kind, &options, facts, &path)?),
         }
@@ -216,6 +236,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
         bind(mount, options, facts, path)?
     } else if let Some(owner) = facts.memory.filter(|_| is_usual_memory(mount)) {
         (memory(owner)?, PointKind::Directory)
+    } else if options.copy_up {
+        (copy_up(kind, mount, options, facts, path)?, PointKind::Directory)
     } else {
         let Some(kind) = kind else {
             return Err(Error::new(
@@ -224,7 +246,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
                 "missing, and the options name no bind",
             ));
         };
-        (new_filesystem(kind, mount, options)?, PointKind::Directory)
+        let settings = settings(kind, mount, options, facts)?;
+        (Source::New { kind: Text::new("a mount's type", kind)?, settings }, PointKind::Directory)
     };
     // Only the two that the kernel itself speaks through: an image must not move them elsewhere (CVE-2019-19921).
     let follow = if matches!(kind, Some("proc" | "sysfs")) { Follow::NoLinks } else { Follow::LinksInside };
@@ -237,7 +260,45 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
         clear_below: options.clear_below,
         propagation: options.propagation,
         follow,
+        idmap: idmap::plan(mount, options.idmap, facts.id_mappings, path)?,
     })
+}
+
+/// `remount` changes what an earlier entry has mounted; a filesystem that is the host's, or another's, keeps its settings.
+fn again(planned: &[Mount], mount: &oci::Mount, options: &Options, path: &str) -> Result<Mount> {
+    let at = Place::new("a mount's destination", &mount.destination().to_string_lossy(), PointKind::Directory)?;
+    let Some(earlier) = planned.iter().rev().find(|one| one.at.path == at.path) else {
+        let doing = format!("read {path}.options");
+        return Err(Error::new(Kind::Invalid, doing, "\"remount\": no earlier entry is mounted there"));
+    };
+    let own = matches!(earlier.source, Source::New { .. } | Source::CopyUp { .. }) && options.bind.is_none();
+    if let (false, Some((key, _))) = (own, options.settings.first()) {
+        let doing = format!("read {path}.options");
+        return Err(Error::new(Kind::Invalid, doing, format!("{key:?} is no option of a bind mount")));
+    }
+    let settings = options.settings.iter().map(|(key, value)| setting(key, value.as_deref())).collect::<Result<_>>()?;
+    Ok(Mount {
+        source: Source::Mounted { settings },
+        at: earlier.at.clone(),
+        set: options.set,
+        clear: options.clear,
+        set_below: options.set_below,
+        clear_below: options.clear_below,
+        propagation: options.propagation,
+        // The way there may have become another since: what is another's must not become writable.
+        follow: Follow::NoLinks,
+        idmap: None,
+    })
+}
+
+fn copy_up(kind: Option<&str>, mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<Source> {
+    if kind != Some("tmpfs") {
+        let doing = format!("read {path}.options");
+        return Err(Error::new(Kind::Invalid, doing, "\"tmpcopyup\": only a tmpfs has it"));
+    }
+    let says = |(key, _): &(String, _)| matches!(key.as_str(), "mode" | "uid" | "gid");
+    let looks = if options.settings.iter().any(says) { Looks::AsSet } else { Looks::OfTheCovered };
+    Ok(Source::CopyUp { settings: settings("tmpfs", mount, options, facts)?, looks })
 }
 
 fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<(Source, PointKind)> {
@@ -273,7 +334,9 @@ fn memory(owner: Owner) -> Result<Source> {
     })
 }
 
-fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<Source> {
+fn settings(kind: &str, mount: &oci::Mount, options: &Options, facts: &Facts<'_>) -> Result<Vec<(Text, Option<Text>)>> {
+    /// What the kernel labels by itself.
+    const OWN_LABELS: [&str; 3] = ["proc", "sysfs", "mqueue"];
     let mut settings = Vec::new();
     // What /proc/mounts shows in the first column.
     if let Some(source) = mount.source() {
@@ -282,7 +345,10 @@ fn new_filesystem(kind: &str, mount: &oci::Mount, options: &Options) -> Result<S
     for (key, value) in &options.settings {
         settings.push(setting(key, value.as_deref())?);
     }
-    Ok(Source::New { kind: Text::new("a mount's type", kind)?, settings })
+    if let Some(label) = facts.label.filter(|_| !OWN_LABELS.contains(&kind)) {
+        settings.push(setting("context", Some(label))?);
+    }
+    Ok(settings)
 }
 
 fn setting(key: &str, value: Option<&str>) -> Result<(Text, Option<Text>)> {
@@ -305,6 +371,7 @@ fn cgroup(destination: &str, options: &Options, facts: &Facts<'_>) -> Result<Vec
             clear_below: 0,
             propagation: options.propagation,
             follow: Follow::LinksInside,
+            idmap: None,
         })
     };
     // `None`: a tree that the container shares with the host and has no directory in.
@@ -361,261 +428,4 @@ fn cgroup_v1_setting(controller: &Controller) -> Result<Vec<(Text, Option<Text>)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts(layout: &Layout) -> Facts<'_> {
-        Facts {
-            cgroups: layout,
-            own_cgroup_namespace: true,
-            bundle: Path::new("/bundle"),
-            kind_of: &|path| match path.to_str() {
-                Some("/none") => Err(std::io::Error::from_raw_os_error(libc::ENOENT)),
-                Some("/file") => Ok(PointKind::File),
-                _ => Ok(PointKind::Directory),
-            },
-            own_cgroups: &[],
-            memory: Some(Owner::Pod),
-        }
-    }
-
-    fn planned(json: &str) -> Result<Vec<Mount>> {
-        let layout = Layout::default();
-        plan(&serde_json::from_str::<Vec<oci::Mount>>(json).unwrap(), &facts(&layout))
-    }
-
-    #[test]
-    fn options_become_attributes_and_the_last_word_wins() {
-        let json = r#"[{"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-            "options": ["nosuid", "noexec", "exec", "ro", "rw", "noatime", "mode=1777", "huge", "rslave"]}]"#;
-        let mount = &planned(json).unwrap()[0];
-        assert_eq!(mount.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOATIME);
-        assert_eq!(mount.clear & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY);
-        assert_eq!(mount.propagation, libc::MS_SLAVE | libc::MS_REC);
-        let Source::New { settings, .. } = &mount.source else { panic!("{mount:?}") };
-        let words: Vec<_> =
-            settings.iter().map(|(key, value)| (key.lossy(), value.as_ref().map(Text::lossy))).collect();
-        assert_eq!(
-            words,
-            [("source".into(), Some("shm".into())), ("mode".into(), Some("1777".into())), ("huge".into(), None)]
-        );
-    }
-
-    /// mount_setattr(2): what a word takes back must be among the bits to clear, and no bit be set and cleared at once; the
-    /// access time is one field of several bits, cleared whole before one of its values is set.
-    #[test]
-    fn each_word_sets_and_clears_what_mount_setattr_asks_for() {
-        use libc::{
-            MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
-        };
-        for (words, set, clear) in [
-            ("ro", MOUNT_ATTR_RDONLY, 0),
-            ("ro ro", MOUNT_ATTR_RDONLY, 0),
-            ("rw", 0, MOUNT_ATTR_RDONLY),
-            ("rw rw", 0, MOUNT_ATTR_RDONLY),
-            ("ro rw", 0, MOUNT_ATTR_RDONLY),
-            ("rw ro", MOUNT_ATTR_RDONLY, 0),
-            ("nosuid nodev suid", MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID),
-            ("suid dev nosuid", MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV),
-            ("relatime", 0, ATIME),
-            ("noatime", MOUNT_ATTR_NOATIME, ATIME),
-            ("noatime noatime", MOUNT_ATTR_NOATIME, ATIME),
-            ("noatime strictatime", MOUNT_ATTR_STRICTATIME, ATIME),
-            ("strictatime relatime", 0, ATIME),
-            ("suid noatime", MOUNT_ATTR_NOATIME, ATIME | MOUNT_ATTR_NOSUID),
-            ("noatime ro", MOUNT_ATTR_NOATIME | MOUNT_ATTR_RDONLY, ATIME),
-        ] {
-            let here: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            let below: Vec<String> = words.split(' ').map(|word| format!("r{word}")).collect();
-            let (here, below) = (Options::read(&here, "").unwrap(), Options::read(&below, "").unwrap());
-            assert_eq!((here.set, here.clear, here.set_below, here.clear_below), (set, clear, 0, 0), "{words}");
-            assert_eq!((below.set, below.clear, below.set_below, below.clear_below), (0, 0, set, clear), "{words}");
-        }
-    }
-
-    /// mount(2): MS_REC with one of the four is for all that lies below.
-    #[test]
-    fn propagation_is_for_one_mount_or_for_all_below() {
-        for (word, flag) in [
-            ("private", libc::MS_PRIVATE),
-            ("slave", libc::MS_SLAVE),
-            ("shared", libc::MS_SHARED),
-            ("unbindable", libc::MS_UNBINDABLE),
-        ] {
-            let read = |word: String| Options::read(&[word], "").unwrap().propagation;
-            assert_eq!(read(word.to_owned()), flag);
-            assert_eq!(read(format!("r{word}")), flag | libc::MS_REC);
-        }
-    }
-
-    #[test]
-    fn the_usual_dev_shm_is_the_pods_and_any_other_the_containers_own() {
-        let source = |destination: &str, kind: &str, options: &str, owner: Owner| {
-            let options: Vec<&str> = options.split(' ').collect();
-            let mount = serde_json::json!([{"destination": destination, "type": kind, "options": options}]);
-            let layout = Layout::default();
-            let facts = Facts { memory: Some(owner), ..facts(&layout) };
-            plan(&serde_json::from_value::<Vec<oci::Mount>>(mount).unwrap(), &facts).unwrap().remove(0).source
-        };
-        let usual = "nosuid noexec nodev mode=1777 size=65536k";
-        assert_eq!(source("/dev/shm", "tmpfs", usual, Owner::Pod), Source::PodMemory);
-        assert_eq!(
-            source("/dev/shm/", "tmpfs", "nodev size=65536k noexec mode=1777 nosuid", Owner::Pod),
-            Source::PodMemory
-        );
-        let hosts = Source::Bind { path: Text::new("", "/dev/shm").unwrap(), recursive: false };
-        assert_eq!(source("/dev/shm", "tmpfs", usual, Owner::Host), hosts);
-        for (destination, kind, options) in [
-            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=1g"),
-            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777"),
-            ("/dev/shm", "tmpfs", "nosuid noexec nodev mode=1777 size=65536k ro"),
-            ("/dev/shm", "ramfs", usual),
-            ("/shm", "tmpfs", usual),
-        ] {
-            let own = source(destination, kind, options, Owner::Pod);
-            assert!(matches!(own, Source::New { .. }), "{destination} {kind} {options}: {own:?}");
-        }
-    }
-
-    #[test]
-    fn a_bind_is_of_its_sources_kind_and_relative_to_the_bundle() {
-        let json = r#"[{"destination": "/a", "type": "none", "source": "data", "options": ["rbind", "rro"]},
-                       {"destination": "/b", "source": "/file", "options": ["bind", "ro"]}]"#;
-        let mounts = planned(json).unwrap();
-        assert_eq!(mounts[0].source, Source::Bind { path: Text::new("", "/bundle/data").unwrap(), recursive: true });
-        assert_eq!((mounts[0].set_below, mounts[0].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::Directory));
-        assert_eq!((mounts[1].set, mounts[1].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::File));
-    }
-
-    #[test]
-    fn a_wrong_mount_has_its_json_path() {
-        for (json, words) in [
-            (r#"[{"destination": "/a", "options": ["bind"]}]"#, "mounts[0].source: missing"),
-            (
-                r#"[{"destination": "/a", "source": "/none", "options": ["bind"]}]"#,
-                "mounts[0].source /none: No such file",
-            ),
-            (r#"[{"destination": "/a"}]"#, "mounts[0].type: missing"),
-            (
-                r#"[{"destination": "/a", "type": "tmpfs", "options": ["ro", "idmap"]}]"#,
-                "mounts[0].options[1]: \"idmap\"",
-            ),
-            (r#"[{"destination": "/a", "source": "/x", "options": ["bind", "size=1"]}]"#, "\"size\" is no option"),
-            (r#"[{"destination": "/a/../b", "type": "tmpfs"}]"#, "'..'"),
-        ] {
-            let err = planned(json).unwrap_err().to_string();
-            assert!(err.contains(words), "{err} has no {words}");
-        }
-    }
-
-    /// CVE-2019-19921: an image whose /proc is a link must not move procfs elsewhere.
-    #[test]
-    fn proc_and_sysfs_follow_no_links() {
-        let json = r#"[{"destination": "/proc", "type": "proc"}, {"destination": "/sys", "type": "sysfs"}, {"destination": "/x", "type": "tmpfs"}]"#;
-        let follow: Vec<_> = planned(json).unwrap().iter().map(|mount| mount.follow).collect();
-        assert_eq!(follow, [Follow::NoLinks, Follow::NoLinks, Follow::LinksInside]);
-    }
-
-    #[test]
-    fn cgroups_look_as_the_host_has_them() {
-        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                         31 1 0:2 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let layout = Layout::parse(mountinfo, "4:memory:/\n0::/\n");
-        let mounts: Vec<oci::Mount> =
-            serde_json::from_str(r#"[{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}]"#)
-                .unwrap();
-        let places = |facts: &Facts<'_>| -> Vec<String> {
-            plan(&mounts, facts).unwrap().iter().map(|mount| mount.at.path.lossy().into_owned()).collect()
-        };
-        assert_eq!(places(&facts(&layout)), ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"]);
-        let own = [(PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("/sys/fs/cgroup/memory/podrun/x/a"))];
-        let shared = Facts { own_cgroup_namespace: false, own_cgroups: &own, ..facts(&layout) };
-        let bound = plan(&mounts, &shared).unwrap();
-        assert_eq!(bound.len(), 2, "a tree without a directory of the container's was bound");
-        assert!(
-            matches!(&bound[1].source, Source::Bind { path, .. } if path.lossy() == "/sys/fs/cgroup/memory/podrun/x/a")
-        );
-        assert_eq!(bound[1].set & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY, "CVE-2023-25809");
-    }
-
-    /// A new filesystem's type, with its settings as mount(8) would write them.
-    fn filesystem(mount: &Mount) -> (String, String) {
-        let Source::New { kind, settings } = &mount.source else { panic!("{mount:?}") };
-        let words = settings.iter().map(|(key, value)| match value {
-            Some(value) => format!("{}={}", key.lossy(), value.lossy()),
-            None => key.lossy().into_owned(),
-        });
-        (kind.lossy().into_owned(), words.collect::<Vec<_>>().join(","))
-    }
-
-    fn cgroup_mounts(options: &str) -> Vec<oci::Mount> {
-        let options: Vec<&str> = options.split_terminator(' ').collect();
-        let mount = serde_json::json!([
-            {"destination": "/cgroups", "type": "cgroup", "options": options},
-            {"destination": "/tmp", "type": "tmpfs", "options": ["ro"]},
-        ]);
-        serde_json::from_value(mount).unwrap()
-    }
-
-    const FIXED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    const READ_ONLY: u64 = FIXED | libc::MOUNT_ATTR_RDONLY;
-
-    /// cgroups(7): a v1 hierarchy is named by its controllers, or by `none,name=`; nothing of it is a program or a device.
-    #[test]
-    fn each_cgroup_tree_is_mounted_by_its_own_name() {
-        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                         31 1 0:2 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
-                         32 1 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let layout = Layout::parse(mountinfo, "4:memory:/\n1:name=systemd:/\n0::/\n");
-        for (options, trees) in [("ro nosuid", READ_ONLY), ("nosuid", FIXED)] {
-            let planned = plan(&cgroup_mounts(options), &facts(&layout)).unwrap();
-            let shown: Vec<_> = planned[..4].iter().map(filesystem).collect();
-            let wanted = [
-                ("tmpfs", "mode=755,size=64k"),
-                ("cgroup", "source=cgroup,memory"),
-                ("cgroup", "source=cgroup,none,name=systemd"),
-                ("cgroup2", "source=cgroup2"),
-            ];
-            assert_eq!(shown, wanted.map(|(kind, settings)| (kind.to_owned(), settings.to_owned())));
-            let set: Vec<u64> = planned[..4].iter().map(|mount| mount.set).collect();
-            assert_eq!(set, [FIXED, trees, trees, trees], "{options}");
-        }
-        let unified = Layout::parse("32 1 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n");
-        let planned = plan(&cgroup_mounts("ro"), &facts(&unified)).unwrap();
-        assert_eq!(filesystem(&planned[0]), ("cgroup2".to_owned(), "source=cgroup2".to_owned()));
-        assert_eq!((planned[0].set, planned[0].at.path.lossy().as_ref()), (READ_ONLY, "/cgroups"));
-    }
-
-    /// CVE-2023-25809: with the host's cgroup namespace, of each tree the container's own directory, read-only, or nothing.
-    #[test]
-    fn without_a_cgroup_namespace_each_tree_is_the_containers_directory_in_it() {
-        let own: Vec<_> = ["memory", "unified"]
-            .map(|tree| (PathBuf::from("/sys/fs/cgroup").join(tree), PathBuf::from("/own").join(tree)))
-            .into();
-        let mountinfo = "30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                         32 1 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let layout = Layout::parse(mountinfo, "4:memory:/\n0::/\n");
-        let shared = Facts { own_cgroup_namespace: false, own_cgroups: &own, ..facts(&layout) };
-        let planned = plan(&cgroup_mounts(""), &shared).unwrap();
-        for (mount, path) in planned[1..3].iter().zip(["/own/memory", "/own/unified"]) {
-            let own = Source::Bind { path: Text::new("", path).unwrap(), recursive: false };
-            assert_eq!((&mount.source, mount.set), (&own, READ_ONLY));
-        }
-    }
-
-    /// mount points are made in the tmpfs first, so that it cannot be born read-only.
-    #[test]
-    fn the_tmpfs_of_v1_trees_becomes_read_only_where_that_is_asked_for() {
-        let v1 = Layout::parse("30 1 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/\n");
-        let v2 = Layout::parse("32 1 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/\n");
-        let places = |options: &str, layout: &Layout, own_cgroup_namespace: bool| -> Vec<String> {
-            let facts = Facts { own_cgroup_namespace, ..facts(layout) };
-            let found = read_only_cgroups(&cgroup_mounts(options), &facts).unwrap();
-            found.iter().map(|place| place.lossy().into_owned()).collect()
-        };
-        assert_eq!(places("nosuid ro", &v1, true), ["/cgroups"]);
-        assert!(places("nosuid", &v1, true).is_empty());
-        assert_eq!(places("nosuid", &v1, false), ["/cgroups"], "CVE-2023-25809");
-        assert!(places("ro", &v2, true).is_empty());
-    }
-}
+mod tests;

@@ -37,6 +37,7 @@ pub const NEWER: &[Call] = &[
     call("fsconfig", libc::SYS_fsconfig, "5.2", Need::Always),
     call("fsmount", libc::SYS_fsmount, "5.2", Need::Always),
     call("fsopen", libc::SYS_fsopen, "5.2", Need::Always),
+    call("fspick", libc::SYS_fspick, "5.2", Need::Sometimes),
     call("mount_setattr", libc::SYS_mount_setattr, "5.12", Need::Never),
     call("move_mount", libc::SYS_move_mount, "5.2", Need::Always),
     call("open_tree", libc::SYS_open_tree, "5.2", Need::Always),

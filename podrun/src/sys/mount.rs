@@ -89,6 +89,10 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: Attributes, recursive: b
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    setattr(mount, &attr, recursive)
+}
+
+fn setattr(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string and attr a mount_attr of the size given.
     check(unsafe {
@@ -97,7 +101,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: Attributes, recursive: b
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     })
@@ -138,6 +142,34 @@ pub fn cwd_is_inside_root() -> io::Result<bool> {
     // SAFETY: the kernel writes at most the length given. The raw call, since glibc's wrapper allocates and guesses.
     check(unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) })?;
     Ok(path[0] == b'/')
+}
+
+/// mount_setattr(2) MOUNT_ATTR_IDMAP of a detached mount, and of all below it if `recursive`, by a user namespace's mappings.
+pub fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    setattr(mount, &attr, recursive)
+}
+
+/// fspick(2), fsconfig(2) `FSCONFIG_CMD_RECONFIGURE`: new settings for the filesystem of a mount.
+pub fn reconfigure<'a>(mount: BorrowedFd<'_>, settings: impl Iterator<Item = Setting<'a>>) -> io::Result<()> {
+    const CLOEXEC_AND_EMPTY_PATH: libc::c_uint = 1 | 8;
+    const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+    // SAFETY: the path is an empty C string.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), CLOEXEC_AND_EMPTY_PATH) })?;
+    for setting in settings {
+        fsconfig(context.as_fd(), setting)?;
+    }
+    let none = null::<libc::c_char>();
+    // SAFETY: FSCONFIG_CMD_RECONFIGURE takes neither key nor value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, none, none, 0) })
+        .map(drop)
+}
+
+/// open(2) of what a descriptor names, by the host's /proc/self/fd: never by a path that somebody may have replaced.
+pub fn reopen(fd: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+    open(fd_path(fd.as_raw_fd(), &mut [0; 32]), flags)
 }
 
 /// What mount_setattr does, on kernels before 5.12, by mount(2) on /proc/self/fd: for a mount that is attached.

@@ -4,6 +4,7 @@
 
 use super::Call;
 use crate::caps;
+use crate::container::attributes::Keyring;
 use crate::container::planning::ExecRequest;
 use crate::error::{Error, Kind, Result};
 use crate::pod::oci::birth::{self, Made};
@@ -54,6 +55,7 @@ fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
         console: asked.console_socket.clone(),
         pidfd: asked.pidfd_socket.clone(),
         pid_file: asked.pid_file.clone(),
+        keyring: if asked.no_new_keyring { Keyring::Inherited } else { Keyring::New },
         attended,
         // systemd's own gifts (sd_listen_fds(3)) are the container's, too.
         preserved: asked.preserve_fds + listen_fds(),
@@ -174,11 +176,6 @@ struct Exec {
 
 pub(super) fn exec(call: &Call) -> Result<i32> {
     let asked: Exec = call.parse()?;
-    for (flag, value) in [("--apparmor", &asked.apparmor), ("--process-label", &asked.process_label)] {
-        if value.as_ref().is_some_and(|value| !value.is_empty()) {
-            return Err(Error::new(Kind::Unsupported, format!("read {flag}"), "podrun does not do this yet"));
-        }
-    }
     let container = Container::find(&call.root()?, &asked.id)?;
     exec::exec(&container, &exec_wish(asked)?)
 }
@@ -200,6 +197,8 @@ fn exec_wish(asked: Exec) -> Result<exec::Wish> {
         program,
         more_groups: asked.additional_gids,
         no_new_privileges: asked.no_new_privs,
+        apparmor: asked.apparmor,
+        selinux: asked.process_label,
         // conmon says it beside a document that says it, too.
         terminal: asked.tty,
         console: asked.console_socket,

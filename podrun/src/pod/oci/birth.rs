@@ -6,9 +6,11 @@ use super::program;
 use super::record::{Container, Dir, Id, Record, Status};
 use crate::cgroup::{self, Cgroup, Existing, Place, Programs};
 use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined, Mappings};
+use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::hooks::{self, Hook, Hooks, Round};
 use crate::container::init::{self, Failure, Ids, Loopback, Own, World};
+use crate::container::labels::Module;
 use crate::container::plan::Plan;
 use crate::container::planning::{self, Facts, Home, Host};
 use crate::error::{Doing, Error, Kind, Result};
@@ -30,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a caller of `create` or `run` says besides the bundle.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Wish {
     pub bundle: PathBuf,
     /// A listening socket that takes the master of the container's terminal.
@@ -38,6 +40,7 @@ pub struct Wish {
     /// One that takes the pidfd of its first process.
     pub pidfd: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
+    pub keyring: Keyring,
     /// Whether the caller stays, and shows the terminal itself.
     pub attended: bool,
     pub preserved: i32,
@@ -83,7 +86,8 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     // What a document does not say is the caller's own.
     host.open_files = cred::getrlimit(0, libc::RLIMIT_NOFILE).doing(|| "read the limit of open files".into())?;
     let alone = alone::plan(&bundle.spec)?;
-    let plan = plan_container(id, &bundle, &host, wish)?;
+    let mut plan = plan_container(id, &bundle, &host, wish)?;
+    plan.process.attributes.keyring = wish.keyring;
     Ok(Planned { bundle, plan, alone })
 }
 
@@ -105,7 +109,8 @@ fn plan_container(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<
         policy: Policy::default(),
         user: None,
     };
-    planning::plan(&spec, &Facts { host, home: Home::Alone, cgroup, users: &users, kind_of: &launch::kind_of })
+    let (kind_of, has_module) = (&launch::kind_of, &Module::is_here);
+    planning::plan(&spec, &Facts { host, home: Home::Alone, cgroup, users: &users, kind_of, has_module })
 }
 
 /// A terminal needs somebody who takes it, and who takes one needs a terminal.
@@ -228,7 +233,6 @@ fn bear(plan: &Plan, alone: &Alone, rounds: &Rounds, cgroup: &Cgroup, door: &Own
     let (rootfs, trees) = if own_users { open_sources(plan)? } else { (None, Vec::new()) };
     let own = Own {
         hostname: alone.hostname.as_ref(),
-        domainname: alone.domainname.as_ref(),
         loopback: if alone.makes(libc::CLONE_NEWNET) { Loopback::Up } else { Loopback::Leave },
         ids: if own_users { Ids::Mapped } else { Ids::Host },
         rootfs: rootfs.as_ref().map(AsFd::as_fd),

@@ -8,6 +8,7 @@ use super::program;
 use super::record::{Container, Status};
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::init;
+use crate::container::labels::{Labels, Module};
 use crate::container::plan::{NewPrivileges, Process, Stdio};
 use crate::container::planning::{self, ExecRequest};
 use crate::error::{Doing, Error, Kind, Result};
@@ -31,6 +32,8 @@ pub struct Wish {
     pub program: Program,
     pub more_groups: Vec<u32>,
     pub no_new_privileges: bool,
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
     /// A terminal, whatever the program's own words are.
     pub terminal: bool,
     pub console: Option<PathBuf>,
@@ -104,6 +107,9 @@ fn plan(container: &Container, wish: &Wish) -> Result<Process> {
     process.groups.extend(&wish.more_groups);
     if wish.no_new_privileges {
         process.new_privileges = NewPrivileges::Never;
+    }
+    if wish.apparmor.is_some() || wish.selinux.is_some() {
+        process.labels = Labels::named(wish.apparmor.as_deref(), wish.selinux.as_deref(), &Module::is_here)?;
     }
     Ok(process)
 }

@@ -51,6 +51,13 @@ fn all() -> Value {
         "processes": processes(),
         "links": lines("/proc/self/net/dev").map(|all| links(&all)),
         "personality": line("/proc/self/personality"),
+        "scheduling": { "policy": stat_field(40), "priority": stat_field(39), "nice": stat_field(18) },
+        // ioprio_get(IOPRIO_WHO_PROCESS, 0)
+        "ioPriority": sys::raw(libc::SYS_ioprio_get, [1, 0, 0, 0, 0, 0]).ok(),
+        "memoryPolicy": line("/proc/self/numa_maps").and_then(|map| Some(map.split(' ').nth(1)?.to_owned())),
+        // keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+        "sessionKeyring": sys::raw(libc::SYS_keyctl, [0, -3, 0, 0, 0, 0]).ok(),
+        "machine": nix::sys::utsname::uname().ok().map(|name| text(name.machine())),
     })
 }
 
