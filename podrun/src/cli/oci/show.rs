@@ -106,13 +106,15 @@ pub(super) fn events(call: &Call) -> Result<i32> {
     if interval.is_zero() {
         return Err(Error::new(Kind::Usage, "read --interval", "not a time above zero"));
     }
-    table::print(&format!("{}\n", verbs::stats(&container)?));
-    while !asked.stats {
+    loop {
+        table::print(&format!("{}\n", verbs::stats(&container)?));
+        if asked.stats {
+            break;
+        }
         std::thread::sleep(interval);
         if container.process().is_none() {
             break;
         }
-        table::print(&format!("{}\n", verbs::stats(&container)?));
     }
     Ok(0)
 }
