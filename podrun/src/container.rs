@@ -7,5 +7,6 @@ pub mod birth;
 mod copy_up;
 pub mod init;
 pub mod labels;
+pub mod listener;
 pub mod plan;
 pub mod planning;

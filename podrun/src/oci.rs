@@ -132,14 +132,13 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 13] = [
+const NOT_HONOURED: [(&str, &str); 12] = [
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
     ("/linux/intelRdt", "Intel RDT"),
     ("/linux/netDevices", "moving network devices"),
     ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
-    ("/linux/seccomp/listenerPath", "seccomp user notification"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
     ("/hooks/createContainer", "hooks"),
@@ -406,7 +405,7 @@ mod tests {
     #[test]
     fn a_refusal_names_its_place_with_dots() {
         let refused = |key: &str, value: &str| parse(&with(key, value)).unwrap_err().place;
-        assert_eq!(refused("linux", r#"{"seccomp": {"listenerPath": "/x"}}"#), "linux.seccomp.listenerPath");
+        assert_eq!(refused("linux", r#"{"seccomp": []}"#), "linux.seccomp");
         assert_eq!(refused("process", "[]"), "process");
     }
 

@@ -1,7 +1,7 @@
 //! The system calls that neither std nor nix gives safely: the only `unsafe` of the tests.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn check(result: libc::c_int) -> io::Result<()> {
     match result {
@@ -115,4 +115,36 @@ pub fn without(numbers: &[u32]) -> io::Result<()> {
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     // SAFETY: the kernel reads `len` steps at `filter`, which the vector holds until the call is over.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
+}
+
+/// seccomp_unotify(2): takes one question off a listener and answers it with this errno; the number of the call.
+pub fn answer_with(listener: BorrowedFd<'_>, errno: i32) -> io::Result<i32> {
+    const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
+    const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
+    // struct seccomp_notif: id, pid and flags, seccomp_data, whose first word is the number of the call.
+    let mut question = [0u64; 10];
+    // SAFETY: the kernel writes a struct seccomp_notif of 80 bytes, for which there is room.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV, question.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // struct seccomp_notif_resp: id, val, error and flags.
+    let mut response = [question[0], 0, u64::from((-errno).cast_unsigned())];
+    // SAFETY: the kernel reads a struct seccomp_notif_resp of 24 bytes.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, response.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [a, b, c, d, ..] = question[2].to_ne_bytes();
+    Ok(i32::from_ne_bytes([a, b, c, d]))
+}
+
+/// Of a descriptor that came by SCM_RIGHTS, and is nobody's yet.
+pub fn owned(fd: libc::c_int) -> OwnedFd {
+    // SAFETY: the caller has just received it, and keeps no other owner.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// listen(2), once more: with another backlog.
+pub fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: listen reads two integers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
 }

@@ -76,11 +76,13 @@ fn plan(spec: &ContainerSpec) -> Result<Plan> {
         spec,
         &Facts {
             host: &host,
+            id: "x-a",
             share_pid: SharePid::No,
             owners: Owners::default(),
             cgroup: cgroup::plan::container(&layout, &place, resources, None)?,
             files: Path::new("/run/podrun/pods/x"),
             users: &Files::default(),
+            has_module: &|_| true,
             kind_of: &|path| match path.as_os_str().len() % 3 {
                 0 => Err(std::io::ErrorKind::NotFound.into()),
                 1 => Ok(PointKind::File),

@@ -7,6 +7,7 @@
 
 use super::attributes::Attributes;
 use super::labels::Labels;
+use super::listener::Listener;
 use crate::caps::CapabilitySets;
 use crate::cgroup::CgroupPlan;
 use crate::rootfs::{Device, Link, Mount, Place};
@@ -87,6 +88,9 @@ pub struct Process {
     pub attributes: Attributes,
     #[serde(default)]
     pub labels: Labels,
+    /// Whom the filter asks.
+    #[serde(default)]
+    pub listener: Option<Listener>,
 }
 
 /// A container, from the mount table to execve.

@@ -5,6 +5,7 @@
 
 use super::attributes;
 use super::labels::{self, Labels, Module};
+use super::listener;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
@@ -41,6 +42,8 @@ pub struct Facts<'a> {
     pub share_pid: SharePid,
     pub owners: Owners,
     pub cgroup: CgroupPlan,
+    /// What the container is called outside of its pod.
+    pub id: &'a str,
     /// The pod's directory with `hosts`, `hostname` and `resolv.conf`.
     pub files: &'a Path,
     pub users: &'a Files,
@@ -101,9 +104,10 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
         domain_name: domain_name(document.domainname().as_deref(), facts.owners)?,
-        process: Process {
-            labels: labels::plan(process, facts.has_module)?,
-            ..plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?
+        process: {
+            let planned = plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?;
+            let listener = listener::plan(document, planned.seccomp.as_ref(), &spec.bundle, facts.id)?;
+            Process { labels: labels::plan(process, facts.has_module)?, listener, ..planned }
         },
     })
 }
@@ -282,6 +286,7 @@ fn plan_process(
         stdio: stdio(process),
         attributes: attributes::plan(process, document.linux().as_ref())?,
         labels: Labels::default(),
+        listener: None,
     })
 }
 

@@ -4,7 +4,8 @@
 
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
-use crate::container::birth::{self, Cradle, Report};
+use crate::container::birth::{self, Cradle, Listens, Report};
+use crate::container::listener::Whose;
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -27,6 +28,8 @@ pub(super) struct Exec {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) report: Option<OwnedFd>,
+    /// The pid of its container's own.
+    first: i32,
     /// For the sentence, should it fail; gone once it runs.
     process: Option<Box<Process>>,
     failure: Option<Error>,
@@ -54,6 +57,7 @@ impl Monitor {
             return Ok(());
         }
         let born = self.bear_exec(name, &process, fds)?;
+        let first = self.container(name)?.run.as_ref().map_or(0, |run| run.pid);
         fault::point("exec.cloned");
         let number = self.id();
         let exec = Exec {
@@ -61,6 +65,7 @@ impl Monitor {
             pid: born.child.pid,
             pidfd: born.child.pidfd,
             report: Some(born.report),
+            first,
             process: Some(process),
             failure: None,
             client: Some(client),
@@ -151,6 +156,21 @@ impl Monitor {
                     None => exec.master = Some(master),
                 },
                 Ok(Some(Report::Ready)) => {}
+                Ok(Some(Report::Listener(listener))) => {
+                    let to = exec.process.as_deref().and_then(|process| process.listener.as_ref());
+                    let whose = Whose::Execd { pid: exec.pid, first: exec.first };
+                    let delivered = match to {
+                        Some(to) => to.deliver(whose, listener.as_fd()),
+                        // Its monitor died, and with it what was to be said of it.
+                        None => Err(Error::new(Kind::NotNow, "send the seccomp listener", "nobody knows where to")),
+                    };
+                    let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
+                    let told = birth::listener_is(socket.as_fd(), listens).doing(|| "let the program start".into());
+                    if let Err(err) = delivered.and(told) {
+                        exec.failure.get_or_insert(err);
+                        let _ = clone::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
+                    }
+                }
                 Ok(Some(Report::Failed(failure))) => {
                     exec.failure = Some(match exec.process.as_deref() {
                         Some(process) => birth::process_error(process, failure),
@@ -238,6 +258,7 @@ impl Monitor {
             pidfd: fds.remove(0),
             // A monitor of an older build kept none.
             report: fds.pop(),
+            first: 0,
             process: None,
             failure: None,
             client: None,

@@ -5,8 +5,9 @@
 use super::socket::{Reply, Until};
 use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
 use crate::cgroup::{Cgroup, CgroupPlan, OomNotifier};
-use crate::container::birth::{self, Cradle, Numbering, Report};
+use crate::container::birth::{self, Cradle, Listens, Numbering, Report};
 use crate::container::init::PodNamespaces;
+use crate::container::listener::Whose;
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -302,6 +303,11 @@ impl Monitor {
                 Ok(None) => return,
                 Ok(Some(Report::Terminal(master))) => self.terminal_opened(key, master),
                 Ok(Some(Report::Ready)) => self.tell(key, Until::Created),
+                Ok(Some(Report::Listener(listener))) => {
+                    if let Err(err) = self.pass_on(key, &listener) {
+                        return self.give_up(key, err);
+                    }
+                }
                 Ok(Some(Report::Failed(failure))) => {
                     // It stays in the socket, for a successor; we have seen it.
                     self.unwatch(socket);
@@ -327,6 +333,21 @@ impl Monitor {
         if let Err(err) = taken {
             self.give_up(key, err);
         }
+    }
+
+    /// The listener of a container's filter, to where its document says.
+    fn pass_on(&mut self, key: u64, listener: &OwnedFd) -> Result<()> {
+        let plan = store::read::<Plan>(&self.dir.plan(&self.name_of(key)?))?;
+        let run = self.run(key)?;
+        let delivered = match &plan.process.listener {
+            Some(to) => to.deliver(Whose::First(run.pid), listener.as_fd()),
+            None => Err(Error::new(Kind::Invalid, "send the seccomp listener", "the plan says nowhere to")),
+        };
+        let Some(report) = &run.report else { return delivered };
+        fault::point("birth.listener");
+        let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
+        birth::listener_is(report.as_fd(), listens).doing(|| "let the program start".into())?;
+        delivered
     }
 
     fn birth_failed(&mut self, key: u64, failure: crate::container::init::Failure) {

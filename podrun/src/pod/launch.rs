@@ -34,8 +34,10 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
     let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id).container(&spec.name);
     let resources = spec.oci.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let users = read_users(&spec.rootfs)?;
+    let id = format!("{}-{}", pod.record.id, spec.name);
     let facts = Facts {
         host,
+        id: &id,
         share_pid: pod.record.share_pid,
         owners: pod.record.owners,
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,

@@ -159,8 +159,18 @@ pub fn listen(path: &std::path::Path) -> io::Result<OwnedFd> {
 
 /// connect(2) to a SOCK_STREAM socket at `path`.
 pub fn connect(path: &std::path::Path) -> io::Result<OwnedFd> {
+    connect_with(path, 0)
+}
+
+/// The same, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)). The socket stays so.
+pub fn connect_at_once(path: &std::path::Path) -> io::Result<OwnedFd> {
+    connect_with(path, libc::SOCK_NONBLOCK)
+}
+
+fn connect_with(path: &std::path::Path, flag: i32) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flag;
     // SAFETY: socket reads three integers.
-    let socket = owned(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    let socket = owned(unsafe { libc::socket(libc::AF_UNIX, kind, 0) }.into())?;
     let (address, length) = address(path)?;
     // SAFETY: address is a sockaddr_un of which `length` bytes are set.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }.into())?;
