@@ -725,10 +725,14 @@ fn wait_at_gate(report: BorrowedFd<'_>) -> io::Result<()> {
 /// pass: `seccomp` sees to it). No byte but the end: the monitor died.
 fn hand_over(report: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> io::Result<()> {
     socket::send(report, b"L", &[listener], 0)?;
-    match fd::read(report, &mut [0])? {
-        0 => exit(1),
-        _ => Ok(()),
+    let mut byte = [0];
+    // A monitor that came meanwhile has opened the gate once more: that is not yet the answer.
+    while byte != *b"A" {
+        if fd::read(report, &mut byte)? == 0 {
+            exit(1);
+        }
     }
+    Ok(())
 }
 
 fn drop_bounding_set(sets: CapabilitySets) -> io::Result<()> {
