@@ -5,6 +5,7 @@
 
 pub mod defaults;
 mod dialect;
+mod schema;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::signal;
@@ -85,6 +86,7 @@ pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
         return Err(Complaint::new(Kind::Invalid, "line 1 column 1", "expected an object"));
     }
     let warnings = lift_unknown_capabilities(&mut document);
+    schema::check(&document)?;
     refuse(&document)?;
     dialect::respell(&mut document)?;
     let spec: Spec = serde_path_to_error::deserialize(document)
@@ -147,28 +149,7 @@ const NOT_HONOURED: [(&str, &str); 12] = [
     ("/hooks/poststop", "hooks"),
 ];
 
-/// What serde would also read from a list of its fields' values.
-const OBJECTS: [&str; 8] = [
-    "/process",
-    "/process/user",
-    "/process/capabilities",
-    "/root",
-    "/hooks",
-    "/linux",
-    "/linux/resources",
-    "/linux/seccomp",
-];
-
 fn refuse(document: &Value) -> Result<(), Complaint> {
-    for pointer in OBJECTS {
-        if document.pointer(pointer).is_some_and(Value::is_array) {
-            return Err(Complaint::new(
-                Kind::Invalid,
-                json_path(pointer),
-                "invalid type: sequence, expected an object",
-            ));
-        }
-    }
     let asked = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
