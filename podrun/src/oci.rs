@@ -134,12 +134,11 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 12] = [
+const NOT_HONOURED: [(&str, &str); 11] = [
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
     ("/linux/intelRdt", "Intel RDT"),
-    ("/linux/netDevices", "moving network devices"),
     ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
@@ -289,7 +288,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_and_asks_for_nothing_is_no_complaint() {
         let with = |value: &str| {
-            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"netDevices\": {value}}}, "), 1)
+            LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"timeOffsets\": {value}}}, "), 1)
         };
         let refused = |value: &str| parse(&with(value)).is_err_and(|err| err.kind == Kind::Unsupported);
         assert_eq!(["null", "\"\"", "[]", "{}"].map(refused), [false; 4]);

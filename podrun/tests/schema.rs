@@ -135,7 +135,7 @@ fn document() -> Value {
 
 /// `a.b[0].c` in a document.
 fn field<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
-    let pointer = format!("/{}", path.replace('.', "/").replace('[', "/").replace(']', ""));
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
     document.pointer_mut(&pointer).unwrap_or_else(|| panic!("the document has no {path}"))
 }
 

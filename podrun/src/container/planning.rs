@@ -10,6 +10,7 @@ use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Pr
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::error::{Error, Kind, Result};
+use crate::net;
 use crate::oci::{self, SECCOMP_ANNOTATION};
 use crate::rootfs::{Place, PointKind, devices, mounts};
 use crate::seccomp;
@@ -103,6 +104,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         ]
         .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
+        net_devices: net::devices::plan(linux.and_then(|linux| linux.net_devices().as_ref()), facts.owners.net)?,
         domain_name: domain_name(document.domainname().as_deref(), facts.owners)?,
         process: {
             let planned = plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?;

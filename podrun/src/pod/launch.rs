@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::client;
+use super::create;
 use super::find::Pod;
 use crate::cgroup;
 use crate::container::labels::Module;
@@ -11,6 +12,7 @@ use crate::container::planning::{self, Facts};
 use crate::error::{Doing, Result};
 use crate::fault;
 use crate::monitor::socket::{NewContainer, Request, Until};
+use crate::net;
 use crate::oci;
 use crate::pump;
 use crate::rootfs::PointKind;
@@ -88,10 +90,31 @@ pub fn request(pod: &Pod, spec: &ContainerSpec, planned: &Planned, until: Until)
     Ok(Request::Create { container: Box::new(container), until })
 }
 
+/// Does what makes the container with the interfaces in the pod that it asks for; they go back if it was not made.
+pub fn with_devices<T>(
+    pod: &Pod,
+    spec: &ContainerSpec,
+    planned: &Planned,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if planned.plan.net_devices.is_empty() {
+        return make();
+    }
+    let netns = create::network_namespace(pod)?;
+    let carried = net::devices::carry(&planned.plan.net_devices, netns.as_fd())?;
+    make().inspect_err(|_| {
+        if pod.container(&spec.name).is_err() {
+            carried.give_back(netns.as_fd());
+        }
+    })
+}
+
 /// Makes a container and answers as soon as it has come that far: the pid, or how it ended meanwhile.
 pub fn launch(pod: &Pod, spec: &ContainerSpec, until: Until) -> Result<Planned> {
     let planned = plan(pod, spec)?;
     let request = request(pod, spec, &planned, until)?;
-    client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(until).then_some(())))?;
+    with_devices(pod, spec, &planned, || {
+        client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(until).then_some(())))
+    })?;
     Ok(planned)
 }
