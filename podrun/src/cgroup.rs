@@ -31,6 +31,6 @@ pub use limit::{Absent, Current, Setting};
 pub use live::{Cgroup, Tasks};
 pub use oom::OomNotifier;
 pub use place::Place;
-pub use plan::CgroupPlan;
+pub use plan::{CgroupPlan, Existing};
 pub use remove::remove_tree;
 pub use stats::Stats;

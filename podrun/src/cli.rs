@@ -12,6 +12,7 @@ mod host;
 mod logs;
 mod map;
 mod network;
+pub mod oci;
 mod ports;
 mod run;
 mod service;
@@ -135,6 +136,9 @@ pub fn main(argv: Vec<String>) -> i32 {
         table::print(&overview());
         return 0;
     }
+    if rest[0] == "oci" {
+        return oci::main(words.rest.split_off(1));
+    }
     if let [first, "--help" | "-h"] = rest[..]
         && let Some(text) = help_of_group(first)
     {
@@ -215,6 +219,7 @@ fn overview() -> String {
     for verb in VERBS {
         text.push_str(&format!("  {:<18} {}\n", verb.words.join(" "), verb.about));
     }
+    text.push_str("  oci                An OCI runtime with runc's command line: `podrun oci help`\n");
     text.push_str(
         "\nBefore or after the verb: --root DIR, --run-root DIR, -n NAMESPACE.\n\
          Each verb has --help with examples. A container is POD/NAME, or POD -c NAME.\n",

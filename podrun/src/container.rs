@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alone;
 pub mod attributes;
 pub mod birth;
 mod copy_up;
+pub mod hooks;
 pub mod init;
 pub mod labels;
 pub mod listener;

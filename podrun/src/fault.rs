@@ -42,6 +42,8 @@ pub const POINTS: &[&str] = &[
     // A run ends.
     "end.seen", "end.killed", "end.asked", "end.drained", "end.recorded", "end.reaped", "end.discarded", "end.told",
     "restart.recorded", "restart.numbered", "erase.logs", "erase.plan", "erase.record",
+    // A command makes, starts or removes a container that is in no pod.
+    "oci.directory", "oci.cgroup", "oci.cloned", "oci.recorded", "oci.furnished", "oci.ready", "oci.opened", "oci.emptied",
     // Verbs on one that runs.
     "stop.recorded", "stop.signalled", "stop.killed", "freeze.frozen", "freeze.recorded", "thaw.thawed",
     "exec.cloned", "exec.kept", "exec.opened", "exec.became", "exec.over", "exec.told", "exec.reaped",

@@ -1,7 +1,8 @@
-//! The `podrun` command; and, under other names, the monitor that pause starts and a network's name server.
+//! The `podrun` command; and, under other names, the monitor that pause starts, a network's name server, and an OCI runtime.
 
 #![forbid(unsafe_code)]
 
+use podrun::cli::oci;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,7 +11,12 @@ fn main() -> ExitCode {
     let code = match argv.first().map(String::as_str) {
         Some(podrun::monitor::ARGV0) => podrun::monitor::run(&argv),
         Some(podrun::net::names::ARGV0) => podrun::names::run(&argv),
+        Some(name) if oci::NAMES.contains(&base(name)) => oci::main(argv.into_iter().skip(1).collect()),
         _ => podrun::cli::main(argv),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn base(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
 }

@@ -26,11 +26,20 @@ pub struct Bundle {
     pub warnings: Vec<String>,
 }
 
+/// Whose the container of a document will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A pod's: its namespaces and its place among the cgroups are the pod's to decide.
+    Pods,
+    /// Its maker's (`podrun oci`).
+    Makers,
+}
+
 /// Reads `DIR/config.json` and finds the rootfs.
-pub fn load(bundle: &Path) -> Result<Bundle> {
+pub fn load(bundle: &Path, whose: Whose) -> Result<Bundle> {
     let file = bundle.join("config.json");
     let text = read_bounded(&file)?;
-    let (spec, warnings) = parse(&text).map_err(|err| err.within(&file))?;
+    let (spec, warnings) = parse_for(&text, whose).map_err(|err| err.within(&file))?;
     let rootfs = find_rootfs(bundle, &spec)?;
     Ok(Bundle { spec, rootfs, warnings })
 }
@@ -75,8 +84,13 @@ impl Complaint {
     }
 }
 
-/// Pure: the text of a config.json to its meaning, and warnings.
+/// The meaning of a pod's container's config.json, and warnings.
 pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
+    parse_for(text, Whose::Pods)
+}
+
+/// Pure: the text of a config.json to its meaning, and warnings.
+pub fn parse_for(text: &str, whose: Whose) -> Result<(Spec, Vec<String>), Complaint> {
     let mut document: Value = serde_json::from_str(text).map_err(|err| {
         let sentence = err.to_string();
         let cause = sentence.split(" at line ").next().unwrap_or_default().to_owned();
@@ -87,7 +101,7 @@ pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
     }
     let warnings = lift_unknown_capabilities(&mut document);
     schema::check(&document)?;
-    refuse(&document)?;
+    refuse(&document, whose)?;
     dialect::respell(&mut document)?;
     let spec: Spec = serde_path_to_error::deserialize(document)
         .map_err(|err| Complaint::new(Kind::Invalid, err.path().to_string(), err.inner().to_string()))?;
@@ -134,11 +148,13 @@ fn is_capability(name: &str) -> bool {
 }
 
 /// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 11] = [
+const NOT_HONOURED: [(&str, &str); 1] = [("/linux/intelRdt", "Intel RDT")];
+
+/// What a pod decides, or has not learnt yet, and `podrun oci` honours.
+const NOT_IN_PODS: [(&str, &str); 10] = [
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
-    ("/linux/intelRdt", "Intel RDT"),
     ("/linux/cgroupsPath", "cgroups elsewhere than podrun/<pod>/<container>"),
     ("/hooks/prestart", "hooks"),
     ("/hooks/createRuntime", "hooks"),
@@ -148,7 +164,7 @@ const NOT_HONOURED: [(&str, &str); 11] = [
     ("/hooks/poststop", "hooks"),
 ];
 
-fn refuse(document: &Value) -> Result<(), Complaint> {
+fn refuse(document: &Value, whose: Whose) -> Result<(), Complaint> {
     let asked = |value: &Value| match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
@@ -156,7 +172,8 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     };
-    for (pointer, what) in NOT_HONOURED {
+    let own = if whose == Whose::Pods { &NOT_IN_PODS[..] } else { &[] };
+    for (pointer, what) in NOT_HONOURED.iter().chain(own) {
         if document.pointer(pointer).is_some_and(asked) {
             return Err(Complaint::new(
                 Kind::Unsupported,
@@ -165,7 +182,9 @@ fn refuse(document: &Value) -> Result<(), Complaint> {
             ));
         }
     }
-    refuse_namespaces(document)?;
+    if whose == Whose::Pods {
+        refuse_namespaces(document)?;
+    }
     refuse_annotations(document)
 }
 
@@ -305,7 +324,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("rootfs")).unwrap();
         let file = dir.join("config.json");
         let refused = |words: &str| {
-            let err = load(&dir).unwrap_err();
+            let err = load(&dir, Whose::Pods).unwrap_err();
             assert!(err.to_string().contains(words), "{err} has no {words}");
             err
         };
@@ -316,7 +335,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let padded = |length: usize| format!("{LEAST}{}", " ".repeat(length - LEAST.len()));
         std::fs::write(&file, padded(8 << 20)).unwrap();
-        assert_eq!(load(&dir).unwrap().rootfs, dir.join("rootfs"));
+        assert_eq!(load(&dir, Whose::Pods).unwrap().rootfs, dir.join("rootfs"));
         std::fs::write(&file, padded((8 << 20) + 1)).unwrap();
         refused("larger than 8 MiB");
         std::fs::remove_dir_all(&dir).unwrap();
@@ -362,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_known_and_not_honoured_is_refused_with_its_path() {
-        for (pointer, what) in NOT_HONOURED {
+        for (pointer, what) in NOT_HONOURED.into_iter().chain(NOT_IN_PODS) {
             let mut document: Value = serde_json::from_str(LEAST).unwrap();
             let mut at = &mut document;
             let keys: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();

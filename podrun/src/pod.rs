@@ -13,6 +13,7 @@ pub mod heal;
 pub mod launch;
 pub mod map;
 pub mod network;
+pub mod oci;
 pub mod processes;
 pub mod prune;
 mod relay;

@@ -410,7 +410,7 @@ pub fn lock_healing(dir: &PodDir) -> Result<Locked> {
     lock_file(&dir.0.join("healing"))
 }
 
-fn lock_file(path: &Path) -> Result<Locked> {
+pub fn lock_file(path: &Path) -> Result<Locked> {
     let doing = || format!("lock {}", path.display());
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).doing(doing)?;
     flock(file.as_fd(), libc::LOCK_EX).doing(doing)?;
@@ -419,7 +419,11 @@ fn lock_file(path: &Path) -> Result<Locked> {
 
 /// Whether somebody is making or deleting the pod at this moment.
 pub fn is_locked(dir: &PodDir) -> bool {
-    fs::File::open(dir.lock()).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
+    is_file_locked(&dir.lock())
+}
+
+pub fn is_file_locked(path: &Path) -> bool {
+    fs::File::open(path).is_ok_and(|file| flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err())
 }
 
 /// Whether the pod's making was cut short. The lock is asked first: its holder writes the record and only then lets go.

@@ -64,6 +64,11 @@ impl Files {
         self.entries().find(|entry| entry.uid == uid)?.home
     }
 
+    /// The first name of a uid.
+    pub fn name(&self, uid: u32) -> Option<&str> {
+        self.entries().find(|entry| entry.uid == uid).map(|entry| entry.name)
+    }
+
     fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.passwd.lines().filter_map(Entry::parse)
     }

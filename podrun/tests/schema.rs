@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use podrun::cgroup::{self, Layout};
-use podrun::container::planning::{self, Facts, Host};
+use podrun::container::planning::{self, Facts, Home, Host};
 use podrun::oci;
 use podrun::rootfs::PointKind;
 use podrun::spec::{ContainerSpec, Owners, Policy, SharePid};
@@ -193,10 +193,8 @@ fn plan(spec: &ContainerSpec) -> podrun::error::Result<()> {
     let facts = Facts {
         host: &host,
         id: "x-a",
-        share_pid: SharePid::No,
-        owners: Owners::default(),
+        home: Home::Pod { share_pid: SharePid::No, owners: Owners::default(), files: Path::new("/run/podrun/pods/x") },
         cgroup: cgroup::plan::container(&layout, &place, resources, None)?,
-        files: Path::new("/run/podrun/pods/x"),
         users: &Files::default(),
         kind_of: &|_| Ok(PointKind::Directory),
         has_module: &|_| true,

@@ -1,7 +1,7 @@
 //! The system calls that neither std nor nix gives safely: the only `unsafe` of the tests.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 fn check(result: libc::c_int) -> io::Result<()> {
     match result {
@@ -137,14 +137,14 @@ pub fn answer_with(listener: BorrowedFd<'_>, errno: i32) -> io::Result<i32> {
     Ok(i32::from_ne_bytes([a, b, c, d]))
 }
 
-/// Of a descriptor that came by SCM_RIGHTS, and is nobody's yet.
-pub fn owned(fd: libc::c_int) -> OwnedFd {
-    // SAFETY: the caller has just received it, and keeps no other owner.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// listen(2), once more: with another backlog.
 pub fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
     // SAFETY: listen reads two integers.
     check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
+}
+
+/// A descriptor that just arrived in a message, and that nobody owns yet.
+pub fn adopt(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
+    // SAFETY: the kernel made it for the caller, who knows its number from the message and uses it for nothing else.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
 }

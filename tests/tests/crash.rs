@@ -28,6 +28,7 @@ const NAMES: &[&str] = &["names."];
 const PEERS: &[&str] = &["peers."];
 const SERVICE: &[&str] = &["service."];
 const PLUGINS: &[&str] = &["cni."];
+const OCI: &[&str] = &["oci."];
 
 /// The default bridge's own address.
 const GATEWAY: &str = "10.88.0.1";
@@ -44,6 +45,7 @@ fn points(groups: &[&str]) -> Vec<&'static str> {
 fn every_point_is_tried_by_one_test() {
     let tests = [
         CREATE, DELETE, COMMAND, BIRTH, END, VERBS, KEEPERS, RECOVERY, NETWORK, UPDATE, NAMES, PEERS, SERVICE, PLUGINS,
+        OCI,
     ];
     for point in POINTS {
         let trying = tests.iter().filter(|groups| points(groups).contains(point)).count();
@@ -656,6 +658,30 @@ fn random(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+// Whoever makes, starts or deletes a container that is in no pod dies: it is whole, or `delete --force` finds all of it.
+#[test]
+fn podrun_oci_may_be_killed_at_every_step() {
+    let fixture_bundle = |host: &Host| host.bundle(|config| config["process"]["args"] = json!(["sleep", "600"]));
+    try_each(OCI, |fixture, point, _| {
+        let host = &fixture.host;
+        let bundle = fixture_bundle(host);
+        let quiet = |line: String, point: &str| {
+            let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+            host.command(line).env("PODRUN_FAULT", point).stdio(null(), null(), null()).run()
+        };
+        match point {
+            "oci.opened" | "oci.emptied" => {
+                quiet(format!("oci create --bundle {bundle} one"), "").ok();
+                let line = if point == "oci.opened" { "oci start one" } else { "oci delete --force one" };
+                quiet(line.into(), point).fails(137);
+            }
+            _ => drop(quiet(format!("oci create --bundle {bundle} one"), point).fails(137)),
+        }
+        host.podrun("oci delete --force one").ok();
+        host.expect_nothing_left(point);
+    });
 }
 
 // issue 3: "the pod lives where the design says so", under load.

@@ -27,7 +27,7 @@ fn accept(agent: &UnixListener) -> (Value, OwnedFd) {
     assert_eq!(fds.len(), 1, "one descriptor, as the message says");
     let mut text = first[..count].to_vec();
     stream.read_to_end(&mut text).expect("the connection is closed after one message");
-    (serde_json::from_slice(&text).unwrap(), sys::owned(fds[0]))
+    (serde_json::from_slice(&text).unwrap(), sys::adopt(fds[0]))
 }
 
 /// An agent that answers this many processes' one question each with EXDEV; what it was told, and which call it was.

@@ -4,15 +4,18 @@
 
 use podrun::cgroup;
 use podrun::cgroup::Layout;
+use podrun::container::alone;
 use podrun::container::plan::Plan;
 use podrun::container::planning;
 use podrun::container::planning::Facts;
+use podrun::container::planning::Home;
 use podrun::container::planning::Host;
 use podrun::error::Error;
 use podrun::error::Result;
 use podrun::id::ContainerName;
 use podrun::id::PodId;
 use podrun::oci;
+use podrun::oci::Whose;
 use podrun::rootfs::Place;
 use podrun::rootfs::PointKind;
 use podrun::spec::ContainerSpec;
@@ -34,7 +37,13 @@ pub fn try_it(input: &[u8]) {
         _ if input.first() == Some(&b'{') => String::from_utf8_lossy(input).into_owned(),
         _ => changed(&mut input.iter().copied()).to_string(),
     };
-    let (spec, warnings) = match oci::parse(&text) {
+    for whose in [Whose::Pods, Whose::Makers] {
+        try_document(&text, whose);
+    }
+}
+
+fn try_document(text: &str, whose: Whose) {
+    let (spec, warnings) = match oci::parse_for(text, whose) {
         Ok(parsed) => parsed,
         Err(complaint) => return one_line(&Error::new(complaint.kind, complaint.place, complaint.cause)),
     };
@@ -47,7 +56,10 @@ pub fn try_it(input: &[u8]) {
         policy: Policy::default(),
         user: None,
     };
-    match plan(&spec) {
+    if let Err(err) = alone::plan(&spec.oci) {
+        one_line(&err);
+    }
+    match plan(&spec, whose) {
         Ok(plan) => check(&spec, &plan),
         Err(err) => one_line(&err),
     }
@@ -67,7 +79,7 @@ fn layout() -> Layout {
     Layout::parse(mountinfo, "5:devices:/\n4:memory:/\n0::/\n")
 }
 
-fn plan(spec: &ContainerSpec) -> Result<Plan> {
+fn plan(spec: &ContainerSpec, whose: Whose) -> Result<Plan> {
     let layout = layout();
     let place = cgroup::Place::pod("podrun", &PodId::random([7; 16])).container(&spec.name);
     let resources = spec.oci.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -77,10 +89,15 @@ fn plan(spec: &ContainerSpec) -> Result<Plan> {
         &Facts {
             host: &host,
             id: "x-a",
-            share_pid: SharePid::No,
-            owners: Owners::default(),
+            home: match whose {
+                Whose::Pods => Home::Pod {
+                    share_pid: SharePid::No,
+                    owners: Owners::default(),
+                    files: Path::new("/run/podrun/pods/x"),
+                },
+                Whose::Makers => Home::Alone,
+            },
             cgroup: cgroup::plan::container(&layout, &place, resources, None)?,
-            files: Path::new("/run/podrun/pods/x"),
             users: &Files::default(),
             has_module: &|_| true,
             kind_of: &|path| match path.as_os_str().len() % 3 {
@@ -88,6 +105,7 @@ fn plan(spec: &ContainerSpec) -> Result<Plan> {
                 1 => Ok(PointKind::File),
                 _ => Ok(PointKind::Directory),
             },
+            has_module: &|_| false,
         },
     )
 }
@@ -95,12 +113,15 @@ fn plan(spec: &ContainerSpec) -> Result<Plan> {
 /// What no plan may say, whoever wrote the document.
 fn check(spec: &ContainerSpec, plan: &Plan) {
     let process = &plan.process;
+    let Some(asked) = spec.oci.process() else {
+        // Nobody can start it.
+        return assert!(process.argv.is_empty() && process.programs.is_empty());
+    };
     assert!(!process.argv.is_empty() && !process.programs.is_empty());
     let sets = &process.capabilities;
     for set in [sets.bounding, sets.effective, sets.permitted, sets.inheritable, sets.ambient] {
         assert_eq!(set & !CAPABILITIES, 0, "more than the host has");
     }
-    let asked = spec.oci.process().as_ref().unwrap();
     assert_eq!(process.uid, asked.user().uid());
     assert!(process.umask <= 0o7777);
     stays_inside(&process.cwd);

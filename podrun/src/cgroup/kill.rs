@@ -12,7 +12,7 @@ use super::plan::Dialect;
 use crate::error::{Error, Kind, Result};
 use crate::sys::clone::{pidfd_open, pidfd_send_signal, poll_one};
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,6 +54,12 @@ impl Cgroup {
         }
     }
 
+    /// Any other signal to all members: to those that are there at this moment.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        self.each_member(|process| pidfd_send_signal(process, signal));
+        Ok(())
+    }
+
     fn kill_each(&self) {
         // A member that does not freeze in time (a vfork'ed child's parent) is killed in this round or the next.
         let frozen = self.freeze(Duration::from_millis(20));
@@ -63,15 +69,19 @@ impl Cgroup {
         }
     }
 
-    /// A pid is only a number: it is made a handle first, and killed only if it still stands in the list after that.
     fn kill_members(&self) {
+        self.each_member(|process| pidfd_send_signal(process, libc::SIGKILL));
+    }
+
+    /// A pid is only a number: it is made a handle first, and taken only if it still stands in the list after that.
+    fn each_member(&self, act: impl Fn(BorrowedFd<'_>) -> std::io::Result<()>) {
         let handles: Vec<(Pid, OwnedFd)> =
             self.procs().into_iter().filter_map(|pid| pidfd_open(pid.as_raw()).ok().map(|fd| (pid, fd))).collect();
         let still = self.procs();
         for (pid, process) in handles {
             if still.contains(&pid) {
                 // ESRCH: it went by itself.
-                let _ = pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+                let _ = act(process.as_fd());
             }
         }
     }

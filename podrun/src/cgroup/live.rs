@@ -81,6 +81,9 @@ impl Cgroup {
             prepare_parents(&mount, &plan.place, leaf)?;
             cgroup.leaves.push(Open::new(&mount, &plan.place, leaf.dialect, &leaf.tree)?);
         }
+        if plan.existing == Existing::Vacant && !cgroup.is_empty() {
+            return Err(occupied(&format!("make the cgroup {}", plan.place), cgroup.procs().len()));
+        }
         if cgroup.is_frozen() {
             return Err(Error::new(Kind::NotNow, format!("make the cgroup {}", plan.place), "its parent is frozen")
                 .hint("a process put there would never run; resume the pod first"));
@@ -252,6 +255,12 @@ impl Open {
     }
 }
 
+/// A container there would share its limits and its end with whoever it is (runc refuses it since 1.2, too).
+fn occupied(doing: &str, count: usize) -> Error {
+    Error::new(Kind::NotNow, doing, format!("it holds {count} processes already"))
+        .hint("give the container one of its own")
+}
+
 fn open_tree(tree: &Tree, dialect: Dialect) -> Result<OwnedFd> {
     let path = tree.mount.as_path();
     let fd = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
@@ -278,7 +287,7 @@ fn make_directory(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf, made: &mut Ve
     for _ in 0..8 {
         match outcome {
             Err(Errno::ENOENT) => make_parents(mount, plan, leaf, mode, made)?,
-            Err(Errno::EEXIST) if plan.existing == Existing::Kept => return Ok(()),
+            Err(Errno::EEXIST) if plan.existing != Existing::Replaced => return Ok(()),
             Err(Errno::EEXIST) => clear(mount, plan, &path)?,
             _ => break,
         }

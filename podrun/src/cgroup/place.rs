@@ -45,6 +45,14 @@ impl Place {
         self.join("_podrun")
     }
 
+    /// A place that somebody names, as seen from this one.
+    pub fn below(&self, text: &str) -> Result<Self> {
+        match text.trim_matches('/') {
+            "" => Ok(self.clone()),
+            path => Self::parse(path).map(|path| self.join(path.as_str())),
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -37,6 +37,8 @@ pub enum Existing {
     Kept,
     /// A leaf: make it anew, so that no limit of an earlier life holds; refuse when processes are in it.
     Replaced,
+    /// A place that somebody else has chosen, and may have prepared: keep it, but refuse when processes are in it.
+    Vacant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,6 +35,17 @@ impl Cgroup {
         }
     }
 
+    /// Takes the directory above away, in each tree where nothing is left in it: the last one out of a directory that is
+    /// podrun's own.
+    pub fn remove_parent_if_empty(&self) {
+        for open in &self.leaves {
+            if let Some(parent) = open.path.parent() {
+                // EBUSY: somebody is there.
+                let _ = std::fs::remove_dir(parent);
+            }
+        }
+    }
+
     fn left_over(&self, left: &[(&Path, io::Error)]) -> Error {
         let each: Vec<String> = left.iter().map(|(path, err)| format!("{}: {}", path.display(), plain(err))).collect();
         Error::new(Kind::NotNow, format!("remove the cgroup {}", self.place), each.join("; "))

@@ -73,7 +73,7 @@ fn is_global(word: &str) -> bool {
 }
 
 /// clap's page for a wrong call, as one line of ours; its help as it is.
-fn usage(err: clap::Error) -> Error {
+pub(super) fn usage(err: clap::Error) -> Error {
     use clap::error::ErrorKind;
     if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         super::table::print(&err.render().to_string());

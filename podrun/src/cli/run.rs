@@ -10,7 +10,7 @@ use crate::container::planning::{self, ExecRequest};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, VolumeName};
 use crate::monitor::socket::{Request, Until};
-use crate::oci::{self, defaults};
+use crate::oci::{self, Whose, defaults};
 use crate::pod::exec::{self, Stdin as ExecStdin, Wish};
 use crate::pod::find::Pod;
 use crate::pod::foreground::{self, Foreground, Input, Outcome};
@@ -251,7 +251,7 @@ fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
 fn document(asked: &Container) -> Result<(Spec, PathBuf, PathBuf)> {
     match (&asked.bundle, &asked.rootfs) {
         (Some(bundle), _) => {
-            let loaded = oci::load(bundle)?;
+            let loaded = oci::load(bundle, Whose::Pods)?;
             for warning in &loaded.warnings {
                 super::warn(&format!("{}: {warning}", bundle.join("config.json").display()));
             }

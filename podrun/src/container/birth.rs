@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::attributes::Affinity;
-use super::init::{self, Failure, Ground, PodNamespaces, Step};
+use super::hooks::{self, Hooks};
+use super::init::{self, Alone, Failure, Ground, Step, World};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::idmap::Namespaces;
 use crate::rootfs::{Device, Mount, Source};
-use crate::sys::clone::{Child, Clone, clone3};
+use crate::sys::clone::{Child, Clone, clone3, exit, wait};
 use crate::sys::cred::Pointers;
 use crate::sys::{fd, ns, socket};
 use crate::text::Text;
@@ -31,6 +32,7 @@ pub struct Cradle<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     pub tasks: &'a Tasks,
     pub stdio: [BorrowedFd<'a>; 3],
+    pub alone: Alone<'a>,
 }
 
 /// The PID namespaces that a birth may need: the one to be born into, and the monitor's own to come back to.
@@ -40,10 +42,11 @@ pub struct Numbering<'a> {
     pub own: BorrowedFd<'a>,
 }
 
-/// clone3 of a container's first process.
+/// clone3 of a container's first process; `new` are `CLONE_NEW*` besides those that the plan has.
 pub fn container(
     plan: &Plan,
-    pod: &PodNamespaces<'_>,
+    new: i32,
+    world: &World<'_>,
     shared: Option<&Numbering<'_>>,
     cradle: &Cradle<'_>,
 ) -> Result<Born> {
@@ -52,41 +55,87 @@ pub fn container(
     // execCPUAffinity "is not applicable to the container's init process" (config.md).
     let affinity = Affinity::default();
     let idmaps = Namespaces::new(&plan.mounts)?;
-    bear(&plan.process, libc::CLONE_NEWNS | private, shared, &affinity, &idmaps, cradle, |ground| {
-        init::be_born(plan, pod, ground)
-    })
+    let cell = Cell { new: new | libc::CLONE_NEWNS | private, user: world.user, affinity: &affinity, idmaps: &idmaps };
+    bear(&plan.process, &cell, shared, cradle, |ground| init::be_born(plan, world, ground))
 }
 
-/// clone3 of a program that joins the container whose first process is behind `first`.
-pub fn exec(process: &Process, first: BorrowedFd<'_>, own_pid: BorrowedFd<'_>, cradle: &Cradle<'_>) -> Result<Born> {
+/// clone3 of a program that joins the container whose first process is behind `first`; `more` are `CLONE_NEW*` of namespaces
+/// that not every container has.
+pub fn exec(
+    process: &Process,
+    first: BorrowedFd<'_>,
+    more: i32,
+    own_pid: BorrowedFd<'_>,
+    cradle: &Cradle<'_>,
+) -> Result<Born> {
     let numbering = Numbering { target: first, own: own_pid };
-    let affinity = &process.attributes.exec_affinity;
-    let none = Namespaces::default();
-    bear(process, 0, Some(&numbering), affinity, &none, cradle, |ground| init::join(process, first, ground))
+    let (affinity, idmaps) = (&process.attributes.exec_affinity, Namespaces::default());
+    let cell = Cell { new: 0, user: None, affinity, idmaps: &idmaps };
+    bear(process, &cell, Some(&numbering), cradle, |ground| init::join(process, first, more, ground))
+}
+
+/// What a process is cloned with besides its plan.
+#[derive(Debug)]
+struct Cell<'a> {
+    /// `CLONE_NEW*` of the namespaces that are made.
+    new: i32,
+    /// In whose name.
+    user: Option<BorrowedFd<'a>>,
+    affinity: &'a Affinity,
+    idmaps: &'a Namespaces,
 }
 
 fn bear(
     process: &Process,
-    namespaces: i32,
+    cell: &Cell<'_>,
     numbering: Option<&Numbering<'_>>,
-    affinity: &Affinity,
-    idmaps: &Namespaces,
     cradle: &Cradle<'_>,
     live: impl FnOnce(&Ground<'_>) -> std::convert::Infallible,
 ) -> Result<Born> {
     let strings = |texts: &[Text]| Pointers::new(texts.iter().map(|text| CString::from(text.c())).collect());
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
-    let ground =
-        Ground { report: theirs.as_fd(), tasks: cradle.tasks, idmaps, stdio: cradle.stdio, argv: &argv, envp: &envp };
-    let request = Clone { namespaces, cgroup: cradle.cgroup };
+    let (report, tasks, stdio, alone) = (theirs.as_fd(), cradle.tasks, cradle.stdio, &cradle.alone);
+    let ground = Ground { report, tasks, idmaps: cell.idmaps, stdio, argv: &argv, envp: &envp, alone };
+    let request = Clone { namespaces: cell.new, cgroup: cradle.cgroup };
     let born = || {
         // With a copy of the parent's end in its own hands it would never hear that the parent died.
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    let child = affinity.begin(|| numbered(numbering, || clone3(&request, born)).map_err(explain_clone))?;
+    let clone = || match cell.user {
+        None => clone3(&request, born),
+        Some(user) => clone_within(user, &request, (ours.as_fd(), theirs.as_fd()), born),
+    };
+    let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
+}
+
+/// clone3 by a process that joins the user namespace first, and so has it own the new ones: what is born is a sibling of
+/// that one, a child of ours. Joining by ourselves would be for good.
+fn clone_within(
+    user: BorrowedFd<'_>,
+    request: &Clone<'_>,
+    (ours, theirs): (BorrowedFd<'_>, BorrowedFd<'_>),
+    born: impl FnOnce() -> std::convert::Infallible,
+) -> io::Result<Child> {
+    let between = clone3(&Clone::default(), || {
+        let sibling = Clone { namespaces: request.namespaces | libc::CLONE_PARENT, cgroup: request.cgroup };
+        let made = ns::setns(user, libc::CLONE_NEWUSER).and_then(|()| clone3(&sibling, born));
+        let _ = match made {
+            Ok(child) => socket::send(theirs, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()], 0),
+            Err(err) => socket::send(theirs, &(-err.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), &[], 0),
+        };
+        exit(0)
+    })?;
+    wait(between.pidfd.as_fd())?;
+    let mut number = [0; 4];
+    let (count, fds) = socket::receive(ours, &mut number, 0)?;
+    match (count, i32::from_ne_bytes(number), fds.into_iter().next()) {
+        (4, pid, Some(pidfd)) => Ok(Child { pid, pidfd }),
+        (4, errno, None) => Err(io::Error::from_raw_os_error(-errno)),
+        _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
 }
 
 /// Children of this process are born into the PID namespace given, for this one clone (setns(2): only children move).
@@ -119,9 +168,16 @@ pub fn open_gate(report: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Lets a child that has its namespaces go on.
+pub fn go_on(report: BorrowedFd<'_>) -> io::Result<()> {
+    socket::send(report, b"C", &[], 0).map(drop)
+}
+
 /// What arrives on the report socket.
 #[derive(Debug)]
 pub enum Report {
+    /// It has its namespaces, and waits for what its parent has to do in them.
+    Namespaces,
     /// The pty's master.
     Terminal(OwnedFd),
     /// All is set up; the child waits at the gate.
@@ -150,6 +206,7 @@ pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
         (b"T", Some(master)) => take().map(|()| Report::Terminal(master))?,
         // Left there as a failure is, until it has been sent on.
         (b"L", Some(listener)) => Report::Listener(listener),
+        (b"N", _) => take().map(|()| Report::Namespaces)?,
         (b"R", _) => take().map(|()| Report::Ready)?,
         (b"", _) => Report::End,
         (bytes, _) => match Failure::from_bytes(bytes) {
@@ -200,6 +257,16 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
     finish(doing, failure)
 }
 
+/// The same where hooks of its own may have failed.
+pub fn lone_error(plan: &Plan, hooks: &Hooks, failure: Failure) -> Error {
+    let failed = hooks::Failed { index: usize::from(failure.index), errno: failure.errno };
+    match failure.step {
+        Step::CreateContainerHook => hooks::error("createContainer", &hooks.create_container, failed),
+        Step::StartContainerHook => hooks::error("startContainer", &hooks.start_container, failed),
+        _ => container_error(plan, failure),
+    }
+}
+
 fn path_of(device: &Device) -> String {
     format!("{}/{}", device.name.parent.lossy().trim_end_matches('/'), device.name.name.lossy())
 }
@@ -223,6 +290,10 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
     let doing = match failure.step {
         Step::JoinCgroup => "join the cgroup".into(),
         Step::JoinNamespaces => "join the namespaces".into(),
+        Step::Parent => "hear of the parent".into(),
+        Step::UserNamespace => "become root of the user namespace".into(),
+        Step::Hostname => "set the hostname".into(),
+        Step::Loopback => "bring the loopback up".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
         Step::OomScoreAdj => "set oom_score_adj".into(),
         Step::AppArmor => format!("set process.apparmorProfile to {}", label(process.labels.apparmor.as_ref())),
@@ -315,6 +386,7 @@ fn finish(doing: String, failure: Failure) -> Error {
         (Step::Idmap, libc::ENOSYS) => err.hint("it needs Linux 5.12"),
         (Step::Terminal, libc::ENOENT) => err.hint("a terminal needs a devpts mount on /dev/pts"),
         (Step::WorkingDirectory, libc::ELOOP | libc::EXDEV) => err.hint("it leads out of the container"),
+        (Step::UserNamespace, libc::EINVAL) => err.hint("its mappings have no id 0"),
         (Step::Capabilities, libc::EPERM) => err.hint("this host withholds one of them"),
         _ => err,
     }

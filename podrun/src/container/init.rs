@@ -7,6 +7,8 @@
 //!   monitor                         init
 //!      │  clone3, fd store             │  joins, mounts, pivots …
 //!      │                               │
+//!      │  ◀── N ─────────────────────  │  (alone only) the namespaces are there: ids are to be mapped, hooks to be run
+//!      │  ─── C ─────────────────────▶ │  go on
 //!      │  ◀── T + pty master ────────  │  (terminal only)
 //!      │  ◀── R ─────────────────────  │  ready, unless the gate is open already
 //!      │  ─── G ─────────────────────▶ │  the gate; EOF instead: the monitor died, leave
@@ -15,10 +17,14 @@
 //!      │  ◀── F step index errno ────  │  a failure, and its end
 //!      │  ◀── EOF ───────────────────  │  execve has closed the socket: the workload runs
 //! ```
+//!
+//! A container that is in no pod has no monitor, and whoever makes it does not wait for its start: behind R its init waits
+//! for a connection at its door, which takes the socket's place.
 
 #![forbid(unsafe_code)]
 
 use super::copy_up::{copy_up, look_alike};
+use super::hooks::Round;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, Plan, Process, Stdio};
 use crate::caps::CapabilitySets;
 use crate::cgroup::Tasks;
@@ -97,6 +103,12 @@ steps! {
         Listener,
         CloseFds,
         Exec,
+        Parent,
+        UserNamespace,
+        Hostname,
+        Loopback,
+        CreateContainerHook,
+        StartContainerHook,
     }
 }
 
@@ -136,16 +148,58 @@ pub struct Ground<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     pub argv: &'a Pointers,
     pub envp: &'a Pointers,
+    pub alone: &'a Alone<'a>,
 }
 
-/// The namespaces of the pod that a container is born into.
+/// What only a process that no monitor keeps has: with nothing in it, it is one of a pod's.
+#[derive(Debug, Default)]
+pub struct Alone<'a> {
+    /// A listening socket: `start` connects to it, and is told how the start went.
+    pub door: Option<BorrowedFd<'a>>,
+    /// `--preserve-fds`: numbers from 3 on that the program finds as the caller left them.
+    pub preserved: i32,
+    pub start_container: Option<&'a Round>,
+}
+
+/// The namespaces that a container is born into besides those that clone3 makes.
 #[derive(Debug)]
-pub struct PodNamespaces<'a> {
-    pub net: BorrowedFd<'a>,
-    pub uts: BorrowedFd<'a>,
-    pub ipc: BorrowedFd<'a>,
-    /// There if a mount of the plan asks for it.
+pub struct World<'a> {
+    /// A user namespace to join before the others are made, so that it owns them.
+    pub user: Option<BorrowedFd<'a>>,
+    /// Those that it joins, each with its `CLONE_NEW*`.
+    pub joined: &'a [(BorrowedFd<'a>, i32)],
+    /// The pod's, there if a mount of the plan asks for it.
     pub memory: Option<&'a SharedMemory>,
+    /// There for a container that is in no pod.
+    pub own: Option<&'a Own<'a>>,
+}
+
+/// What a pod does once for all its containers, and one that is in none does itself.
+#[derive(Debug)]
+pub struct Own<'a> {
+    pub hostname: Option<&'a Text>,
+    pub loopback: Loopback,
+    pub ids: Ids,
+    /// The rootfs and the source of each mount, where the parent has opened them: in a user namespace the way there may be
+    /// closed to whom root is mapped to.
+    pub rootfs: Option<BorrowedFd<'a>>,
+    pub trees: &'a [Option<OwnedFd>],
+    pub create_container: &'a Round,
+}
+
+/// Whether the network namespace is new, and its loopback still down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    Leave,
+    Up,
+}
+
+/// Whose user and group ids the container's are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    Host,
+    /// Of a user namespace, in which init becomes root before it makes anything.
+    Mapped,
 }
 
 type Lived = Result<Infallible, Failure>;
@@ -163,14 +217,15 @@ fn at_index<E: Into<io::Error>>(step: Step, index: usize) -> impl Fn(E) -> Failu
 }
 
 /// Becomes a container's first process, or reports and leaves.
-pub fn be_born(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Infallible {
-    let Err(failure) = live(plan, pod, ground);
+pub fn be_born(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Infallible {
+    let Err(failure) = live(plan, world, ground);
     report(ground.report, failure)
 }
 
-/// Becomes a program in a container that lives already, whose first process is behind `init`.
-pub fn join(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Infallible {
-    let Err(failure) = visit(process, init, ground);
+/// Becomes a program in a container that lives already, whose first process is behind `init`; `more` are `CLONE_NEW*` of
+/// namespaces that not every container has.
+pub fn join(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>) -> Infallible {
+    let Err(failure) = visit(process, init, more, ground);
     report(ground.report, failure)
 }
 
@@ -180,7 +235,7 @@ fn report(socket: BorrowedFd<'_>, failure: Failure) -> Infallible {
     exit(1)
 }
 
-fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
+fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     let process = &plan.process;
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
@@ -188,10 +243,13 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     // inherits the monitor's, which is the lowest that the host grants.
     set_oom_score(process.oom_score_adj.as_ref())?;
     process.labels.take_on()?;
-    // The namespaces of the pod, held open by pause.
-    ns::setns(pod.net, libc::CLONE_NEWNET).map_err(at(Step::JoinNamespaces))?;
-    ns::setns(pod.uts, libc::CLONE_NEWUTS).map_err(at(Step::JoinNamespaces))?;
-    ns::setns(pod.ipc, libc::CLONE_NEWIPC).map_err(at(Step::JoinNamespaces))?;
+    // Those of the pod are held open by pause.
+    for (namespace, kind) in world.joined {
+        ns::setns(*namespace, *kind).map_err(at(Step::JoinNamespaces))?;
+    }
+    if let Some(own) = world.own {
+        settle(own, ground.report)?;
+    }
     if plan.cgroup_namespace == CgroupNamespace::New {
         // After the joining: the namespace's root is where we are now.
         ns::unshare(libc::CLONE_NEWCGROUP).map_err(at(Step::NewCgroupNamespace))?;
@@ -205,14 +263,18 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     }
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
-    let root = ManuallyDrop::new(open_rootfs(&plan.rootfs).map_err(at(Step::OpenRootfs))?);
-    fill_rootfs(plan, root.as_fd(), pod.memory, ground.idmaps)?;
+    let given = world.own.and_then(|own| own.rootfs);
+    let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
+    fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
     }
     make_place(root.as_fd(), &process.cwd, Follow::LinksInside).map_err(at(Step::WorkingDirectory))?;
     protect_rootfs(plan, root.as_fd())?;
+    if let Some(own) = world.own {
+        own.create_container.run().map_err(hook_failed(Step::CreateContainerHook))?;
+    }
     // From here on the host's files are out of reach: no path below is a host path.
     mount::fchdir(root.as_fd()).map_err(at(Step::PivotRoot))?;
     mount::pivot_root_here().map_err(at(Step::PivotRoot))?;
@@ -222,7 +284,31 @@ fn live(plan: &Plan, pod: &PodNamespaces<'_>, ground: &Ground<'_>) -> Lived {
     become_program(process, root.as_fd(), terminal.as_ref(), ground)
 }
 
-fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived {
+/// What a pod has done for its containers before they are born.
+fn settle(own: &Own<'_>, report: BorrowedFd<'_>) -> Result<(), Failure> {
+    socket::send(report, b"N", &[], 0).map_err(at(Step::Parent))?;
+    let mut byte = [0];
+    if fd::read(report, &mut byte).map_err(at(Step::Parent))? == 0 {
+        exit(1);
+    }
+    if own.ids == Ids::Mapped {
+        cred::setgid(0).map_err(at(Step::UserNamespace))?;
+        cred::setuid(0).map_err(at(Step::UserNamespace))?;
+    }
+    if let Some(name) = own.hostname {
+        ns::sethostname(name.c()).map_err(at(Step::Hostname))?;
+    }
+    match own.loopback {
+        Loopback::Up => ns::loopback_up().map_err(at(Step::Loopback)),
+        Loopback::Leave => Ok(()),
+    }
+}
+
+fn hook_failed(step: Step) -> impl Fn(super::hooks::Failed) -> Failure {
+    move |failed| Failure { step, index: u16::try_from(failed.index).unwrap_or(u16::MAX), errno: failed.errno }
+}
+
+fn visit(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>) -> Lived {
     const ALL: i32 =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
     accept_signals();
@@ -232,7 +318,11 @@ fn visit(process: &Process, init: BorrowedFd<'_>, ground: &Ground<'_>) -> Lived 
     process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
-    ns::setns(init, ALL).map_err(at(Step::JoinNamespaces))?;
+    ns::setns(init, ALL | more).map_err(at(Step::JoinNamespaces))?;
+    if more & libc::CLONE_NEWUSER != 0 {
+        cred::setgid(0).map_err(at(Step::UserNamespace))?;
+        cred::setuid(0).map_err(at(Step::UserNamespace))?;
+    }
     let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
     let root = ManuallyDrop::new(root);
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
@@ -264,21 +354,24 @@ pub(super) fn write_file(path: &CStr, value: &[u8]) -> io::Result<()> {
 }
 
 /// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point.
-fn open_rootfs(path: &Text) -> io::Result<OwnedFd> {
+fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    if let Some(given) = given {
+        // Any mount point will do, and `/` is in everybody's reach.
+        let root = fd::dup_above(given, 3)?;
+        mount::move_mount(root.as_fd(), fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?.as_fd())?;
+        return Ok(root);
+    }
     let root = mount::open_tree(mount::here(), path.c(), true)?;
     let below = fd::open(path.c(), libc::O_PATH | libc::O_DIRECTORY)?;
     mount::move_mount(root.as_fd(), below.as_fd())?;
     Ok(root)
 }
 
-fn fill_rootfs(
-    plan: &Plan,
-    root: BorrowedFd<'_>,
-    memory: Option<&SharedMemory>,
-    idmaps: &Namespaces,
-) -> Result<(), Failure> {
+fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, world: &World<'_>, idmaps: &Namespaces) -> Result<(), Failure> {
+    let trees = world.own.map_or(&[][..], |own| own.trees);
     for (index, one) in plan.mounts.iter().enumerate() {
-        let detached = make_mount(root, one, memory).map_err(at_index(Step::Mount, index))?;
+        let detached = make_mount(root, one, world.memory, trees.get(index).and_then(Option::as_ref))
+            .map_err(at_index(Step::Mount, index))?;
         if let (Some(map), Some(namespace)) = (&one.idmap, idmaps.of(index)) {
             let all = map.reach == Reach::Below;
             mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
@@ -319,7 +412,12 @@ fn kept<'k, 'p>(
 }
 
 /// The mount, detached; one that is there already is opened where it is.
-fn make_mount(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) -> io::Result<OwnedFd> {
+fn make_mount(
+    root: BorrowedFd<'_>,
+    one: &Mount,
+    memory: Option<&SharedMemory>,
+    tree: Option<&OwnedFd>,
+) -> io::Result<OwnedFd> {
     match &one.source {
         Source::New { kind, settings } => new_filesystem(kind.c(), settings, one.set),
         Source::CopyUp { settings, looks } => {
@@ -333,7 +431,10 @@ fn make_mount(root: BorrowedFd<'_>, one: &Mount, memory: Option<&SharedMemory>) 
             Ok(made)
         }
         Source::Mounted { .. } => open_place(root, &one.at, one.follow),
-        Source::Bind { path, recursive } => mount::open_tree(mount::here(), path.c(), *recursive),
+        Source::Bind { path, recursive } => match tree {
+            Some(tree) => fd::dup_above(tree.as_fd(), 3),
+            None => mount::open_tree(mount::here(), path.c(), *recursive),
+        },
         Source::PodMemory => match memory {
             Some(memory) => memory.copy(),
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
@@ -659,7 +760,14 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
         cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
     }
     process.attributes.take_on()?;
-    wait_at_gate(ground.report).map_err(at(Step::Gate))?;
+    if ground.alone.door.is_some() {
+        // Whoever makes a container now and starts it later wants to know now.
+        find_program(process)?;
+    }
+    wait_at_gate(ground).map_err(at(Step::Gate))?;
+    if let Some(hooks) = ground.alone.start_container {
+        hooks.run().map_err(hook_failed(Step::StartContainerHook))?;
+    }
     cred::umask(process.umask);
     let sets = process.capabilities;
     drop_bounding_set(sets).map_err(at(Step::BoundingSet))?;
@@ -670,7 +778,7 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
     cred::setuid(process.uid).map_err(at(Step::User))?;
     cred::prctl(libc::PR_SET_KEEPCAPS, 0).map_err(at(Step::User))?;
     // Whether the gate stood open or not; the report itself closes at exec.
-    fd::close_all_but(&mut [ground.report]).map_err(at(Step::CloseFds))?;
+    fd::close_from_but(3 + ground.alone.preserved, &mut [ground.report]).map_err(at(Step::CloseFds))?;
     if process.new_privileges == NewPrivileges::Never {
         cred::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at(Step::NoNewPrivileges))?;
     }
@@ -709,10 +817,23 @@ fn enter_directory(root: BorrowedFd<'_>, process: &Process) -> io::Result<()> {
 }
 
 /// Says that all is ready, unless the gate stands open already, and waits for it. No byte but the end: the monitor died.
-fn wait_at_gate(report: BorrowedFd<'_>) -> io::Result<()> {
-    if !poll_one(report, libc::POLLIN, 0)? {
-        fd::close_all_but(&mut [report])?;
-        socket::send(report, b"R", &[], 0)?;
+fn wait_at_gate(ground: &Ground<'_>) -> io::Result<()> {
+    let report = ground.report;
+    let first = 3 + ground.alone.preserved;
+    match (ground.alone.door, ground.alone.start_container) {
+        (Some(door), hooks) => {
+            let state = hooks.map_or(report, Round::state);
+            fd::close_from_but(first, &mut [report, door, state])?;
+            socket::send(report, b"R", &[], 0)?;
+            // The maker sees the end of its own socket by this; `start` speaks through the one that takes its number.
+            let caller = socket::accept_one(door)?;
+            fd::take_place(caller.as_fd(), report)?;
+        }
+        (None, None) if !poll_one(report, libc::POLLIN, 0)? => {
+            fd::close_from_but(first, &mut [report])?;
+            socket::send(report, b"R", &[], 0)?;
+        }
+        _ => {}
     }
     let mut byte = [0];
     match fd::read(report, &mut byte)? {
@@ -753,6 +874,23 @@ fn raise_ambient(ambient: u64) -> io::Result<()> {
     (0..64)
         .filter(|capability| ambient & (1 << capability) != 0)
         .try_for_each(|capability| cred::ambient(libc::PR_CAP_AMBIENT_RAISE, capability))
+}
+
+/// Whether there is a candidate that execve(2) may take, without a look at what is in it.
+fn find_program(process: &Process) -> Result<(), Failure> {
+    let mut worst = libc::ENOENT;
+    for program in &process.programs {
+        match fd::may_execute(program.c()).map_err(|err| err.raw_os_error().unwrap_or(libc::EIO)) {
+            Ok(()) => return Ok(()),
+            Err(libc::ENOENT | libc::ENOTDIR) => {}
+            Err(errno) => worst = errno,
+        }
+    }
+    match process.programs.is_empty() {
+        // A container without `process`, which nobody can start.
+        true => Ok(()),
+        false => Err(Failure { step: Step::Exec, index: 0, errno: worst }),
+    }
 }
 
 /// execve(2) of the first candidate that is there; one that is there and may not be run is the better answer than none.

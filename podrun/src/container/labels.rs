@@ -62,17 +62,21 @@ impl std::fmt::Display for Module {
 }
 
 pub fn plan(process: &Process, is_here: &dyn Fn(Module) -> bool) -> Result<Labels> {
-    let path = "process.apparmorProfile";
-    let profile = Module::AppArmor.label(path, process.apparmor_profile().as_deref(), is_here)?;
-    let context = Module::Selinux.label("process.selinuxLabel", process.selinux_label().as_deref(), is_here)?;
-    Ok(Labels {
-        // aa_change_onexec(2)'s word.
-        apparmor: profile.map(|profile| Text::new(path, format!("exec {profile}"))).transpose()?,
-        selinux: context.map(|context| Text::new("process.selinuxLabel", context)).transpose()?,
-    })
+    Labels::named(process.apparmor_profile().as_deref(), process.selinux_label().as_deref(), is_here)
 }
 
 impl Labels {
+    pub fn named(apparmor: Option<&str>, selinux: Option<&str>, is_here: &dyn Fn(Module) -> bool) -> Result<Self> {
+        let path = "process.apparmorProfile";
+        let profile = Module::AppArmor.label(path, apparmor, is_here)?;
+        let context = Module::Selinux.label("process.selinuxLabel", selinux, is_here)?;
+        Ok(Self {
+            // aa_change_onexec(2)'s word.
+            apparmor: profile.map(|profile| Text::new(path, format!("exec {profile}"))).transpose()?,
+            selinux: context.map(|context| Text::new("process.selinuxLabel", context)).transpose()?,
+        })
+    }
+
     /// For the next execve, and for the keyring that is made before it.
     pub(super) fn take_on(&self) -> Result<(), Failure> {
         if let Some(profile) = &self.apparmor {

@@ -6,15 +6,17 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Doing, Result};
+use super::birth::{self, Listens};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
 use crate::seccomp::Program;
-use crate::sys::{fd, socket};
+use crate::sys::socket;
 use crate::text::Text;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Where a plan's listener goes, and what is said of it there.
@@ -97,14 +99,24 @@ impl Listener {
     }
 }
 
-/// By the directory's descriptor, since the way there may be longer than an address has room for (unix(7)).
-fn connect(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+/// Answers a report of a listener: it is sent on, and the child told; or else the child waits for ever, and is to be killed.
+pub fn pass_on(to: Option<&Listener>, whose: Whose, fd: &OwnedFd, report: BorrowedFd<'_>) -> Result<()> {
+    let delivered = match to {
+        Some(to) => to.deliver(whose, fd.as_fd()),
+        // An exec whose monitor died, and with it what was to be said.
+        None => Err(Error::new(Kind::NotNow, "send the seccomp listener", "nobody knows where to")),
+    };
+    fault::point("birth.listener");
+    let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
+    birth::listener_is(report, listens).doing(|| "let the program start".into())?;
+    delivered
+}
+
+fn connect(path: &Path) -> io::Result<OwnedFd> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    let parent = std::ffi::CString::new(parent.as_os_str().as_encoded_bytes())?;
-    let parent = fd::open(&parent, libc::O_PATH | libc::O_DIRECTORY)?;
-    socket::connect_at_once(&Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name))
+    socket::connect_at_once(parent, &name.to_string_lossy())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::spec::{ContainerSpec, Owner, Owners, SharePid};
 use crate::sys::tty::Size;
 use crate::text::Text;
 use crate::user::{Files, User};
-use oci_spec::runtime::{self, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{self, LinuxNamespace, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -40,29 +40,53 @@ pub struct Host {
 #[allow(missing_debug_implementations, reason = "it holds a closure")]
 pub struct Facts<'a> {
     pub host: &'a Host,
-    pub share_pid: SharePid,
-    pub owners: Owners,
+    pub home: Home<'a>,
     pub cgroup: CgroupPlan,
-    /// What the container is called outside of its pod.
+    /// What the container is called where pods are not known.
     pub id: &'a str,
-    /// The pod's directory with `hosts`, `hostname` and `resolv.conf`.
-    pub files: &'a Path,
     pub users: &'a Files,
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Whether the host's kernel runs a security module.
     pub has_module: &'a dyn Fn(Module) -> bool,
 }
 
+/// Whose a container is.
+#[derive(Debug, Clone, Copy)]
+pub enum Home<'a> {
+    /// A pod's, which decides on most namespaces; `files` is its directory with `hosts`, `hostname` and `resolv.conf`.
+    Pod { share_pid: SharePid, owners: Owners, files: &'a Path },
+    /// Nobody's but its maker's: all is as its document says (`podrun oci`).
+    Alone,
+}
+
+impl Home<'_> {
+    /// Whose the namespaces are that sysctls belong to.
+    fn owners(&self, document: &Spec) -> Owners {
+        let owner = |kind| match listed(document, kind) {
+            Some(_) => Owner::Pod,
+            None => Owner::Host,
+        };
+        match self {
+            Self::Pod { owners, .. } => *owners,
+            Self::Alone => Owners {
+                net: owner(LinuxNamespaceType::Network),
+                uts: owner(LinuxNamespaceType::Uts),
+                ipc: owner(LinuxNamespaceType::Ipc),
+            },
+        }
+    }
+}
+
 /// The plan of a container.
 pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     let document = &spec.oci;
-    let Some(process) = document.process() else {
-        return Err(Error::new(Kind::Invalid, "read process", "missing: a container of a pod runs a program"));
-    };
-    let cgroup_namespace = match has_namespace(document, LinuxNamespaceType::Cgroup) {
+    let owners = facts.home.owners(document);
+    let is_new = |kind| listed(document, kind).is_some_and(|one| one.path().is_none());
+    let cgroup_namespace = match is_new(LinuxNamespaceType::Cgroup) {
         true => CgroupNamespace::New,
         false => CgroupNamespace::Host,
     };
+    let own_users = listed(document, LinuxNamespaceType::User).is_some();
     let own_cgroups: Vec<_> =
         facts.cgroup.leaves.iter().map(|leaf| (leaf.tree.mount.clone(), facts.cgroup.directory(leaf))).collect();
     let linux = document.linux().as_ref();
@@ -70,19 +94,31 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     let mount_label = Module::Selinux.label("linux.mountLabel", label, facts.has_module)?;
     let mount_facts = mounts::Facts {
         cgroups: &facts.host.cgroups,
-        own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New,
+        // In a user namespace the kernel mounts cgroup v2 alone.
+        own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New
+            && (!own_users || facts.host.cgroups.v1.is_empty()),
         bundle: &spec.bundle,
         kind_of: facts.kind_of,
         own_cgroups: &own_cgroups,
-        ipc: facts.owners.ipc,
-        id_mappings: None,
+        memory: match facts.home {
+            Home::Pod { .. } => Some(owners.ipc),
+            Home::Alone => None,
+        },
+        id_mappings: linux.and_then(|linux| Some((linux.uid_mappings().as_deref()?, linux.gid_mappings().as_deref()?))),
         label: mount_label.as_deref(),
     };
     let asked = document.mounts().as_deref().unwrap_or_default();
     let mut mounts = mounts::plan(asked, &mount_facts)?;
-    mounts.extend(mounts::plan(&pod_files(asked, facts.files)?, &mount_facts)?);
+    if let Home::Pod { files, .. } = facts.home {
+        mounts.extend(mounts::plan(&pod_files(asked, files)?, &mount_facts)?);
+    }
     let propagation = propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))?;
     let has_devpts = asked.iter().any(|mount| mount.typ().as_deref() == Some("devpts"));
+    let mut devices = devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?;
+    if own_users {
+        // There mknod(2) makes none that could be opened; the host's own can be bound.
+        mounts.extend(devices.drain(..).map(devices::bound).collect::<Result<Vec<_>>>()?);
+    }
     Ok(Plan {
         rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,
         rootfs_access: match document.root().as_ref().and_then(|root| root.readonly()) {
@@ -91,11 +127,16 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         },
         host_propagation: propagation.0,
         root_propagation: propagation.1,
-        pid: pid_namespace(document, facts.share_pid),
+        pid: match facts.home {
+            // The pod's word first; then the document's, where no `pid` means the host's (config-linux.md, "Namespaces").
+            Home::Pod { share_pid: SharePid::Pod, .. } => PidNamespace::Pod,
+            _ if is_new(LinuxNamespaceType::Pid) => PidNamespace::Private,
+            _ => PidNamespace::Host,
+        },
         cgroup_namespace,
         cgroup: facts.cgroup.clone(),
         mounts,
-        devices: devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?,
+        devices,
         links: devices::links(has_devpts)?,
         masked: paths("linux.maskedPaths", linux.and_then(|linux| linux.masked_paths().as_deref()))?,
         read_only: [
@@ -103,29 +144,21 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
             mounts::read_only_cgroups(asked, &mount_facts)?,
         ]
         .concat(),
-        sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, facts.owners))?,
-        net_devices: net::devices::plan(linux.and_then(|linux| linux.net_devices().as_ref()), facts.owners.net)?,
-        domain_name: domain_name(document.domainname().as_deref(), facts.owners)?,
+        sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, owners))?,
+        net_devices: net::devices::plan(linux.and_then(|linux| linux.net_devices().as_ref()), owners.net)?,
+        domain_name: domain_name(document.domainname().as_deref(), owners)?,
         process: {
-            let planned = plan_process(document, process, spec.user.as_deref(), facts.users, facts.host)?;
+            let planned = plan_first(document, spec.user.as_deref(), facts)?;
             let listener = listener::plan(document, planned.seccomp.as_ref(), &spec.bundle, facts.id)?;
-            Process { labels: labels::plan(process, facts.has_module)?, listener, ..planned }
+            Process { listener, ..planned }
         },
     })
 }
 
-fn has_namespace(document: &Spec, kind: LinuxNamespaceType) -> bool {
+/// A namespace that the document asks for, new or by its path.
+pub fn listed(document: &Spec, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
     let list = document.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    list.is_some_and(|list| list.iter().any(|namespace| namespace.typ() == kind))
-}
-
-/// The pod's word first; then the document's, where no `pid` means the host's (config-linux.md, "Namespaces").
-fn pid_namespace(document: &Spec, share: SharePid) -> PidNamespace {
-    match (share, has_namespace(document, LinuxNamespaceType::Pid)) {
-        (SharePid::Pod, _) => PidNamespace::Pod,
-        (SharePid::No, true) => PidNamespace::Private,
-        (SharePid::No, false) => PidNamespace::Host,
-    }
+    list.and_then(|list| list.iter().find(|namespace| namespace.typ() == kind))
 }
 
 /// Like the sysctl kernel.domainname: of the UTS namespace, which in a pod all containers share. The host's is not a container's.
@@ -247,26 +280,73 @@ pub fn sysctl(what: &str, key: &str, value: &str, owners: Owners) -> Result<(Tex
 }
 
 /// The program of a document: for a container's first process.
-fn plan_process(
-    document: &Spec,
-    process: &runtime::Process,
-    user: Option<&str>,
-    users: &Files,
-    host: &Host,
-) -> Result<Process> {
+fn plan_first(document: &Spec, user: Option<&str>, facts: &Facts<'_>) -> Result<Process> {
+    let Some(process) = document.process() else {
+        return match facts.home {
+            Home::Pod { .. } => {
+                Err(Error::new(Kind::Invalid, "read process", "missing: a container of a pod runs a program"))
+            }
+            Home::Alone => nothing_to_run(),
+        };
+    };
     let user = match user {
-        Some(text) => users.find(text)?,
+        Some(text) => facts.users.find(text)?,
         None => document_user(process.user()),
     };
+    let capabilities = match asks_for_defaults(document) {
+        // A document of podrun's own: the user decides, as execve(2) would.
+        true => caps::sets(bounding(process) & facts.host.capabilities, user.uid),
+        false => caps::from_oci(process.capabilities().as_ref(), facts.host.capabilities)?,
+    };
+    let seccomp = filter(document, capabilities.bounding)?;
+    let score = match (process.oom_score_adj(), facts.home) {
+        // config.md: "If oomScoreAdj is not set, the runtime MUST NOT change the value".
+        (None, Home::Alone) => None,
+        (asked, _) => Some(oom_score_adj(asked, facts.host)?),
+    };
+    let rights = Rights { capabilities, seccomp, oom_score_adj: score };
+    Ok(Process {
+        labels: labels::plan(process, facts.has_module)?,
+        attributes: attributes::plan(process, document.linux().as_ref())?,
+        ..plan_process(process, user, rights, facts.users, facts.host)?
+    })
+}
+
+/// A document without `process` can be created, and never started (config.md, "Process").
+fn nothing_to_run() -> Result<Process> {
+    Ok(Process {
+        argv: Vec::new(),
+        env: Vec::new(),
+        programs: Vec::new(),
+        cwd: Place::new("the working directory", "/", PointKind::Directory)?,
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        umask: 0o022,
+        capabilities: caps::CapabilitySets::default(),
+        new_privileges: NewPrivileges::Never,
+        rlimits: Vec::new(),
+        oom_score_adj: None,
+        seccomp: None,
+        stdio: Stdio::Pipes,
+        attributes: attributes::Attributes::default(),
+        labels: Labels::default(),
+        listener: None,
+    })
+}
+
+/// What a process may do, decided.
+struct Rights {
+    capabilities: caps::CapabilitySets,
+    seccomp: Option<seccomp::Program>,
+    oom_score_adj: Option<Text>,
+}
+
+fn plan_process(process: &runtime::Process, user: User, rights: Rights, users: &Files, host: &Host) -> Result<Process> {
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(Error::new(Kind::Invalid, "read process.args", "missing: what shall run?"));
     }
-    let capabilities = match asks_for_defaults(document) {
-        // A document of podrun's own: the user decides, as execve(2) would.
-        true => caps::sets(bounding(process) & host.capabilities, user.uid),
-        false => caps::from_oci(process.capabilities().as_ref(), host.capabilities)?,
-    };
     let env = environment(process.env().clone().unwrap_or_default(), &user, users, process.terminal().unwrap_or(false));
     Ok(Process {
         programs: candidates(&args[0], &env)?,
@@ -277,18 +357,33 @@ fn plan_process(
         gid: user.gid,
         groups: user.groups,
         umask: process.user().umask().unwrap_or(0o022) & 0o7777,
-        capabilities,
+        capabilities: rights.capabilities,
         new_privileges: match process.no_new_privileges() {
             Some(true) => NewPrivileges::Never,
             _ => NewPrivileges::Allowed,
         },
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), host)?,
-        oom_score_adj: Some(oom_score_adj(process.oom_score_adj(), host)?),
-        seccomp: filter(document, capabilities.bounding)?,
+        oom_score_adj: rights.oom_score_adj,
+        seccomp: rights.seccomp,
         stdio: stdio(process),
-        attributes: attributes::plan(process, document.linux().as_ref())?,
+        attributes: attributes::Attributes::default(),
         labels: Labels::default(),
         listener: None,
+    })
+}
+
+/// The program of a `process` object that is to join a container, whose filter it gets (runc's `exec --process`).
+pub fn plan_joining(container: &Process, process: &runtime::Process, users: &Files, host: &Host) -> Result<Process> {
+    let rights = Rights {
+        capabilities: caps::from_oci(process.capabilities().as_ref(), host.capabilities)?,
+        seccomp: container.seccomp.clone(),
+        oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(Some(score), host)).transpose()?,
+    };
+    Ok(Process {
+        labels: labels::plan(process, &Module::is_here)?,
+        attributes: attributes::plan(process, None)?,
+        listener: container.listener.clone(),
+        ..plan_process(process, document_user(process.user()), rights, users, host)?
     })
 }
 

@@ -4,8 +4,9 @@
 
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
-use crate::container::birth::{self, Cradle, Listens, Report};
-use crate::container::listener::Whose;
+use crate::container::birth::{self, Cradle, Report};
+use crate::container::init::Alone;
+use crate::container::listener::{self, Whose};
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -114,8 +115,9 @@ impl Monitor {
             cgroup: run.cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+            alone: Alone::default(),
         };
-        birth::exec(process, run.pidfd.as_fd(), self.namespaces.own_pid.as_fd(), &cradle)
+        birth::exec(process, run.pidfd.as_fd(), 0, self.namespaces.own_pid.as_fd(), &cradle)
     }
 
     fn spare(&self) -> Result<OwnedFd> {
@@ -155,18 +157,11 @@ impl Monitor {
                     Some(client) => self.reply(client, &Reply::Terminal, &[master.as_fd()]),
                     None => exec.master = Some(master),
                 },
-                Ok(Some(Report::Ready)) => {}
-                Ok(Some(Report::Listener(listener))) => {
+                Ok(Some(Report::Namespaces | Report::Ready)) => {}
+                Ok(Some(Report::Listener(fd))) => {
                     let to = exec.process.as_deref().and_then(|process| process.listener.as_ref());
                     let whose = Whose::Execd { pid: exec.pid, first: exec.first };
-                    let delivered = match to {
-                        Some(to) => to.deliver(whose, listener.as_fd()),
-                        // Its monitor died, and with it what was to be said of it.
-                        None => Err(Error::new(Kind::NotNow, "send the seccomp listener", "nobody knows where to")),
-                    };
-                    let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
-                    let told = birth::listener_is(socket.as_fd(), listens).doing(|| "let the program start".into());
-                    if let Err(err) = delivered.and(told) {
+                    if let Err(err) = listener::pass_on(to, whose, &fd, socket.as_fd()) {
                         exec.failure.get_or_insert(err);
                         let _ = clone::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
                     }

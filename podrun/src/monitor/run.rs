@@ -5,9 +5,9 @@
 use super::socket::{Reply, Until};
 use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
 use crate::cgroup::{Cgroup, CgroupPlan, OomNotifier};
-use crate::container::birth::{self, Cradle, Listens, Numbering, Report};
-use crate::container::init::PodNamespaces;
-use crate::container::listener::Whose;
+use crate::container::birth::{self, Cradle, Numbering, Report};
+use crate::container::init::{Alone, World};
+use crate::container::listener::{self, Whose};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -20,6 +20,7 @@ use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
 use crate::sys::clone::{self, Exit, pidfd_send_signal};
 use crate::sys::fd;
+use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
 use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -172,19 +173,17 @@ impl Monitor {
             cgroup: cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
+            alone: Alone::default(),
         };
         let numbering = self
             .namespaces
             .init
             .as_ref()
             .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
-        let pod = PodNamespaces {
-            net: self.namespaces.net.as_fd(),
-            uts: self.namespaces.uts.as_fd(),
-            ipc: self.namespaces.ipc.as_fd(),
-            memory: self.namespaces.memory.as_ref(),
-        };
-        let born = birth::container(plan, &pod, numbering.as_ref(), &cradle)?;
+        let of = &self.namespaces;
+        let joined = [(of.net.as_fd(), CLONE_NEWNET), (of.uts.as_fd(), CLONE_NEWUTS), (of.ipc.as_fd(), CLONE_NEWIPC)];
+        let world = World { user: None, joined: &joined, memory: of.memory.as_ref(), own: None };
+        let born = birth::container(plan, 0, &world, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))
     }
 
@@ -302,6 +301,7 @@ impl Monitor {
             match birth::next_report(socket.as_fd()) {
                 Ok(None) => return,
                 Ok(Some(Report::Terminal(master))) => self.terminal_opened(key, master),
+                Ok(Some(Report::Namespaces)) => {}
                 Ok(Some(Report::Ready)) => self.tell(key, Until::Created),
                 Ok(Some(Report::Listener(listener))) => {
                     if let Err(err) = self.pass_on(key, &listener) {
@@ -336,18 +336,11 @@ impl Monitor {
     }
 
     /// The listener of a container's filter, to where its document says.
-    fn pass_on(&mut self, key: u64, listener: &OwnedFd) -> Result<()> {
+    fn pass_on(&mut self, key: u64, fd: &OwnedFd) -> Result<()> {
         let plan = store::read::<Plan>(&self.dir.plan(&self.name_of(key)?))?;
         let run = self.run(key)?;
-        let delivered = match &plan.process.listener {
-            Some(to) => to.deliver(Whose::First(run.pid), listener.as_fd()),
-            None => Err(Error::new(Kind::Invalid, "send the seccomp listener", "the plan says nowhere to")),
-        };
-        let Some(report) = &run.report else { return delivered };
-        fault::point("birth.listener");
-        let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
-        birth::listener_is(report.as_fd(), listens).doing(|| "let the program start".into())?;
-        delivered
+        let Some(report) = &run.report else { return Ok(()) };
+        listener::pass_on(plan.process.listener.as_ref(), Whose::First(run.pid), fd, report.as_fd())
     }
 
     fn birth_failed(&mut self, key: u64, failure: crate::container::init::Failure) {

@@ -8,8 +8,9 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::monitor::socket::{Arrival, Inbox, Reply, Request, send};
 use crate::sys::clone::poll_one;
-use crate::sys::{fd, socket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use crate::sys::fd;
+use crate::sys::socket::{self, Traffic};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -139,24 +140,13 @@ pub fn no_monitor(pod: &Pod) -> Error {
     }
 }
 
-/// The socket's path may be too long for sockaddr_un (108 bytes), so it is named through a descriptor of its directory.
 fn dial(dir: &Path) -> std::io::Result<OwnedFd> {
-    let short = dir.join("monitor.sock");
-    if short.as_os_str().len() < 100 {
-        return socket::connect(&short);
-    }
-    let dir = std::fs::File::open(dir)?;
-    socket::connect(Path::new(&format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd())))
+    socket::connect(dir, "monitor.sock", Traffic::Stream)
 }
 
 /// A listening socket for a pod that is being made.
 pub fn door(dir: &Path) -> std::io::Result<OwnedFd> {
-    let path = dir.join("monitor.sock");
-    if path.as_os_str().len() < 100 {
-        return socket::listen(&path);
-    }
-    let dir = std::fs::File::open(dir)?;
-    socket::listen(Path::new(&format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd())))
+    socket::listen(dir, "monitor.sock", Traffic::Stream)
 }
 
 /// A random name for what may be asked twice.

@@ -61,7 +61,7 @@ pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
 }
 
 /// The user files of a container that runs, through its own root.
-fn read_users(process: &store::ProcessRecord) -> Result<Files> {
+pub(super) fn read_users(process: &store::ProcessRecord) -> Result<Files> {
     let doing = || "read the container's /etc/passwd".to_owned();
     let held = process.open().ok_or_else(|| Error::new(Kind::NotNow, doing(), "it is not running"))?;
     let root = std::fs::File::open(format!("/proc/{}/root", process.pid)).doing(doing)?;

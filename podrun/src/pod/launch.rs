@@ -8,7 +8,7 @@ use super::find::Pod;
 use crate::cgroup;
 use crate::container::labels::Module;
 use crate::container::plan::{Plan, Stdio};
-use crate::container::planning::{self, Facts};
+use crate::container::planning::{self, Facts, Home};
 use crate::error::{Doing, Result};
 use crate::fault;
 use crate::monitor::socket::{NewContainer, Request, Until};
@@ -40,10 +40,8 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
     let facts = Facts {
         host,
         id: &id,
-        share_pid: pod.record.share_pid,
-        owners: pod.record.owners,
+        home: Home::Pod { share_pid: pod.record.share_pid, owners: pod.record.owners, files: &pod.dir.0 },
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,
-        files: &pod.dir.0,
         users: &users,
         kind_of: &kind_of,
         has_module: &Module::is_here,
@@ -53,14 +51,14 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
     Ok(Planned { plan, warnings })
 }
 
-fn read_users(rootfs: &Path) -> Result<Files> {
+pub(super) fn read_users(rootfs: &Path) -> Result<Files> {
     let path = std::ffi::CString::new(rootfs.as_os_str().as_encoded_bytes()).unwrap_or_default();
     let root =
         fd::open(&path, libc::O_PATH | libc::O_DIRECTORY).doing(|| format!("open the rootfs {}", rootfs.display()))?;
     Ok(Files::read(root.as_fd()))
 }
 
-fn kind_of(path: &Path) -> std::io::Result<PointKind> {
+pub(super) fn kind_of(path: &Path) -> std::io::Result<PointKind> {
     let facts = std::fs::metadata(path)?;
     Ok(if facts.is_dir() { PointKind::Directory } else { PointKind::File })
 }

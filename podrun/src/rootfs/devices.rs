@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Component, Device, Link, Place, PointKind};
+use super::{Component, Device, Follow, Link, Mount, Place, PointKind, Source};
 use crate::error::{Error, Kind, Result};
 use crate::text::Text;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -65,6 +65,25 @@ fn from_oci(index: usize, one: &LinuxDevice) -> Result<Device> {
     };
     let mode = one.file_mode().unwrap_or(0o666) & 0o7777;
     device(&path, kind | mode, numbers, (one.uid().unwrap_or(0), one.gid().unwrap_or(0)))
+}
+
+/// The host's own device at the same path, for whom the kernel lets make none.
+pub fn bound(device: Device) -> Result<Mount> {
+    let path = match device.at.path.lossy() {
+        dir if dir == "/" => format!("/{}", device.name.name.lossy()),
+        dir => format!("{dir}/{}", device.name.name.lossy()),
+    };
+    Ok(Mount {
+        source: Source::Bind { path: Text::new("a device", path.as_str())?, recursive: false },
+        at: Place::new("a device", &path, PointKind::File)?,
+        set: 0,
+        clear: 0,
+        set_below: 0,
+        clear_below: 0,
+        propagation: 0,
+        follow: Follow::NoLinks,
+        idmap: None,
+    })
 }
 
 fn device(path: &str, mode: u32, (major, minor): (u32, u32), (uid, gid): (u32, u32)) -> Result<Device> {

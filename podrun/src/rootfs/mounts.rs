@@ -127,6 +127,11 @@ const WORDS: [(&str, Word); 62] = [
     ("ridmap", Word::Idmap(Reach::Below)),
 ];
 
+/// The words that are no filesystem's own.
+pub fn known_options() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|(word, _)| *word)
+}
+
 /// The options of one mount, sorted. What is unknown goes to the filesystem, which will say.
 #[derive(Debug, Default)]
 struct Options {
@@ -192,8 +197,8 @@ pub struct Facts<'a> {
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Tree and directory of the container's own cgroups, for one that shares the host's cgroup namespace.
     pub own_cgroups: &'a [(PathBuf, PathBuf)],
-    /// Whose IPC namespace the containers have, and so whose shared memory.
-    pub ipc: Owner,
+    /// Whose shared memory the containers of a pod have on /dev/shm; `None` where each has its own.
+    pub memory: Option<Owner>,
     /// The SELinux context of what is mounted new.
     pub label: Option<&'a str>,
     /// uidMappings and gidMappings of the container's own user namespace.
@@ -229,8 +234,8 @@ fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<
     let destination = mount.destination().to_string_lossy();
     let (source, point) = if is_bind {
         bind(mount, options, facts, path)?
-    } else if is_usual_memory(mount) {
-        (memory(facts)?, PointKind::Directory)
+    } else if let Some(owner) = facts.memory.filter(|_| is_usual_memory(mount)) {
+        (memory(owner)?, PointKind::Directory)
     } else if options.copy_up {
         (copy_up(kind, mount, options, facts, path)?, PointKind::Directory)
     } else {
@@ -322,8 +327,8 @@ fn is_usual_memory(mount: &oci::Mount) -> bool {
 }
 
 /// Who shares the host's IPC namespace shares its /dev/shm.
-fn memory(facts: &Facts<'_>) -> Result<Source> {
-    Ok(match facts.ipc {
+fn memory(owner: Owner) -> Result<Source> {
+    Ok(match owner {
         Owner::Pod => Source::PodMemory,
         Owner::Host => Source::Bind { path: Text::new("a mount's source", "/dev/shm")?, recursive: false },
     })

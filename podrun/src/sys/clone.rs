@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// What clone3(2) is asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Clone<'a> {
-    /// `CLONE_NEW*` flags.
+    /// `CLONE_NEW*` flags, and `CLONE_PARENT` for a sibling.
     pub namespaces: i32,
     /// The cgroup2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
@@ -31,7 +31,9 @@ pub fn clone3(want: &Clone<'_>, child: impl FnOnce() -> std::convert::Infallible
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from((libc::CLONE_PIDFD | want.namespaces).cast_unsigned());
     args.pidfd = (&raw mut pidfd).expose_provenance() as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // A sibling's end is told as that of whoever clones it.
+    let signal = if want.namespaces & libc::CLONE_PARENT == 0 { libc::SIGCHLD } else { 0 };
+    args.exit_signal = u64::from(signal.cast_unsigned());
     if let Some(cgroup) = want.cgroup {
         args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP, which libc declares too narrow
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());

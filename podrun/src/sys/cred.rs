@@ -143,6 +143,12 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// getegid(2).
+pub fn effective_gid() -> u32 {
+    // SAFETY: getegid takes nothing and cannot fail.
+    unsafe { libc::getegid() }
+}
+
 /// execve(2). Comes back only with an error. Each of `argv` and `envp` ends with a null pointer.
 pub fn execve(program: &std::ffi::CStr, argv: &Pointers, envp: &Pointers) -> io::Error {
     // SAFETY: Pointers keeps its strings alive and ends with a null pointer.

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The result of a system call that answers -1 and errno.
 pub(crate) fn check(answer: libc::c_long) -> io::Result<libc::c_long> {
@@ -137,6 +137,18 @@ pub fn mount_flags_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(stat.f_flag)
 }
 
+/// Whether nobody can write to a memfd any more (memfd_create(2), F_GET_SEALS). A file of any other kind has no seals.
+pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: fcntl F_GET_SEALS reads integers.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & libc::F_SEAL_WRITE != 0
+}
+
+/// Whether a descriptor's number is below another.
+pub fn is_below(fd: BorrowedFd<'_>, number: RawFd) -> bool {
+    fd.as_raw_fd() < number
+}
+
 /// FD_CLOEXEC, fcntl(2).
 pub fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: fcntl F_SETFD reads integers.
@@ -159,6 +171,25 @@ pub fn dup_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     // SAFETY: dup2 reads two integers; what `number` named before is closed, which is what the caller asks for:
     // it is only called in a child on its way to execve, with numbers that no owned descriptor there has.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// dup3(2) in a child on its way to execve: `fd` takes the place of another descriptor, which is closed by that. The new
+/// one is close-on-exec, as the other was; whoever owns the number owns the new one.
+pub fn take_place(fd: BorrowedFd<'_>, of: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: dup3 reads integers; what `of` named is closed, and its number stays open, so that no owner is left without.
+    check(unsafe { libc::dup3(fd.as_raw_fd(), of.as_raw_fd(), libc::O_CLOEXEC) }.into()).map(drop)
+}
+
+/// faccessat(2) with the effective ids: whether a path of this process may be executed. A directory may be searched, which
+/// is not the same: EACCES, as execve(2) has it.
+pub fn may_execute(path: &CStr) -> io::Result<()> {
+    let file = open(path, libc::O_PATH)?;
+    let stat = fstat(file.as_fd())?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    // SAFETY: path is a C string that lives through the call.
+    check(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) }.into()).map(drop)
 }
 
 /// A copy with a number of at least `least`, close-on-exec (fcntl(2) F_DUPFD_CLOEXEC).
@@ -222,8 +253,12 @@ pub fn close_inherited(fd: BorrowedFd<'_>) {
 ///
 /// The same contract as for `close_inherited`, of all of them.
 pub fn close_all_but(kept: &mut [BorrowedFd<'_>]) -> io::Result<()> {
+    close_from_but(3, kept)
+}
+
+/// The same from number `first` on.
+pub fn close_from_but(mut first: RawFd, kept: &mut [BorrowedFd<'_>]) -> io::Result<()> {
     kept.sort_unstable_by_key(|fd| fd.as_raw_fd());
-    let mut first = 3;
     for number in kept.iter().map(|fd| fd.as_raw_fd()) {
         if number > first {
             // SAFETY: close_range reads integers; see the contract above.

@@ -3,7 +3,8 @@
 use super::fd::{check, owned};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// SCM_MAX_FD: more descriptors than this do not fit one message (unix(7)).
 pub const MOST_FDS: usize = 253;
@@ -143,10 +144,44 @@ fn received(message: &libc::msghdr) -> Vec<OwnedFd> {
     fds
 }
 
-/// A listening SOCK_STREAM socket at `path`, mode 0600. `path` must fit sockaddr_un: name it through /proc/self/fd.
-pub fn listen(path: &std::path::Path) -> io::Result<OwnedFd> {
+/// What travels through a socket: bytes, or messages with borders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    Stream,
+    Messages,
+}
+
+fn new(traffic: Traffic) -> io::Result<OwnedFd> {
+    let kind = match traffic {
+        Traffic::Stream => libc::SOCK_STREAM,
+        Traffic::Messages => libc::SOCK_SEQPACKET,
+    };
     // SAFETY: socket reads three integers.
-    let socket = owned(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }.into())?;
+    owned(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) }.into())
+}
+
+/// A listening socket called `name` in a directory, mode 0600.
+pub fn listen(dir: &Path, name: &str, traffic: Traffic) -> io::Result<OwnedFd> {
+    at_short_path(dir, name, |path| listen_at(path, traffic))
+}
+
+/// connect(2) to the socket called `name` in a directory.
+pub fn connect(dir: &Path, name: &str, traffic: Traffic) -> io::Result<OwnedFd> {
+    at_short_path(dir, name, |path| connect_to(path, traffic))
+}
+
+/// A path may be too long for sockaddr_un (108 bytes, unix(7)); then it is named through a descriptor of its directory.
+fn at_short_path<T>(dir: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let short = dir.join(name);
+    if short.as_os_str().len() < 100 {
+        return act(&short);
+    }
+    let dir = std::fs::File::open(dir)?;
+    act(Path::new(&format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
+}
+
+fn listen_at(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
+    let socket = new(traffic)?;
     let (address, length) = address(path)?;
     // SAFETY: fchmod reads two integers; on an unbound socket it sets the mode that bind(2) gives the file.
     check(unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) }.into())?;
@@ -157,27 +192,28 @@ pub fn listen(path: &std::path::Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// connect(2) to a SOCK_STREAM socket at `path`.
-pub fn connect(path: &std::path::Path) -> io::Result<OwnedFd> {
-    connect_with(path, 0)
+/// connect(2) to a SOCK_STREAM socket, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)).
+pub fn connect_at_once(dir: &Path, name: &str) -> io::Result<OwnedFd> {
+    at_short_path(dir, name, |path| {
+        let socket = new(Traffic::Stream)?;
+        super::pipe::set_nonblocking(socket.as_fd())?;
+        connect_by(socket, path)
+    })
 }
 
-/// The same, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)). The socket stays so.
-pub fn connect_at_once(path: &std::path::Path) -> io::Result<OwnedFd> {
-    connect_with(path, libc::SOCK_NONBLOCK)
+/// connect(2) to the socket at `path`.
+pub fn connect_to(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
+    connect_by(new(traffic)?, path)
 }
 
-fn connect_with(path: &std::path::Path, flag: i32) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flag;
-    // SAFETY: socket reads three integers.
-    let socket = owned(unsafe { libc::socket(libc::AF_UNIX, kind, 0) }.into())?;
+fn connect_by(socket: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let (address, length) = address(path)?;
     // SAFETY: address is a sockaddr_un of which `length` bytes are set.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }.into())?;
     Ok(socket)
 }
 
-fn address(path: &std::path::Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     // SAFETY: sockaddr_un is plain data, for which zero is a value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
@@ -200,6 +236,19 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
         Ok(socket) => Ok(Some(socket)),
         Err(err) if matches!(err.raw_os_error(), Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED)) => Ok(None),
         Err(err) => Err(err),
+    }
+}
+
+/// accept4(2) of a blocking socket: waits for whoever comes.
+pub fn accept_one(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    loop {
+        let (none, flags) = (std::ptr::null_mut(), libc::SOCK_CLOEXEC);
+        // SAFETY: no address is asked for, so both pointers may be null.
+        let answer = unsafe { libc::accept4(listener.as_raw_fd(), none, std::ptr::null_mut(), flags) };
+        match owned(answer.into()) {
+            Err(err) if matches!(err.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) => {}
+            other => return other,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ fn facts(layout: &Layout) -> Facts<'_> {
             _ => Ok(PointKind::Directory),
         },
         own_cgroups: &[],
-        ipc: Owner::Pod,
+        memory: Some(Owner::Pod),
         id_mappings: None,
         label: None,
     }
@@ -102,11 +102,11 @@ fn propagation_is_for_one_mount_or_for_all_below() {
 
 #[test]
 fn the_usual_dev_shm_is_the_pods_and_any_other_the_containers_own() {
-    let source = |destination: &str, kind: &str, options: &str, ipc: Owner| {
+    let source = |destination: &str, kind: &str, options: &str, owner: Owner| {
         let options: Vec<&str> = options.split(' ').collect();
         let mount = serde_json::json!([{"destination": destination, "type": kind, "options": options}]);
         let layout = Layout::default();
-        let facts = Facts { ipc, ..facts(&layout) };
+        let facts = Facts { memory: Some(owner), ..facts(&layout) };
         plan(&serde_json::from_value::<Vec<oci::Mount>>(mount).unwrap(), &facts).unwrap().remove(0).source
     };
     let usual = "nosuid noexec nodev mode=1777 size=65536k";

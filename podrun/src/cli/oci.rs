@@ -1,0 +1,236 @@
+//! `podrun oci`, and podrun under the names `runc`, `crun` and `podrun-oci`: runc's command line, its exit codes, and its log,
+//! which shims and podman read.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod document;
+mod make;
+mod show;
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::record::Stamp;
+use crate::roots::Roots;
+use clap::{Args, Command};
+use serde_json::json;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// Names under which podrun is an OCI runtime and nothing else.
+pub const NAMES: [&str; 3] = ["runc", "crun", "podrun-oci"];
+
+/// What stands before the verb.
+#[derive(Debug, Args)]
+struct Global {
+    /// Where containers' states are kept; /run/podrun/oci by default
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Errors and warnings go there, too
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// text or json
+    #[arg(long, default_value = "text", value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: String,
+    /// Taken for compatibility: podrun has one level
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    log_level: Option<String>,
+    /// Taken for compatibility: podrun has one level
+    #[arg(long, hide = true)]
+    debug: bool,
+    /// Put containers into scopes of systemd; linux.cgroupsPath is SLICE:PREFIX:NAME then
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// true, false or auto
+    #[arg(long, default_value = "auto", value_name = "WHETHER", value_parser = ["true", "false", "auto"], num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rootless: String,
+    /// Taken for compatibility: criu is found by PATH
+    #[arg(long, value_name = "FILE", hide = true)]
+    criu: Option<String>,
+}
+
+/// Everything that a verb is called with.
+struct Call {
+    global: Global,
+    verb: &'static Verb,
+    rest: Vec<String>,
+}
+
+struct Verb {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Call) -> Result<i32>,
+}
+
+const fn verb(name: &'static str, about: &'static str, run: fn(&Call) -> Result<i32>) -> Verb {
+    Verb { name, about, run }
+}
+
+const VERBS: &[Verb] = &[
+    verb("create", "Make a container, not started", make::create),
+    verb("start", "Start a container that was made", change::start),
+    verb("run", "Make and start a container", make::run),
+    verb("exec", "Run a program in a container", make::exec),
+    verb("state", "A container's state, as the specification has it", show::state),
+    verb("list", "List containers", show::list),
+    verb("ps", "List the processes of a container", show::ps),
+    verb("kill", "Send a signal to a container", change::kill),
+    verb("delete", "Remove a container that has stopped", change::delete),
+    verb("pause", "Freeze a container", change::pause),
+    verb("resume", "Thaw a container", change::resume),
+    verb("update", "Change a container's limits", change::update),
+    verb("events", "Show what a container uses, again and again", show::events),
+    verb("spec", "Write a config.json to begin with", document::spec),
+    verb("features", "What this runtime can do, as JSON", document::features),
+    verb("checkpoint", "Write a container's processes to files, by criu", change::checkpoint),
+    verb("restore", "Make a container of such files, by criu", change::checkpoint),
+];
+
+/// Runs what was asked for; the answer is the exit code. `words` begin after `oci`, or after the program's name.
+pub fn main(words: Vec<String>) -> i32 {
+    let (before, rest) = split(words);
+    let global = match parse::<Global>("podrun oci", "An OCI runtime with runc's command line.", &before) {
+        Ok(global) => global,
+        Err(err) => return complain(None, &err, 1),
+    };
+    let Some((first, rest)) = rest.split_first() else {
+        eprint!("{}", overview());
+        return 1;
+    };
+    match first.as_str() {
+        "help" | "--help" | "-h" => {
+            super::table::print(&overview());
+            return 0;
+        }
+        "--version" | "-v" | "version" => {
+            super::table::print(&version());
+            return 0;
+        }
+        _ => {}
+    }
+    let Some(verb) = VERBS.iter().find(|verb| verb.name == first) else {
+        let err = Error::new(Kind::Usage, format!("read the command {first:?}"), "there is none of this name");
+        return complain(Some(&global), &err.hint("`podrun oci help` lists them"), 1);
+    };
+    let call = Call { global, verb, rest: rest.to_vec() };
+    match (verb.run)(&call) {
+        Ok(code) => code,
+        // runc's: an exec that did not become its program is told from one that ended with 1.
+        Err(err) => complain(Some(&call.global), &err, if verb.name == "exec" { 255 } else { 1 }),
+    }
+}
+
+/// The flags before the verb, and the rest.
+fn split(words: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let mut before = Vec::new();
+    let mut rest = words.into_iter().peekable();
+    while let Some(word) = rest.next_if(|word| word.starts_with('-') && !is_whole(word)) {
+        let key = word.trim_start_matches('-').split('=').next().unwrap_or_default();
+        let takes_a_value = matches!(key, "root" | "log" | "log-format" | "log-level" | "criu");
+        let value = (takes_a_value && !word.contains('=')).then(|| rest.next()).flatten();
+        // runc's own parser knows one dash and two alike.
+        before.push(format!("--{}", word.trim_start_matches('-')));
+        before.extend(value);
+    }
+    (before, rest.collect())
+}
+
+fn is_whole(word: &str) -> bool {
+    matches!(word, "--help" | "-h" | "--version" | "-v")
+}
+
+fn parse<T: Args>(name: &str, about: &'static str, words: &[String]) -> Result<T> {
+    let command = T::augment_args(Command::new("podrun").bin_name(name)).no_binary_name(true).about(about);
+    let matches = command.try_get_matches_from(words).map_err(super::args::usage)?;
+    T::from_arg_matches(&matches).map_err(super::args::usage)
+}
+
+impl Call {
+    fn parse<T: Args>(&self) -> Result<T> {
+        parse(&format!("podrun oci {}", self.verb.name), self.verb.about, &self.rest)
+    }
+
+    fn roots(&self) -> Roots {
+        let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let default = Roots::default();
+        Roots { root: default.root, run: from_env("PODRUN_RUN_ROOT").unwrap_or(default.run) }
+    }
+
+    fn root(&self) -> Result<PathBuf> {
+        let root = self.global.root.clone().unwrap_or_else(|| self.roots().run.join("oci"));
+        std::path::absolute(&root).doing(|| format!("find {}", root.display()))
+    }
+
+    /// Something that whoever reads the log should know, and that stops nothing. Our stderr may be the container's own log,
+    /// as conmon has it, so that it is said there only where there is no other place.
+    fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            match self.global.log {
+                Some(_) => self.global.write("warning", warning),
+                None => eprintln!("podrun: warning: {warning}"),
+            }
+        }
+    }
+}
+
+impl Global {
+    /// One line in the log. Who cannot write it has said all on stderr.
+    fn write(&self, level: &str, message: &str) {
+        let Some(path) = &self.log else { return };
+        let time = Stamp::now().text();
+        let line = match self.log_format.as_str() {
+            "json" => json!({"level": level, "msg": message, "time": time}).to_string(),
+            _ => format!("time={time:?} level={level} msg={message:?}"),
+        };
+        let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
+}
+
+fn complain(global: Option<&Global>, err: &Error, code: i32) -> i32 {
+    if err.is_help() {
+        return 0;
+    }
+    eprintln!("podrun: {err}");
+    if let Some(global) = global {
+        global.write("error", &format!("{}: {}", err.what_was_being_done(), err.cause()));
+    }
+    code
+}
+
+fn version() -> String {
+    // conmon and podman show it; containerd looks for the second line.
+    format!("podrun version {}\nspec: {}\n", env!("CARGO_PKG_VERSION"), document::VERSION)
+}
+
+fn overview() -> String {
+    let mut text = String::from("podrun oci is an OCI runtime with runc's command line.\n\nVerbs:\n");
+    for verb in VERBS {
+        text.push_str(&format!("  {:<11} {}\n", verb.name, verb.about));
+    }
+    text.push_str(
+        "\nBefore the verb: --root DIR, --log FILE, --log-format text|json, --systemd-cgroup, --rootless, --debug.\n\
+         Each verb has --help.\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_before_the_verb_is_told_from_the_verb() {
+        let split = |text: &str| {
+            let (before, rest) = split(text.split(' ').map(str::to_owned).collect());
+            (before.join(" "), rest.join(" "))
+        };
+        assert_eq!(split("--root /x --debug create a"), ("--root /x --debug".into(), "create a".into()));
+        assert_eq!(split("-root=/x --log y state a"), ("--root=/x --log y".into(), "state a".into()));
+        assert_eq!(
+            split("--systemd-cgroup --rootless=true list -q"),
+            ("--systemd-cgroup --rootless=true".into(), "list -q".into())
+        );
+        assert_eq!(split("--version"), (String::new(), "--version".into()));
+    }
+}

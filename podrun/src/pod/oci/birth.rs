@@ -1,0 +1,464 @@
+//! `create`: from a bundle to a process that waits at its door.
+
+#![forbid(unsafe_code)]
+
+use super::program;
+use super::record::{Container, Dir, Id, Record, Status};
+use crate::cgroup::{self, Cgroup, Existing, Place, Programs};
+use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined, Mappings};
+use crate::container::attributes::Keyring;
+use crate::container::birth::{self, Born, Cradle, Report};
+use crate::container::hooks::{self, Hook, Hooks, Round};
+use crate::container::init::{self, Failure, Ids, Loopback, Own, World};
+use crate::container::labels::Module;
+use crate::container::plan::Plan;
+use crate::container::planning::{self, Facts, Home, Host};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
+use crate::id::ContainerName;
+use crate::net;
+use crate::net::devices::Carried;
+use crate::oci::{self, Bundle, Whose};
+use crate::pod::{create, launch, terminal};
+use crate::record::Stamp;
+use crate::rootfs::Source;
+use crate::spec::{ContainerSpec, Policy};
+use crate::store::{self, ProcessRecord};
+use crate::sys::clone::{self, pidfd_send_signal, poll_one};
+use crate::sys::fd;
+use crate::sys::mount;
+use crate::sys::socket::{self, Traffic};
+use crate::sys::{cred, ns, tty};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a caller of `create` or `run` says besides the bundle.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub bundle: PathBuf,
+    /// A listening socket that takes the master of the container's terminal.
+    pub console: Option<PathBuf>,
+    /// One that takes the pidfd of its first process.
+    pub pidfd: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub keyring: Keyring,
+    /// Whether the caller stays, and shows the terminal itself.
+    pub attended: bool,
+    pub preserved: i32,
+    /// Where cgroups go that the document gives no path for.
+    pub cgroup_top: String,
+}
+
+/// A container that was made, and waits for its start.
+#[derive(Debug)]
+pub struct Made {
+    pub container: Container,
+    pub pidfd: OwnedFd,
+    /// Where no console socket takes it.
+    pub master: Option<OwnedFd>,
+    pub warnings: Vec<String>,
+}
+
+/// All that is decided before anything is made.
+struct Planned {
+    bundle: Bundle,
+    plan: Plan,
+    alone: Alone,
+}
+
+pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
+    let id = Id::parse(id)?;
+    program::be_unwritable()?;
+    let _holes = program::hold_preserved(wish.preserved)?;
+    let planned = plan(&id, wish)?;
+    check_console(&planned.plan, wish)?;
+    let dir = make_dir(root, &id)?;
+    fault::point("oci.directory");
+    let made = make(&id, &dir, planned, wish);
+    if made.is_err() {
+        let _ = std::fs::remove_dir_all(&dir.0);
+    }
+    made
+}
+
+fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
+    let bundle = oci::load(&wish.bundle, Whose::Makers)?;
+    let mut host = create::probe()?;
+    // What a document does not say is the caller's own.
+    host.open_files = cred::getrlimit(0, libc::RLIMIT_NOFILE).doing(|| "read the limit of open files".into())?;
+    let alone = alone::plan(&bundle.spec)?;
+    let mut plan = plan_container(id, &bundle, &host, wish)?;
+    plan.process.attributes.keyring = wish.keyring;
+    Ok(Planned { bundle, plan, alone })
+}
+
+fn plan_container(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Plan> {
+    let linux = bundle.spec.linux().as_ref();
+    let place = match linux.and_then(|linux| linux.cgroups_path().as_ref()) {
+        Some(path) => Place::parse(&path.to_string_lossy()).map_err(|err| err.within("read linux.cgroupsPath"))?,
+        None => Place::parse(&format!("{}/{id}", wish.cgroup_top))?,
+    };
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let mut cgroup = cgroup::plan::container(&host.cgroups, &place, resources, None)?;
+    cgroup.existing = Existing::Vacant;
+    let users = launch::read_users(&bundle.rootfs)?;
+    let spec = ContainerSpec {
+        name: ContainerName::parse("container")?,
+        oci: bundle.spec.clone(),
+        bundle: std::path::absolute(&wish.bundle).doing(|| format!("find {}", wish.bundle.display()))?,
+        rootfs: bundle.rootfs.clone(),
+        policy: Policy::default(),
+        user: None,
+    };
+    let (kind_of, has_module) = (&launch::kind_of, &Module::is_here);
+    let id = id.as_str();
+    planning::plan(&spec, &Facts { host, id, home: Home::Alone, cgroup, users: &users, kind_of, has_module })
+}
+
+/// A terminal needs somebody who takes it, and who takes one needs a terminal.
+fn check_console(plan: &Plan, wish: &Wish) -> Result<()> {
+    let terminal = plan.process.stdio != crate::container::plan::Stdio::Pipes;
+    match (terminal, &wish.console) {
+        (true, None) if !wish.attended => {
+            let cause = "process.terminal is true, and nobody is there to take the terminal";
+            Err(Error::new(Kind::Invalid, "make a terminal", cause).hint("--console-socket PATH names somebody"))
+        }
+        (false, Some(path)) => {
+            let doing = format!("use the console socket {}", path.display());
+            Err(Error::new(Kind::Invalid, doing, "process.terminal is not true: there is no terminal to hand over"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_dir(root: &Path, id: &Id) -> Result<Dir> {
+    store::make_private_dir(root, 0o711)?;
+    let dir = Dir::of(root, id);
+    match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o711).create(&dir.0) {
+        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Error::new(Kind::AlreadyExists, format!("create {id}"), "container with given ID already exists"))
+        }
+        other => other.doing(|| format!("make {}", dir.0.display())).map(|()| dir),
+    }
+}
+
+fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
+    let Planned { bundle, plan, alone } = planned;
+    let locked = dir.lock()?;
+    let mut warnings = bundle.warnings;
+    warnings.extend(plan.process.seccomp.iter().flat_map(|program| program.warnings.clone()));
+    let record = Record {
+        version: store::VERSION,
+        readable_since: store::READABLE_SINCE,
+        oci_version: bundle.spec.version().clone(),
+        id: id.clone(),
+        bundle: std::path::absolute(&wish.bundle).doing(|| format!("find {}", wish.bundle.display()))?,
+        rootfs: bundle.rootfs,
+        created: Stamp::now().text(),
+        owner: owner(),
+        annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        process: None,
+        cgroup: plan.cgroup.clone(),
+        chosen_place: bundle.spec.linux().as_ref().is_none_or(|linux| linux.cgroups_path().is_none()),
+        startable: !plan.process.argv.is_empty(),
+        alone,
+    };
+    store::write(&dir.plan(), &plan)?;
+    store::write(&dir.state(), &record)?;
+    let mut container = Container { dir: dir.clone(), record };
+    let cgroup = Cgroup::create(&plan.cgroup)?;
+    fault::point("oci.cgroup");
+    let made = give_birth(&mut container, plan, &cgroup, wish);
+    if made.is_err() {
+        let _ = container.remove_cgroup(&cgroup, Duration::from_secs(2));
+        // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
+        let _ = after_the_end(&container);
+    }
+    drop(locked);
+    made.map(|(pidfd, master)| Made { container, pidfd, master, warnings })
+}
+
+/// The clone, and all that the newborn needs until it waits at its door: its pidfd, and its terminal where nobody else
+/// takes that.
+fn give_birth(
+    container: &mut Container,
+    plan: Plan,
+    cgroup: &Cgroup,
+    wish: &Wish,
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    let dir = &container.dir;
+    let door =
+        socket::listen(&dir.0, "door.new", Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
+    let rounds = Rounds::new(&container.record.alone.hooks)?;
+    let born = bear(&plan, &container.record.alone, &rounds, cgroup, &door, wish)?;
+    drop(door);
+    fault::point("oci.cloned");
+    container.record.process = Some(ProcessRecord::of(born.child.pid));
+    let mut making = Making { container, plan, rounds, born, master: None };
+    let attended = making.carry_devices().and_then(|devices| {
+        let (carried, netns) = &devices;
+        making.attend(cgroup, wish).inspect_err(|_| carried.give_back(netns.as_fd()))
+    });
+    if attended.is_err() {
+        let _ = pidfd_send_signal(making.born.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = clone::wait(making.born.child.pidfd.as_fd());
+    }
+    attended.map(|()| (making.born.child.pidfd, making.master))
+}
+
+/// The name behind the uid that made it, as far as the host's own file knows it.
+fn owner() -> String {
+    let uid = cred::effective_uid();
+    let host = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY);
+    let name = host.ok().and_then(|root| crate::user::Files::read(root.as_fd()).name(uid).map(str::to_owned));
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+/// The hooks that are run from inside, and the files that tell them of the container.
+struct Rounds {
+    create_container: Round,
+    start_container: Round,
+}
+
+impl Rounds {
+    fn new(hooks: &Hooks) -> Result<Self> {
+        Ok(Self {
+            create_container: Round::new(&hooks.create_container)?,
+            start_container: Round::new(&hooks.start_container)?,
+        })
+    }
+}
+
+fn bear(plan: &Plan, alone: &Alone, rounds: &Rounds, cgroup: &Cgroup, door: &OwnedFd, wish: &Wish) -> Result<Born> {
+    let stdio = program::stdio(wish.preserved)?;
+    let tasks = cgroup.tasks()?;
+    let joined = open_namespaces(&alone.joined)?;
+    let user = joined.iter().find(|(_, kind)| *kind == libc::CLONE_NEWUSER).map(|(fd, _)| fd.as_fd());
+    let own_users = alone.ids.is_some() || user.is_some();
+    let (rootfs, trees) = if own_users { open_sources(plan)? } else { (None, Vec::new()) };
+    let own = Own {
+        hostname: alone.hostname.as_ref(),
+        loopback: if alone.makes(libc::CLONE_NEWNET) { Loopback::Up } else { Loopback::Leave },
+        ids: if own_users { Ids::Mapped } else { Ids::Host },
+        rootfs: rootfs.as_ref().map(AsFd::as_fd),
+        trees: &trees,
+        create_container: &rounds.create_container,
+    };
+    let world = World { user, joined: &[], memory: None, own: Some(&own) };
+    let cradle = Cradle {
+        cgroup: cgroup.unified_fd(),
+        tasks: &tasks,
+        stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+        alone: init::Alone {
+            door: Some(door.as_fd()),
+            preserved: wish.preserved,
+            start_container: Some(&rounds.start_container),
+        },
+    };
+    // A caller may ignore what the container shall not.
+    cred::reset_signals();
+    let numbering = None;
+    among(&joined, alone, || birth::container(plan, alone.by_clone(), &world, numbering, &cradle))
+}
+
+fn open_namespaces(joined: &[Joined]) -> Result<Vec<(OwnedFd, i32)>> {
+    joined
+        .iter()
+        .map(|one| {
+            let doing = || format!("open {} {}", one.place, one.path.lossy());
+            let namespace = fd::open(one.path.c(), libc::O_RDONLY).doing(doing)?;
+            match ns::kind(namespace.as_fd()) {
+                Ok(kind) if kind == one.kind => Ok((namespace, kind)),
+                Ok(kind) => {
+                    let cause = format!("a namespace of type {}, not {}", alone::word(kind), alone::word(one.kind));
+                    Err(Error::new(Kind::Invalid, doing(), cause))
+                }
+                Err(_) => Err(Error::new(Kind::Invalid, doing(), "not a namespace")),
+            }
+        })
+        .collect()
+}
+
+/// The rootfs and all sources of binds as trees of their own, opened while the host's paths are in reach.
+fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
+    let open = |path: &crate::text::Text, recursive| {
+        mount::open_tree(mount::here(), path.c(), recursive).doing(|| format!("open {}", path.lossy()))
+    };
+    let tree = |one: &crate::rootfs::Mount| match &one.source {
+        Source::Bind { path, recursive } => open(path, *recursive).map(Some),
+        _ => Ok(None),
+    };
+    Ok((Some(open(&plan.rootfs, true)?), plan.mounts.iter().map(tree).collect::<Result<_>>()?))
+}
+
+/// Clones from within the namespaces that are joined, and comes back. What is born in them need have no right to join them:
+/// in a user namespace of its own it has none.
+fn among<T>(joined: &[(OwnedFd, i32)], alone: &Alone, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut back = Vec::new();
+    let own = |kind| ns::own(alone::file(kind)).doing(|| "open podrun's own namespaces".into());
+    for (namespace, kind) in joined.iter().filter(|(_, kind)| *kind != libc::CLONE_NEWUSER) {
+        back.push((own(*kind)?, *kind));
+        ns::setns(namespace.as_fd(), *kind).doing(|| format!("join the {} namespace", alone::word(*kind)))?;
+    }
+    if alone.makes(CLONE_NEWTIME) {
+        back.push((own(CLONE_NEWTIME)?, CLONE_NEWTIME));
+        new_clocks(&alone.clocks)?;
+    }
+    let done = work();
+    for (namespace, kind) in back.iter().rev() {
+        ns::setns(namespace.as_fd(), *kind).doing(|| "come back from the container's namespaces".into())?;
+    }
+    done
+}
+
+/// A time namespace for children to come; its clocks can be set as long as nobody is in it (time_namespaces(7)).
+fn new_clocks(clocks: &[String]) -> Result<()> {
+    let doing = || "make a time namespace for linux.timeOffsets".to_owned();
+    ns::unshare(CLONE_NEWTIME).doing(doing)?;
+    match clocks.is_empty() {
+        true => Ok(()),
+        false => std::fs::write("/proc/self/timens_offsets", clocks.join("\n")).doing(doing),
+    }
+}
+
+/// A birth on its way to the door.
+struct Making<'c> {
+    container: &'c Container,
+    plan: Plan,
+    rounds: Rounds,
+    born: Born,
+    master: Option<OwnedFd>,
+}
+
+impl Making<'_> {
+    /// Answers the newborn until it waits at its door.
+    fn attend(&mut self, cgroup: &Cgroup, wish: &Wish) -> Result<()> {
+        cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
+        // Before hooks, who may ask for the state.
+        store::write(&self.container.dir.state(), &self.container.record)?;
+        fault::point("oci.recorded");
+        loop {
+            poll_one(self.born.report.as_fd(), libc::POLLIN, -1).doing(|| "hear of the container's init".into())?;
+            match birth::next_report(self.born.report.as_fd()).doing(|| "hear of the container's init".into())? {
+                None => {}
+                Some(Report::Namespaces) => self.furnish()?,
+                Some(Report::Terminal(master)) => match &wish.console {
+                    Some(path) => hand_over(path, b"/dev/ptmx", master.as_fd())?,
+                    None => self.show(master),
+                },
+                Some(Report::Ready) => return self.ready(wish),
+                // Only after the door, where it goes to `start`.
+                Some(Report::Listener(_)) => {
+                    return Err(Error::new(
+                        Kind::Kernel,
+                        "hear of the container's init",
+                        "it is too early for a listener",
+                    ));
+                }
+                Some(Report::Failed(failure)) => return Err(self.explain(failure)),
+                Some(Report::End) => {
+                    let doing = format!("create {}", self.container.record.id);
+                    return Err(Error::new(Kind::Kernel, doing, "its init was killed")
+                        .hint("a memory limit that is too small for it, or somebody's KILL"));
+                }
+            }
+        }
+    }
+
+    /// linux.netDevices, into the network namespace that it was born in.
+    fn carry_devices(&self) -> Result<(Carried, OwnedFd)> {
+        let netns = ns::of(self.born.child.pid, "net").doing(|| "open the container's network namespace".to_owned())?;
+        Ok((net::devices::carry(&self.plan.net_devices, netns.as_fd())?, netns))
+    }
+
+    /// The user's own terminal will show it: it has that one's size before the program asks.
+    fn show(&mut self, master: OwnedFd) {
+        if let Some(size) = terminal::own_size() {
+            let _ = tty::set_size(master.as_fd(), size);
+        }
+        self.master = Some(master);
+    }
+
+    fn explain(&self, failure: Failure) -> Error {
+        birth::lone_error(&self.plan, &self.container.record.alone.hooks, failure)
+    }
+
+    /// What is done for the newborn once its namespaces are there: the ids, and the hooks of the runtime's own namespaces.
+    fn furnish(&mut self) -> Result<()> {
+        let alone = &self.container.record.alone;
+        if let Some(ids) = &alone.ids {
+            map_ids(self.born.child.pid, ids)?;
+        }
+        let creating = self.container.record.state(Status::Creating).to_string();
+        run_hooks("prestart", &alone.hooks.prestart, creating.as_bytes())?;
+        run_hooks("createRuntime", &alone.hooks.create_runtime, creating.as_bytes())?;
+        self.rounds.create_container.tell(creating.as_bytes())?;
+        self.rounds.start_container.tell(self.container.record.state(Status::Created).to_string().as_bytes())?;
+        fault::point("oci.furnished");
+        birth::go_on(self.born.report.as_fd()).doing(|| "let the container's init go on".into())
+    }
+
+    fn ready(&self, wish: &Wish) -> Result<()> {
+        if let Some(path) = &wish.pidfd {
+            hand_over(path, b"pidfd", self.born.child.pidfd.as_fd())?;
+        }
+        if let Some(path) = &wish.pid_file {
+            write_pid(path, self.born.child.pid)?;
+        }
+        fault::point("oci.ready");
+        let dir = &self.container.dir;
+        std::fs::rename(dir.new_door(), dir.door()).doing(|| format!("make {}", dir.door().display()))
+    }
+}
+
+/// `poststop`: a failure is a warning (config.md), and stops no other.
+pub fn after_the_end(container: &Container) -> Vec<String> {
+    let state = container.record.state(Status::Stopped).to_string();
+    each_hook("poststop", &container.record.alone.hooks.poststop, &state)
+}
+
+/// Runs all of them, whatever becomes of one; what went wrong is for the log.
+pub fn each_hook(kind: &str, hooks: &[Hook], state: &str) -> Vec<String> {
+    let run = |(index, hook): (usize, &Hook)| {
+        let failed = run_hooks(kind, std::slice::from_ref(hook), state.as_bytes()).err()?;
+        Some(failed.to_string().replacen("[0]", &format!("[{index}]"), 1))
+    };
+    hooks.iter().enumerate().filter_map(run).collect()
+}
+
+pub fn run_hooks(kind: &str, asked: &[Hook], state: &[u8]) -> Result<()> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let round = Round::new(asked)?;
+    round.tell(state)?;
+    round.run().map_err(|failed| hooks::error(kind, asked, failed))
+}
+
+/// Writes the maps of a newborn's user namespace: whole, in one write (user_namespaces(7)).
+fn map_ids(pid: i32, ids: &Mappings) -> Result<()> {
+    for (file, field, list) in [("uid_map", "uidMappings", &ids.uids), ("gid_map", "gidMappings", &ids.gids)] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, Mappings::text(list)).doing(|| format!("write linux.{field} to {path}"))?;
+    }
+    Ok(())
+}
+
+/// Sends a descriptor to whoever listens there, as runc does: its name, and the descriptor along with it.
+pub(super) fn hand_over(path: &Path, name: &[u8], one: BorrowedFd<'_>) -> Result<()> {
+    let doing = || format!("hand a descriptor to {}", path.display());
+    let (dir, file) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    let socket = socket::connect(dir, &file.to_string_lossy(), Traffic::Stream).doing(doing)?;
+    socket::send(socket.as_fd(), name, &[one], 0).map(drop).doing(doing)
+}
+
+/// Whole or not at all: its reader may look at any moment.
+pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let staged = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    std::fs::write(&staged, pid.to_string()).doing(doing)?;
+    std::fs::rename(&staged, path).doing(doing)
+}

@@ -1,0 +1,176 @@
+//! `exec`: a program joins a container.
+
+#![forbid(unsafe_code)]
+
+use super::birth::write_pid;
+use super::foreground::Stay;
+use super::program;
+use super::record::{Container, Status};
+use crate::container::birth::{self, Born, Cradle, Report};
+use crate::container::init;
+use crate::container::labels::{Labels, Module};
+use crate::container::listener::{self, Whose};
+use crate::container::plan::{NewPrivileges, Process, Stdio};
+use crate::container::planning::{self, ExecRequest};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::pod::{create, exec as pods};
+use crate::sys::clone::{self, pidfd_send_signal, poll_one};
+use crate::sys::cred;
+use crate::sys::ns;
+use crate::user::Files;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What is to run: in words, or as a `process` object of the specification.
+#[derive(Debug, Clone)]
+pub enum Program {
+    Words(ExecRequest),
+    Document(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub program: Program,
+    pub more_groups: Vec<u32>,
+    pub no_new_privileges: bool,
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
+    /// A terminal, whatever the program's own words are.
+    pub terminal: bool,
+    pub console: Option<PathBuf>,
+    pub pidfd: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub preserved: i32,
+    pub detached: bool,
+    /// `--ignore-paused`.
+    pub even_paused: bool,
+    /// `--cgroup`: below the container's own.
+    pub cgroup: Option<String>,
+}
+
+/// Runs a program in a container; the answer is its exit code, or 0 where the caller does not stay.
+pub fn exec(container: &Container, wish: &Wish) -> Result<i32> {
+    program::be_unwritable()?;
+    let _holes = program::hold_preserved(wish.preserved)?;
+    let first = check(container, wish)?;
+    let process = plan(container, wish)?;
+    if process.stdio != Stdio::Pipes && wish.detached && wish.console.is_none() {
+        let cause = "a terminal was asked for, and nobody is there to take it";
+        return Err(Error::new(Kind::Usage, "make a terminal", cause).hint("--console-socket PATH names somebody"));
+    }
+    let born = bear(container, &process, first.as_fd(), wish)?;
+    let stay = match wish.detached {
+        true => None,
+        false => Some(Stay::begin()?),
+    };
+    let mut master = None;
+    let pid = container.record.process.as_ref().map_or(0, |process| process.pid);
+    let attended = attend(&born, &process, pid, wish, &mut master);
+    if attended.is_err() {
+        let _ = pidfd_send_signal(born.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = clone::wait(born.child.pidfd.as_fd());
+    }
+    attended?;
+    match stay {
+        None => Ok(0),
+        Some(stay) => stay.until_end(&born.child.pidfd, master.as_ref()).map(clone::Exit::code),
+    }
+}
+
+fn check(container: &Container, wish: &Wish) -> Result<OwnedFd> {
+    let doing = || format!("exec in {}", container.record.id);
+    match container.status() {
+        Status::Stopped => Err(Error::new(Kind::NotNow, doing(), "cannot exec in a stopped container")),
+        // It would not run before somebody resumes the container, and hang until then.
+        Status::Paused if !wish.even_paused => {
+            Err(Error::new(Kind::NotNow, doing(), "cannot exec in a paused container").hint("--ignore-paused waits"))
+        }
+        _ => container.running("exec in"),
+    }
+}
+
+fn plan(container: &Container, wish: &Wish) -> Result<Process> {
+    let own = container.plan()?.process;
+    let mut process = match &wish.program {
+        Program::Document(path) => {
+            let text = std::fs::read(path).doing(|| format!("read {}", path.display()))?;
+            let document = &mut serde_json::Deserializer::from_slice(&text);
+            let asked = serde_path_to_error::deserialize(document).map_err(|err| {
+                let doing = format!("read {}: {}", path.display(), err.path());
+                Error::new(Kind::Invalid, doing, err.inner())
+            })?;
+            planning::plan_joining(&own, &asked, &users(container, true)?, &create::probe()?)?
+        }
+        Program::Words(request) => planning::plan_exec(&own, request, &users(container, request.user.is_some())?)?,
+    };
+    if wish.terminal && process.stdio == Stdio::Pipes {
+        process.stdio = Stdio::Terminal { size: None };
+    }
+    process.groups.extend(&wish.more_groups);
+    if wish.no_new_privileges {
+        process.new_privileges = NewPrivileges::Never;
+    }
+    if wish.apparmor.is_some() || wish.selinux.is_some() {
+        process.labels = Labels::named(wish.apparmor.as_deref(), wish.selinux.as_deref(), &Module::is_here)?;
+    }
+    Ok(process)
+}
+
+fn users(container: &Container, needed: bool) -> Result<Files> {
+    match &container.record.process {
+        Some(process) if needed => pods::read_users(process),
+        _ => Ok(Files::default()),
+    }
+}
+
+fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &Wish) -> Result<Born> {
+    let stdio = program::stdio(wish.preserved)?;
+    let mut place = container.record.cgroup.clone();
+    if let Some(below) = &wish.cgroup {
+        place.place = place.place.below(below)?;
+    }
+    let cgroup = crate::cgroup::Cgroup::open(&place)?;
+    let tasks = cgroup.tasks()?;
+    let own_pid = ns::own("pid").doing(|| "open podrun's own namespaces".into())?;
+    let cradle = Cradle {
+        cgroup: cgroup.unified_fd(),
+        tasks: &tasks,
+        stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+        alone: init::Alone { door: None, preserved: wish.preserved, start_container: None },
+    };
+    cred::reset_signals();
+    birth::exec(process, first, container.record.alone.beyond(), own_pid.as_fd(), &cradle)
+}
+
+/// Answers the newborn until it has become its program.
+fn attend(born: &Born, process: &Process, first: i32, wish: &Wish, master: &mut Option<OwnedFd>) -> Result<()> {
+    let doing = || "hear of the program's init".to_owned();
+    if let Some(path) = &wish.pid_file {
+        write_pid(path, born.child.pid)?;
+    }
+    if let Some(path) = &wish.pidfd {
+        super::birth::hand_over(path, b"pidfd", born.child.pidfd.as_fd())?;
+    }
+    if process.stdio == Stdio::Pipes {
+        birth::open_gate(born.report.as_fd()).doing(doing)?;
+    }
+    loop {
+        poll_one(born.report.as_fd(), libc::POLLIN, -1).doing(doing)?;
+        match birth::next_report(born.report.as_fd()).doing(doing)? {
+            Some(Report::Terminal(its)) => {
+                match &wish.console {
+                    Some(path) => super::birth::hand_over(path, b"/dev/ptmx", its.as_fd())?,
+                    None => *master = Some(its),
+                }
+                birth::open_gate(born.report.as_fd()).doing(doing)?;
+            }
+            Some(Report::Listener(fd)) => {
+                let whose = Whose::Execd { pid: born.child.pid, first };
+                listener::pass_on(process.listener.as_ref(), whose, &fd, born.report.as_fd())?;
+            }
+            Some(Report::Failed(failure)) => return Err(birth::process_error(process, failure)),
+            Some(Report::End) => return Ok(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What is done to a container that was made: start, kill, delete, pause and resume, update, and what it uses.
+
+#![forbid(unsafe_code)]
+
+use super::birth;
+use super::record::{Container, Dir, Id, Status};
+use crate::cgroup::{self, Cgroup, Layout};
+use crate::container::birth::{self as newborn, Report, lone_error};
+use crate::container::listener::{self, Whose};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::fault;
+use crate::store;
+use crate::sys::clone::{pidfd_send_signal, poll_one};
+use crate::sys::socket::{self, Traffic};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Value, json};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long what was killed with KILL may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Opens the door. What went wrong with `poststart` hooks is for the log.
+pub fn start(container: &Container) -> Result<Vec<String>> {
+    let id = &container.record.id;
+    let doing = || format!("start {id}");
+    let locked = container.dir.lock()?;
+    let cannot = |cause: &str| Err(Error::new(Kind::NotNow, doing(), cause));
+    let process = match (container.status(), container.process()) {
+        (Status::Created, Some(process)) => process,
+        (Status::Creating, _) => return cannot("it is being created"),
+        (Status::Stopped, _) | (_, None) => return cannot("cannot start a container that has stopped"),
+        _ => return cannot("cannot start an already running container"),
+    };
+    if !container.record.startable {
+        return Err(Error::new(Kind::Invalid, doing(), "its config.json has no `process`"));
+    }
+    let door = socket::connect(&container.dir.0, "door", Traffic::Messages).doing(doing)?;
+    newborn::open_gate(door.as_fd()).doing(doing)?;
+    fault::point("oci.opened");
+    hear_of_start(container, door.as_fd())?;
+    let _ = std::fs::remove_file(container.dir.door());
+    drop((locked, process));
+    let running = container.record.state(Status::Running).to_string();
+    Ok(birth::each_hook("poststart", &container.record.alone.hooks.poststart, &running))
+}
+
+fn hear_of_start(container: &Container, door: BorrowedFd<'_>) -> Result<()> {
+    let doing = || format!("start {}", container.record.id);
+    loop {
+        poll_one(door, libc::POLLIN, -1).doing(doing)?;
+        match newborn::next_report(door).doing(doing)? {
+            Some(Report::Failed(failure)) => {
+                return Err(lone_error(&container.plan()?, &container.record.alone.hooks, failure));
+            }
+            Some(Report::Listener(fd)) => {
+                let plan = container.plan()?;
+                let pid = container.record.process.map_or(0, |process| process.pid);
+                listener::pass_on(plan.process.listener.as_ref(), Whose::First(pid), &fd, door)?;
+            }
+            Some(Report::End) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Whom a signal goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    First,
+    All,
+}
+
+pub fn kill(container: &Container, signal: i32, reach: Reach) -> Result<()> {
+    let doing = || format!("kill {}", container.record.id);
+    if reach == Reach::All {
+        return kill_all(container, signal);
+    }
+    let process = container.running("kill")?;
+    pidfd_send_signal(process.as_fd(), signal).doing(doing)?;
+    // A frozen process of cgroup v1 dies when it is thawed.
+    if signal == libc::SIGKILL && container.status() == Status::Paused {
+        container.cgroup()?.thaw()?;
+    }
+    Ok(())
+}
+
+/// What is left in the cgroup of a container that has stopped is reached, too: that is what the flag is for.
+fn kill_all(container: &Container, signal: i32) -> Result<()> {
+    let Ok(cgroup) = container.cgroup() else { return container.running("kill").map(drop) };
+    match signal {
+        libc::SIGKILL => cgroup.kill_all(Duration::ZERO),
+        signal => cgroup.signal(signal),
+    }
+}
+
+/// What `delete` does with one that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Stopped,
+    Force,
+}
+
+/// Removes all of it; what went wrong with `poststop` hooks is for the log.
+pub fn delete(root: &Path, id: &str, manner: Manner) -> Result<Vec<String>> {
+    let container = match Container::find(root, id) {
+        Err(err) if err.kind == Kind::NotFound && manner == Manner::Force => return sweep(root, id),
+        other => other?,
+    };
+    let locked = container.dir.lock()?;
+    let status = container.status();
+    match (manner, status) {
+        (Manner::Force, _) | (_, Status::Stopped) => {}
+        // Nothing of the bundle has run yet.
+        (_, Status::Created) => {}
+        _ => {
+            let cause = format!("cannot delete container that is not stopped: it is {}", status.word());
+            return Err(Error::new(Kind::NotNow, format!("delete {id}"), cause).hint("kill it first, or use --force"));
+        }
+    }
+    if let Some(process) = container.process() {
+        let _ = pidfd_send_signal(process.as_fd(), libc::SIGKILL);
+        if status == Status::Paused {
+            let _ = container.cgroup().and_then(|cgroup| cgroup.thaw());
+        }
+        poll_one(process.as_fd(), libc::POLLIN, 10_000).doing(|| format!("wait for the end of {id}"))?;
+    }
+    let cgroup = Cgroup::find(&Layout::detect()?, &container.record.cgroup.place)?;
+    container.remove_cgroup(&cgroup, GONE_WITHIN)?;
+    fault::point("oci.emptied");
+    let warnings = birth::after_the_end(&container);
+    remove_dir(&container.dir)?;
+    drop(locked);
+    Ok(warnings)
+}
+
+/// A creation that was cut short in its first moment has a directory and no record.
+fn sweep(root: &Path, id: &str) -> Result<Vec<String>> {
+    remove_dir(&Dir::of(root, &Id::parse(id)?)).map(|()| Vec::new())
+}
+
+fn remove_dir(dir: &Dir) -> Result<()> {
+    // The record first: who looks in between finds none.
+    let removed = store::gone(std::fs::remove_file(dir.state())).and_then(|()| std::fs::remove_dir_all(&dir.0));
+    store::gone(removed).doing(|| format!("remove {}", dir.0.display()))
+}
+
+pub fn pause(container: &Container) -> Result<()> {
+    match container.status() {
+        Status::Running | Status::Created => container.cgroup()?.freeze(Duration::from_secs(2)),
+        status => {
+            let cause = format!("container not running: it is {}", status.word());
+            Err(Error::new(Kind::NotNow, format!("pause {}", container.record.id), cause))
+        }
+    }
+}
+
+pub fn resume(container: &Container) -> Result<()> {
+    match container.status() {
+        Status::Paused => container.cgroup()?.thaw(),
+        status => {
+            let cause = format!("container not paused: it is {}", status.word());
+            Err(Error::new(Kind::NotNow, format!("resume {}", container.record.id), cause))
+        }
+    }
+}
+
+/// New limits. A container that has stopped has none.
+pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
+    container.running("update")?;
+    let live = container.cgroup()?;
+    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &live.current())?;
+    Cgroup::update(&plan)
+}
+
+/// The processes in its cgroup.
+pub fn processes(container: &Container) -> Result<Vec<i32>> {
+    container.running("list the processes of")?;
+    Ok(container.cgroup()?.procs().into_iter().map(nix::unistd::Pid::as_raw).collect())
+}
+
+/// In the words of `runc events --stats`.
+pub fn stats(container: &Container) -> Result<Value> {
+    container.running("read the statistics of")?;
+    let cgroup = container.cgroup()?;
+    let stats = cgroup.stats();
+    let known = |value: Option<u64>| value.unwrap_or(0);
+    Ok(json!({
+        "type": "stats",
+        "id": container.record.id.as_str(),
+        "data": {
+            "cpu": {"usage": {"total": known(stats.cpu_nanoseconds)}},
+            "memory": {
+                "usage": {
+                    "usage": known(stats.memory_bytes),
+                    "limit": known(stats.memory_limit_bytes.or(Some(u64::MAX))),
+                    "max": known(stats.memory_peak_bytes),
+                    "failcnt": known(cgroup.oom_kills().ok().flatten()),
+                },
+                "raw": {},
+            },
+            "pids": {"current": known(stats.pids)},
+        },
+    }))
+}
