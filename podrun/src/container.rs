@@ -9,5 +9,6 @@ mod copy_up;
 pub mod hooks;
 pub mod init;
 pub mod labels;
+pub mod listener;
 pub mod plan;
 pub mod planning;

@@ -36,7 +36,7 @@ pub const POINTS: &[&str] = &[
     "command.asked", "command.log-made", "heal.locked", "heal.cloned", "heal.child", "upgrade.asked",
     // The monitor makes a container, or its next run.
     "birth.plan-kept", "birth.memory-kept", "birth.cgroup", "birth.cloned", "birth.guarded", "birth.kept", "birth.recorded",
-    "birth.piped", "birth.opened",
+    "birth.piped", "birth.opened", "birth.listener",
     "birth.terminal", "birth.failed", "birth.became", "birth.told", "record.staged", "record.replaced",
     "start.kept", "start.recorded", "start.opened",
     // A run ends.

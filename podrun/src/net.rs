@@ -19,6 +19,7 @@ pub mod cidr;
 pub mod cni;
 pub mod conntrack;
 pub mod definition;
+pub mod devices;
 mod doctor;
 pub mod elements;
 pub mod files;

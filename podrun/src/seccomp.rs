@@ -187,7 +187,7 @@ mod tests {
         );
     }
 
-    /// runc refuses the same: its init, like podrun's, makes these calls after the filter is loaded.
+    /// What init does after the filter is loaded and before its supervisor can have heard of it.
     #[test]
     fn a_supervisor_cannot_be_asked_by_init() {
         let notify = |names: &str, listener: &str| {
@@ -203,16 +203,25 @@ mod tests {
             format!("{at}defaultAction: SCMP_ACT_NOTIFY cannot be the default")
         );
         assert_eq!(
-            refused(&notify(r#""read", "write""#, listener)),
-            format!("{at}syscalls[0].names[1]: SCMP_ACT_NOTIFY cannot be used for write")
+            refused(&notify(r#""mount", "sendmsg""#, listener)),
+            format!(
+                "{at}syscalls: SCMP_ACT_NOTIFY is used, and the listener is handed over by sendmsg, which must pass"
+            )
         );
+        assert!(refused(&notify(r#""read""#, listener)).contains("handed over by read, which must pass"));
+        let denied = notify(r#""mount""#, listener).replace("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO");
+        assert!(refused(&denied).contains("handed over by sendmsg"));
+        let allowed = denied.replacen('[', r#"[{"names": ["read", "sendmsg"], "action": "SCMP_ACT_ALLOW"}, "#, 1);
+        assert!(compiled(&allowed).notify);
+        let metadata = r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}"#;
+        assert_eq!(refused(metadata), format!("{at}listenerMetadata: set, and there is no listenerPath"));
         assert_eq!(
-            refused(&notify(r#""read""#, "")),
+            refused(&notify(r#""mount""#, "")),
             format!("{at}listenerPath: missing, and a rule has SCMP_ACT_NOTIFY")
         );
-        let program = compiled(&notify(r#""read""#, listener));
+        let program = compiled(&notify(r#""mount", "write""#, listener));
         assert!(program.notify);
-        assert_eq!(answer(&program, 0, 0), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(answer(&program, 165, 0), libc::SECCOMP_RET_USER_NOTIF);
     }
 
     #[test]
@@ -232,7 +241,7 @@ mod tests {
             "linux.seccomp.flags[0]: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without SCMP_ACT_NOTIFY, so without effect";
         assert_eq!(flags(wait), (0, vec![why.to_owned()]));
         let notify = format!(
-            r#"{wait}, "listenerPath": "/run/agent", "syscalls": [{{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}}]"#
+            r#"{wait}, "listenerPath": "/run/agent", "syscalls": [{{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}}]"#
         );
         let flag = seccomp::FILTER_FLAG_NEW_LISTENER | seccomp::FILTER_FLAG_WAIT_KILLABLE_RECV;
         assert_eq!(flags(&notify), (flag, none));

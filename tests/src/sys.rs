@@ -117,6 +117,32 @@ pub fn without(numbers: &[u32]) -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) })
 }
 
+/// seccomp_unotify(2): takes one question off a listener and answers it with this errno; the number of the call.
+pub fn answer_with(listener: BorrowedFd<'_>, errno: i32) -> io::Result<i32> {
+    const SECCOMP_IOCTL_NOTIF_RECV: libc::Ioctl = 0xc050_2100_u32 as libc::Ioctl;
+    const SECCOMP_IOCTL_NOTIF_SEND: libc::Ioctl = 0xc018_2101_u32 as libc::Ioctl;
+    // struct seccomp_notif: id, pid and flags, seccomp_data, whose first word is the number of the call.
+    let mut question = [0u64; 10];
+    // SAFETY: the kernel writes a struct seccomp_notif of 80 bytes, for which there is room.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV, question.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // struct seccomp_notif_resp: id, val, error and flags.
+    let mut response = [question[0], 0, u64::from((-errno).cast_unsigned())];
+    // SAFETY: the kernel reads a struct seccomp_notif_resp of 24 bytes.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, response.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [a, b, c, d, ..] = question[2].to_ne_bytes();
+    Ok(i32::from_ne_bytes([a, b, c, d]))
+}
+
+/// listen(2), once more: with another backlog.
+pub fn listen(socket: BorrowedFd<'_>, backlog: libc::c_int) -> io::Result<()> {
+    // SAFETY: listen reads two integers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
+}
+
 /// A descriptor that just arrived in a message, and that nobody owns yet.
 pub fn adopt(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
     // SAFETY: the kernel made it for the caller, who knows its number from the message and uses it for nothing else.

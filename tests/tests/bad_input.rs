@@ -220,3 +220,42 @@ fn podrun_works_with_its_standard_descriptors_closed() {
     host.command("create pod two").with("close 0 close 1 close 2").run();
     assert_eq!(host.inspect("two")["state"], "Ready");
 }
+
+// Issue 5, "Bad input": every wrong field has its JSON path and what was expected, and nothing is left; podrun/tests/schema.rs
+// has them all, without the binary.
+#[test]
+fn a_field_that_is_wrong_is_told_in_one_line_and_leaves_nothing() {
+    let host = Host::new();
+    host.pod("web");
+    for (pointer, value, words) in [
+        ("/process", json!([]), "process: invalid type: sequence, expected an object"),
+        ("/process/args", json!("sh"), "process.args: invalid type: string \"sh\", expected a sequence"),
+        (
+            "/process/user/uid",
+            json!(4_294_967_296_u64),
+            "process.user.uid: invalid value: integer `4294967296`, expected u32",
+        ),
+        ("/process/terminal", json!("true"), "process.terminal: invalid type: string \"true\", expected a boolean"),
+        ("/process/rlimits/0/type", json!("RLIMIT_MOON"), "process.rlimits[0].type: unknown variant `RLIMIT_MOON`"),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE"}), "process.ioPriority.priority: missing"),
+        ("/mounts/0/options", json!({"ro": true}), "mounts[0].options: invalid type: map, expected a sequence"),
+        ("/mounts/0", json!(["/proc", "proc"]), "mounts[0]: invalid type: sequence, expected an object"),
+        ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": 1}]), "linux.devices[0].minor: missing"),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_MAYBE"}), "linux.seccomp.defaultAction: unknown variant"),
+        ("/linux/personality", json!({"domain": 8}), "linux.personality.domain: "),
+        ("/root/readonly", json!(1), "root.readonly: invalid type: integer `1`, expected a boolean"),
+    ] {
+        let bundle = host.bundle(|config| {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            let parent = config.pointer_mut(parent).unwrap();
+            match key.parse::<usize>() {
+                Ok(index) if parent.is_array() => parent[index] = value,
+                _ => parent[key] = value,
+            }
+        });
+        for (verb, code) in [("run", 125), ("create container", 1)] {
+            host.podrun(format!("{verb} web/a --bundle {bundle}")).fails(code).says(words).with_one_line();
+        }
+    }
+    assert_eq!(host.inspect("web")["containers"], json!([]));
+}

@@ -469,6 +469,7 @@ fn a_monitor_may_be_killed_at_every_step_of_a_birth() {
         match point {
             "birth.terminal" => fixture.run("web/b", "-d -t", program).ok(),
             "birth.failed" => fixture.run("web/b", "", "/missing").fails(127),
+            "birth.listener" => run_with_an_agent(host).fails(3).prints("new"),
             _ if point.starts_with("start.") => host.podrun("start web -c b").ok(),
             _ => fixture.run("web/b", "", program).fails(3).prints("new"),
         };
@@ -483,6 +484,21 @@ fn a_monitor_may_be_killed_at_every_step_of_a_birth() {
         fixture.expect_life();
         fixture.expect_nothing_after_delete();
     });
+}
+
+/// A bundle whose profile asks an agent. Whoever comes after the monitor does not know what that one told, and tells it again.
+fn run_with_an_agent(host: &Host) -> Outcome {
+    let path = host.fresh("agent");
+    let agent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let bundle = host.bundle(|config| {
+        let asks = json!([{ "names": ["swapon"], "action": "SCMP_ACT_NOTIFY" }]);
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": asks});
+        config["process"]["args"] = json!(["/bin/sh", "-c", "echo new; exit 3"]);
+    });
+    let told = std::thread::spawn(move || agent.incoming().take(2).collect::<Vec<_>>().len());
+    let done = host.podrun(format!("run web/b --bundle {bundle}"));
+    assert_eq!(told.join().unwrap(), 2);
+    done
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(super) fn run(words: &Words) -> Result<i32> {
     warn_of(&spec, &planned);
     let request = launch::request(&pod, &spec, &planned, foreground::UNTIL)?;
     let input = if asked.container.interactive { Input::Stdin } else { Input::None };
-    let code = show(&pod, &spec.name, request, input, None)?;
+    let code = launch::with_devices(&pod, &spec, &planned, || show(&pod, &spec.name, request, input, None))?;
     if asked.container.rm {
         let request = Request::Delete { name: spec.name.clone(), force: false, grace_ms: 0 };
         match client::command(&pod, &request) {

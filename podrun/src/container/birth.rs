@@ -182,6 +182,8 @@ pub enum Report {
     Terminal(OwnedFd),
     /// All is set up; the child waits at the gate.
     Ready,
+    /// The descriptor on which the kernel asks about the child's calls; [`Report`]s end here until [`listener_is`] was said.
+    Listener(OwnedFd),
     Failed(Failure),
     /// The socket closed by execve, or with the child.
     End,
@@ -202,6 +204,8 @@ pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let take = || socket::receive(socket, &mut [0; 16], libc::MSG_DONTWAIT).map(drop);
     let report = match (&buffer[..count], fds.into_iter().next()) {
         (b"T", Some(master)) => take().map(|()| Report::Terminal(master))?,
+        // Left there as a failure is, until it has been sent on.
+        (b"L", Some(listener)) => Report::Listener(listener),
         (b"N", _) => take().map(|()| Report::Namespaces)?,
         (b"R", _) => take().map(|()| Report::Ready)?,
         (b"", _) => Report::End,
@@ -211,6 +215,23 @@ pub fn next_report(socket: BorrowedFd<'_>) -> io::Result<Option<Report>> {
         },
     };
     Ok(Some(report))
+}
+
+/// What became of the listener that was reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listens {
+    /// The child may go on.
+    Delivered,
+    Nowhere,
+}
+
+/// Takes the report of a listener, after it has been sent on or could not be.
+pub fn listener_is(socket: BorrowedFd<'_>, listens: Listens) -> io::Result<()> {
+    socket::receive(socket, &mut [0; 16], libc::MSG_DONTWAIT)?;
+    match listens {
+        Listens::Delivered => socket::send(socket, b"A", &[], 0).map(drop),
+        Listens::Nowhere => Ok(()),
+    }
 }
 
 /// The sentence for a failure of a container's first process.
@@ -298,6 +319,7 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         Step::Capabilities => "set the capabilities".into(),
         Step::NoNewPrivileges => "set no_new_privs".into(),
         Step::Seccomp => "load the seccomp filter".into(),
+        Step::Listener => "hand the seccomp listener over".into(),
         Step::CloseFds => "close descriptors".into(),
         Step::Exec => return exec_error(process, failure),
         _ => format!("do step {:?}", failure.step),

@@ -12,6 +12,8 @@
 //!      │  ◀── T + pty master ────────  │  (terminal only)
 //!      │  ◀── R ─────────────────────  │  ready, unless the gate is open already
 //!      │  ─── G ─────────────────────▶ │  the gate; EOF instead: the monitor died, leave
+//!      │  ◀── L + listener ──────────  │  the filter is loaded (SCMP_ACT_NOTIFY only)
+//!      │  ─── A ─────────────────────▶ │  the listener is with who asked for it
 //!      │  ◀── F step index errno ────  │  a failure, and its end
 //!      │  ◀── EOF ───────────────────  │  execve has closed the socket: the workload runs
 //! ```
@@ -98,6 +100,7 @@ steps! {
         Capabilities,
         NoNewPrivileges,
         Seccomp,
+        Listener,
         CloseFds,
         Exec,
         Parent,
@@ -786,7 +789,11 @@ fn become_program(process: &Process, root: BorrowedFd<'_>, terminal: Option<&Own
     cred::capset(sets.effective | SYS_ADMIN, permitted, sets.inheritable).map_err(at(Step::Capabilities))?;
     raise_ambient(sets.ambient).map_err(at(Step::Capabilities))?;
     if let Some(program) = &process.seccomp {
-        seccomp::set_mode_filter(program.flags, &program.filter).map_err(at(Step::Seccomp))?;
+        let listener = seccomp::set_mode_filter(program.flags, &program.filter).map_err(at(Step::Seccomp))?;
+        // Never closed by us, which would be a call that the filter judges: execve closes it.
+        if let Some(listener) = &*ManuallyDrop::new(listener) {
+            hand_over(ground.report, listener.as_fd()).map_err(at(Step::Listener))?;
+        }
     }
     cred::capset(sets.effective, sets.permitted, sets.inheritable).map_err(at(Step::Capabilities))?;
     execute(process, ground)
@@ -833,6 +840,20 @@ fn wait_at_gate(ground: &Ground<'_>) -> io::Result<()> {
         0 => exit(1),
         _ => Ok(()),
     }
+}
+
+/// The listener goes to whoever can send it on, and only when that is done may the program ask (the profile lets both calls
+/// pass: `seccomp` sees to it). No byte but the end: the monitor died.
+fn hand_over(report: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> io::Result<()> {
+    socket::send(report, b"L", &[listener], 0)?;
+    let mut byte = [0];
+    // A monitor that came meanwhile has opened the gate once more: that is not yet the answer.
+    while byte != *b"A" {
+        if fd::read(report, &mut byte)? == 0 {
+            exit(1);
+        }
+    }
+    Ok(())
 }
 
 fn drop_bounding_set(sets: CapabilitySets) -> io::Result<()> {

@@ -7,8 +7,10 @@
 
 use super::attributes::Attributes;
 use super::labels::Labels;
+use super::listener::Listener;
 use crate::caps::CapabilitySets;
 use crate::cgroup::CgroupPlan;
+use crate::net::devices::NetDevice;
 use crate::rootfs::{Device, Link, Mount, Place};
 use crate::seccomp::Program;
 use crate::sys::tty::Size;
@@ -87,6 +89,9 @@ pub struct Process {
     pub attributes: Attributes,
     #[serde(default)]
     pub labels: Labels,
+    /// Whom the filter asks.
+    #[serde(default)]
+    pub listener: Option<Listener>,
 }
 
 /// A container, from the mount table to execve.
@@ -109,6 +114,9 @@ pub struct Plan {
     pub read_only: Vec<Text>,
     /// A file below /proc/sys and its value.
     pub sysctl: Vec<(Text, Text)>,
+    /// What of the host's interfaces comes into the network namespace.
+    #[serde(default)]
+    pub net_devices: Vec<NetDevice>,
     /// The NIS domain name, of all who share the UTS namespace.
     #[serde(default)]
     pub domain_name: Option<Text>,

@@ -5,10 +5,12 @@
 
 use super::attributes;
 use super::labels::{self, Labels, Module};
+use super::listener;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::error::{Error, Kind, Result};
+use crate::net;
 use crate::oci::{self, SECCOMP_ANNOTATION};
 use crate::rootfs::{Place, PointKind, devices, mounts};
 use crate::seccomp;
@@ -40,6 +42,8 @@ pub struct Facts<'a> {
     pub host: &'a Host,
     pub home: Home<'a>,
     pub cgroup: CgroupPlan,
+    /// What the container is called where pods are not known.
+    pub id: &'a str,
     pub users: &'a Files,
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Whether the host's kernel runs a security module.
@@ -141,8 +145,13 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         ]
         .concat(),
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, owners))?,
+        net_devices: net::devices::plan(linux.and_then(|linux| linux.net_devices().as_ref()), owners.net)?,
         domain_name: domain_name(document.domainname().as_deref(), owners)?,
-        process: plan_first(document, spec.user.as_deref(), facts)?,
+        process: {
+            let planned = plan_first(document, spec.user.as_deref(), facts)?;
+            let listener = listener::plan(document, planned.seccomp.as_ref(), &spec.bundle, facts.id)?;
+            Process { listener, ..planned }
+        },
     })
 }
 
@@ -322,6 +331,7 @@ fn nothing_to_run() -> Result<Process> {
         stdio: Stdio::Pipes,
         attributes: attributes::Attributes::default(),
         labels: Labels::default(),
+        listener: None,
     })
 }
 
@@ -358,6 +368,7 @@ fn plan_process(process: &runtime::Process, user: User, rights: Rights, users: &
         stdio: stdio(process),
         attributes: attributes::Attributes::default(),
         labels: Labels::default(),
+        listener: None,
     })
 }
 
@@ -371,6 +382,7 @@ pub fn plan_joining(container: &Process, process: &runtime::Process, users: &Fil
     Ok(Process {
         labels: labels::plan(process, &Module::is_here)?,
         attributes: attributes::plan(process, None)?,
+        listener: container.listener.clone(),
         ..plan_process(process, document_user(process.user()), rights, users, host)?
     })
 }

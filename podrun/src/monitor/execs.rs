@@ -6,6 +6,7 @@ use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
 use crate::container::birth::{self, Cradle, Report};
 use crate::container::init::Alone;
+use crate::container::listener::{self, Whose};
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -28,6 +29,8 @@ pub(super) struct Exec {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) report: Option<OwnedFd>,
+    /// The pid of its container's own.
+    first: i32,
     /// For the sentence, should it fail; gone once it runs.
     process: Option<Box<Process>>,
     failure: Option<Error>,
@@ -55,6 +58,7 @@ impl Monitor {
             return Ok(());
         }
         let born = self.bear_exec(name, &process, fds)?;
+        let first = self.container(name)?.run.as_ref().map_or(0, |run| run.pid);
         fault::point("exec.cloned");
         let number = self.id();
         let exec = Exec {
@@ -62,6 +66,7 @@ impl Monitor {
             pid: born.child.pid,
             pidfd: born.child.pidfd,
             report: Some(born.report),
+            first,
             process: Some(process),
             failure: None,
             client: Some(client),
@@ -153,6 +158,14 @@ impl Monitor {
                     None => exec.master = Some(master),
                 },
                 Ok(Some(Report::Namespaces | Report::Ready)) => {}
+                Ok(Some(Report::Listener(fd))) => {
+                    let to = exec.process.as_deref().and_then(|process| process.listener.as_ref());
+                    let whose = Whose::Execd { pid: exec.pid, first: exec.first };
+                    if let Err(err) = listener::pass_on(to, whose, &fd, socket.as_fd()) {
+                        exec.failure.get_or_insert(err);
+                        let _ = clone::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
+                    }
+                }
                 Ok(Some(Report::Failed(failure))) => {
                     exec.failure = Some(match exec.process.as_deref() {
                         Some(process) => birth::process_error(process, failure),
@@ -240,6 +253,7 @@ impl Monitor {
             pidfd: fds.remove(0),
             // A monitor of an older build kept none.
             report: fds.pop(),
+            first: 0,
             process: None,
             failure: None,
             client: None,

@@ -7,6 +7,7 @@ use super::{Alarm, Container, Count, Monitor, Token, Waiter, key};
 use crate::cgroup::{Cgroup, CgroupPlan, OomNotifier};
 use crate::container::birth::{self, Cradle, Numbering, Report};
 use crate::container::init::{Alone, World};
+use crate::container::listener::{self, Whose};
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -302,6 +303,11 @@ impl Monitor {
                 Ok(Some(Report::Terminal(master))) => self.terminal_opened(key, master),
                 Ok(Some(Report::Namespaces)) => {}
                 Ok(Some(Report::Ready)) => self.tell(key, Until::Created),
+                Ok(Some(Report::Listener(listener))) => {
+                    if let Err(err) = self.pass_on(key, &listener) {
+                        return self.give_up(key, err);
+                    }
+                }
                 Ok(Some(Report::Failed(failure))) => {
                     // It stays in the socket, for a successor; we have seen it.
                     self.unwatch(socket);
@@ -327,6 +333,14 @@ impl Monitor {
         if let Err(err) = taken {
             self.give_up(key, err);
         }
+    }
+
+    /// The listener of a container's filter, to where its document says.
+    fn pass_on(&mut self, key: u64, fd: &OwnedFd) -> Result<()> {
+        let plan = store::read::<Plan>(&self.dir.plan(&self.name_of(key)?))?;
+        let run = self.run(key)?;
+        let Some(report) = &run.report else { return Ok(()) };
+        listener::pass_on(plan.process.listener.as_ref(), Whose::First(run.pid), fd, report.as_fd())
     }
 
     fn birth_failed(&mut self, key: u64, failure: crate::container::init::Failure) {

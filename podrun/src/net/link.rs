@@ -13,7 +13,7 @@ use futures_util::future::{try_join, try_join3};
 use futures_util::stream::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
@@ -316,8 +316,7 @@ impl Netlink {
     async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {
         let mut request = self.handle.address().add(index, address.address, address.prefix);
         if address.address.is_ipv6() {
-            let no_dad = rtnetlink::packet_route::address::AddressFlags::Nodad;
-            request.message_mut().attributes.push(AddressAttribute::Flags(no_dad));
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         request.execute().await
     }
@@ -431,6 +430,34 @@ impl Netlink {
             Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             other => other.doing(|| format!("delete the link {name}")),
         }
+    }
+
+    /// A link by its name in this connection's network namespace.
+    pub fn find(&self, name: &str) -> Result<Option<Link>> {
+        let found = self.handle.link().get().match_name(name.to_owned()).execute().map_ok(link).try_collect::<Vec<_>>();
+        match self.runtime.block_on(found).map_err(errno) {
+            Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            found => found.doing(|| format!("find the link {name}")).map(|found| found.into_iter().next()),
+        }
+    }
+
+    /// Moves a link to another network namespace, and names it there, in one step.
+    pub fn give(&self, index: u32, netns: BorrowedFd<'_>, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_raw_fd()).name(name).build();
+        self.wait(self.handle.link().set(message).execute(), || format!("give the link away as {name}"))
+    }
+
+    /// A link's addresses that somebody set and that mean something elsewhere: neither a lease's nor a neighbourhood's.
+    pub fn lasting_addresses(&self, index: u32) -> Result<Vec<Cidr>> {
+        let all: Vec<_> =
+            self.wait(self.handle.address().get().execute().try_collect(), || "list the host's addresses".to_owned())?;
+        let lasts = |message: &&AddressMessage| {
+            let flags = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Permanent));
+            message.header.index == index
+                && message.header.scope == AddressScope::Universe
+                && message.attributes.iter().any(flags)
+        };
+        Ok(all.iter().filter(lasts).filter_map(address).collect())
     }
 
     pub fn links(&self) -> Result<Vec<Link>> {
@@ -609,7 +636,7 @@ fn second_name(property: Prop) -> Option<String> {
     }
 }
 
-fn address(message: &rtnetlink::packet_route::address::AddressMessage) -> Option<Cidr> {
+fn address(message: &AddressMessage) -> Option<Cidr> {
     let prefix = message.header.prefix_len;
     let of = |address: &IpAddr| Some(Cidr { address: *address, prefix }).filter(|cidr| !is_every_links(*cidr));
     let local = message.attributes.iter().find_map(|attribute| match attribute {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::client;
+use super::create;
 use super::find::Pod;
 use crate::cgroup;
 use crate::container::labels::Module;
@@ -11,6 +12,7 @@ use crate::container::planning::{self, Facts, Home};
 use crate::error::{Doing, Result};
 use crate::fault;
 use crate::monitor::socket::{NewContainer, Request, Until};
+use crate::net;
 use crate::oci;
 use crate::pump;
 use crate::rootfs::PointKind;
@@ -34,8 +36,10 @@ pub fn plan(pod: &Pod, spec: &ContainerSpec) -> Result<Planned> {
     let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id).container(&spec.name);
     let resources = spec.oci.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let users = read_users(&spec.rootfs)?;
+    let id = format!("{}-{}", pod.record.id, spec.name);
     let facts = Facts {
         host,
+        id: &id,
         home: Home::Pod { share_pid: pod.record.share_pid, owners: pod.record.owners, files: &pod.dir.0 },
         cgroup: cgroup::plan::container(&host.cgroups, &place, resources, None)?,
         users: &users,
@@ -84,10 +88,31 @@ pub fn request(pod: &Pod, spec: &ContainerSpec, planned: &Planned, until: Until)
     Ok(Request::Create { container: Box::new(container), until })
 }
 
+/// Does what makes the container with the interfaces in the pod that it asks for; they go back if it was not made.
+pub fn with_devices<T>(
+    pod: &Pod,
+    spec: &ContainerSpec,
+    planned: &Planned,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if planned.plan.net_devices.is_empty() {
+        return make();
+    }
+    let netns = create::network_namespace(pod)?;
+    let carried = net::devices::carry(&planned.plan.net_devices, netns.as_fd())?;
+    make().inspect_err(|_| {
+        if pod.container(&spec.name).is_err() {
+            carried.give_back(netns.as_fd());
+        }
+    })
+}
+
 /// Makes a container and answers as soon as it has come that far: the pid, or how it ended meanwhile.
 pub fn launch(pod: &Pod, spec: &ContainerSpec, until: Until) -> Result<Planned> {
     let planned = plan(pod, spec)?;
     let request = request(pod, spec, &planned, until)?;
-    client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(until).then_some(())))?;
+    with_devices(pod, spec, &planned, || {
+        client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(until).then_some(())))
+    })?;
     Ok(planned)
 }

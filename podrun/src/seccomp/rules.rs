@@ -91,6 +91,10 @@ pub(super) fn read(profile: &LinuxSeccomp, host: Arch) -> Result<Profile<'_>> {
     if notify && profile.listener_path().is_none() {
         return Err(wrong("listenerPath", "missing, and a rule has SCMP_ACT_NOTIFY"));
     }
+    // config-linux.md: "This field MUST NOT be set if listenerPath is not set."
+    if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
+        return Err(wrong("listenerMetadata", "set, and there is no listenerPath"));
+    }
     let flags = flags(profile.flags().as_deref(), notify, &mut warnings);
     let (mut rules, mut known, mut unknown) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (index, entry) in entries.iter().enumerate() {
@@ -111,7 +115,11 @@ pub(super) fn read(profile: &LinuxSeccomp, host: Arch) -> Result<Profile<'_>> {
         let names = unknown.into_iter().collect::<Vec<_>>().join(", ");
         warnings.push(format!("{AT}.syscalls: unknown here, so without effect: {names}"));
     }
-    Ok(Profile { default, abis, flags, notify, warnings, rules, known })
+    let profile = Profile { default, abis, flags, notify, warnings, rules, known };
+    if notify {
+        profile.check_hand_over()?;
+    }
+    Ok(profile)
 }
 
 /// The host's own ABI always counts; an ABI that its kernel does not speak has no effect.
@@ -202,15 +210,32 @@ fn check_names(path: &str, entry: &LinuxSyscall) -> Result<()> {
         if name.is_empty() {
             return wrong("empty");
         }
-        // init reports a failed execve with write(2), and would wait for the supervisor instead.
-        if name == "write" && entry.action() == LinuxSeccompAction::ScmpActNotify {
-            return wrong("SCMP_ACT_NOTIFY cannot be used for write");
-        }
     }
     Ok(())
 }
 
 impl Profile<'_> {
+    /// init sends the listener with the first of these calls, and hears with the second that it has arrived: neither may be
+    /// denied, nor wait for a supervisor who does not have the descriptor yet.
+    fn check_hand_over(&self) -> Result<()> {
+        let pass = [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG];
+        let native = self.calls(self.abis[0]);
+        for name in ["sendmsg", "read"] {
+            let number = abi::call(name).and_then(|call| self.abis[0].number(call));
+            let action = match native.iter().find(|(one, _)| Some(*one) == number) {
+                Some((_, Outcome::Always(action))) => Some(*action),
+                Some((_, Outcome::FirstOf(_))) => None,
+                None => Some(self.default),
+            };
+            if !action.is_some_and(|action| pass.contains(&(action & libc::SECCOMP_RET_ACTION_FULL))) {
+                let cause =
+                    format!("SCMP_ACT_NOTIFY is used, and the listener is handed over by {name}, which must pass");
+                return Err(wrong("syscalls", cause));
+            }
+        }
+        Ok(())
+    }
+
     /// The numbers of this ABI that are newer than all that the profile names: they answer ENOSYS, not the default's
     /// EPERM, for which C libraries do not fall back (runc's rule; moby#42680). None where the default lets calls
     /// pass, or the profile names no call at all.

@@ -3,7 +3,7 @@
 use super::fd::{check, owned};
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 /// SCM_MAX_FD: more descriptors than this do not fit one message (unix(7)).
@@ -192,9 +192,21 @@ fn listen_at(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// connect(2) to a SOCK_STREAM socket, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)).
+pub fn connect_at_once(dir: &Path, name: &str) -> io::Result<OwnedFd> {
+    at_short_path(dir, name, |path| {
+        let socket = new(Traffic::Stream)?;
+        super::pipe::set_nonblocking(socket.as_fd())?;
+        connect_by(socket, path)
+    })
+}
+
 /// connect(2) to the socket at `path`.
 pub fn connect_to(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
-    let socket = new(traffic)?;
+    connect_by(new(traffic)?, path)
+}
+
+fn connect_by(socket: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let (address, length) = address(path)?;
     // SAFETY: address is a sockaddr_un of which `length` bytes are set.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) }.into())?;

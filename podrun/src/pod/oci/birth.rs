@@ -16,6 +16,8 @@ use crate::container::planning::{self, Facts, Home, Host};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::ContainerName;
+use crate::net;
+use crate::net::devices::Carried;
 use crate::oci::{self, Bundle, Whose};
 use crate::pod::{create, launch, terminal};
 use crate::record::Stamp;
@@ -128,7 +130,8 @@ fn plan_container(id: &Id, bundle: &Bundle, host: &Host, scope: Option<&Scope>, 
         user: None,
     };
     let (kind_of, has_module) = (&launch::kind_of, &Module::is_here);
-    planning::plan(&spec, &Facts { host, home: Home::Alone, cgroup, users: &users, kind_of, has_module })
+    let id = id.as_str();
+    planning::plan(&spec, &Facts { host, id, home: Home::Alone, cgroup, users: &users, kind_of, has_module })
 }
 
 /// A terminal needs somebody who takes it, and who takes one needs a terminal.
@@ -219,7 +222,10 @@ fn give_birth(
     fault::point("oci.cloned");
     container.record.process = Some(ProcessRecord::of(born.child.pid));
     let mut making = Making { container, plan, limits, rounds, born, master: None };
-    let attended = making.attend(cgroup.as_ref(), wish);
+    let attended = making.carry_devices().and_then(|devices| {
+        let (carried, netns) = &devices;
+        making.attend(cgroup.as_ref(), wish).inspect_err(|_| carried.give_back(netns.as_fd()))
+    });
     if attended.is_err() {
         let _ = pidfd_send_signal(making.born.child.pidfd.as_fd(), libc::SIGKILL);
         let _ = clone::wait(making.born.child.pidfd.as_fd());
@@ -378,6 +384,14 @@ impl Making<'_> {
                     None => self.show(master),
                 },
                 Some(Report::Ready) => return self.ready(wish),
+                // Only after the door, where it goes to `start`.
+                Some(Report::Listener(_)) => {
+                    return Err(Error::new(
+                        Kind::Kernel,
+                        "hear of the container's init",
+                        "it is too early for a listener",
+                    ));
+                }
                 Some(Report::Failed(failure)) => return Err(self.explain(failure)),
                 Some(Report::End) => {
                     let doing = format!("create {}", self.container.record.id);
@@ -386,6 +400,12 @@ impl Making<'_> {
                 }
             }
         }
+    }
+
+    /// linux.netDevices, into the network namespace that it was born in.
+    fn carry_devices(&self) -> Result<(Carried, OwnedFd)> {
+        let netns = ns::of(self.born.child.pid, "net").doing(|| "open the container's network namespace".to_owned())?;
+        Ok((net::devices::carry(&self.plan.net_devices, netns.as_fd())?, netns))
     }
 
     /// The user's own terminal will show it: it has that one's size before the program asks.

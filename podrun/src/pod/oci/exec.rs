@@ -9,6 +9,7 @@ use super::record::{Container, Status};
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::init;
 use crate::container::labels::{Labels, Module};
+use crate::container::listener::{self, Whose};
 use crate::container::plan::{NewPrivileges, Process, Stdio};
 use crate::container::planning::{self, ExecRequest};
 use crate::error::{Doing, Error, Kind, Result};
@@ -63,7 +64,8 @@ pub fn exec(container: &Container, wish: &Wish) -> Result<i32> {
         false => Some(Stay::begin()?),
     };
     let mut master = None;
-    let attended = attend(&born, &process, wish, &mut master);
+    let pid = container.record.process.as_ref().map_or(0, |process| process.pid);
+    let attended = attend(&born, &process, pid, wish, &mut master);
     if attended.is_err() {
         let _ = pidfd_send_signal(born.child.pidfd.as_fd(), libc::SIGKILL);
         let _ = clone::wait(born.child.pidfd.as_fd());
@@ -141,7 +143,7 @@ fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &
 }
 
 /// Answers the newborn until it has become its program.
-fn attend(born: &Born, process: &Process, wish: &Wish, master: &mut Option<OwnedFd>) -> Result<()> {
+fn attend(born: &Born, process: &Process, first: i32, wish: &Wish, master: &mut Option<OwnedFd>) -> Result<()> {
     let doing = || "hear of the program's init".to_owned();
     if let Some(path) = &wish.pid_file {
         write_pid(path, born.child.pid)?;
@@ -161,6 +163,10 @@ fn attend(born: &Born, process: &Process, wish: &Wish, master: &mut Option<Owned
                     None => *master = Some(its),
                 }
                 birth::open_gate(born.report.as_fd()).doing(doing)?;
+            }
+            Some(Report::Listener(fd)) => {
+                let whose = Whose::Execd { pid: born.child.pid, first };
+                listener::pass_on(process.listener.as_ref(), whose, &fd, born.report.as_fd())?;
             }
             Some(Report::Failed(failure)) => return Err(birth::process_error(process, failure)),
             Some(Report::End) => return Ok(()),

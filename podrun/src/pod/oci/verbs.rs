@@ -6,6 +6,7 @@ use super::birth;
 use super::record::{Container, Dir, Id, Status};
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::container::birth::{self as newborn, Report, lone_error};
+use crate::container::listener::{self, Whose};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::store;
@@ -52,6 +53,11 @@ fn hear_of_start(container: &Container, door: BorrowedFd<'_>) -> Result<()> {
         match newborn::next_report(door).doing(doing)? {
             Some(Report::Failed(failure)) => {
                 return Err(lone_error(&container.plan()?, &container.record.alone.hooks, failure));
+            }
+            Some(Report::Listener(fd)) => {
+                let plan = container.plan()?;
+                let pid = container.record.process.map_or(0, |process| process.pid);
+                listener::pass_on(plan.process.listener.as_ref(), Whose::First(pid), &fd, door)?;
             }
             Some(Report::End) => return Ok(()),
             _ => {}
