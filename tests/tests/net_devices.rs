@@ -107,8 +107,31 @@ fn interfaces_that_cannot_be_had_are_told_with_their_path() {
     );
     host.podrun("create pod on-host --network host").ok();
     let bundle = asks(&host, json!({"mine": {}}), "true");
-    let words = "linux.netDevices[\"mine\"]: the pod has no network namespace of its own";
+    let words = "linux.netDevices[\"mine\"]: there is no network namespace of its own";
     host.podrun(format!("run on-host/a --bundle {bundle}")).fails(125).says(words);
     assert!(on_the_host(&host, "mine").is_some());
+    remove(&host);
+}
+
+#[test]
+fn a_container_in_no_pod_gets_interfaces_too() {
+    let host = host();
+    let bundle = asks(&host, json!({"mine": {"name": "eth9"}}), "ip -o address show dev eth9");
+    let out = host.podrun(format!("oci run --bundle {bundle} one"));
+    let text = out.ok().text();
+    assert!(text.contains("192.0.2.5/24") && text.contains("2001:db8::5/64"), "{text}");
+    // A pair's end goes with the last namespace that has it: there is nothing to remove.
+    assert_eq!(on_the_host(&host, "mine"), None);
+}
+
+#[test]
+fn an_interface_goes_back_if_a_container_in_no_pod_is_not_made() {
+    let host = host();
+    let bundle = host.bundle(|config| {
+        config["linux"]["netDevices"] = json!({"mine": {"name": "eth9"}});
+        config["process"]["args"] = json!(["/missing"]);
+    });
+    assert_ne!(host.podrun(format!("oci run --bundle {bundle} one")).code(), 0);
+    assert!(on_the_host(&host, "mine").is_some_and(|shown| shown.contains("192.0.2.5/24")));
     remove(&host);
 }

@@ -178,3 +178,26 @@ fn the_listener_does_not_stay_in_the_container() {
     assert_eq!(fds, ["0", "1", "2"]);
     drop(agent.join().unwrap());
 }
+
+// The same without a pod: the listener goes to whoever starts the container, and from there to the agent.
+#[test]
+fn a_container_in_no_pod_has_its_agent_too() {
+    let host = Host::new();
+    let path = socket(&host);
+    let agent = agent(&path, 2);
+    let bundle = host.bundle(|config| {
+        config["linux"]["seccomp"] = asks(&path);
+        config["process"]["args"] = json!(["/bin/sh", "-c", "/probe try mkdir /tmp/x; exec /probe sleep 60"]);
+    });
+    let mut running = host.command(format!("oci run --bundle {bundle} one")).start();
+    running.until_it_prints("EXDEV");
+    host.podrun("oci exec one /probe try mkdir /tmp/y").ok().prints("EXDEV");
+    let told = agent.join().unwrap();
+    let pid = host.podrun("oci state one").json()["pid"].clone();
+    assert_eq!((&told[0].0["pid"], &told[0].0["state"]["id"]), (&pid, &json!("one")));
+    assert_eq!((&told[1].0["state"]["pid"], &told[1].0["state"]["status"]), (&pid, &json!("running")));
+    host.podrun("oci delete --force one").ok();
+    std::fs::remove_file(&path).unwrap();
+    let words = "send the seccomp listener to linux.seccomp.listenerPath";
+    host.podrun(format!("oci run --bundle {bundle} two")).fails(1).says(words);
+}

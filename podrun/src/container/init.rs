@@ -370,9 +370,10 @@ fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd
 fn fill_rootfs(plan: &Plan, root: BorrowedFd<'_>, world: &World<'_>, idmaps: &Namespaces) -> Result<(), Failure> {
     let trees = world.own.map_or(&[][..], |own| own.trees);
     for (index, one) in plan.mounts.iter().enumerate() {
-        let detached = make_mount(root, one, world.memory, trees.get(index).and_then(Option::as_ref))
-            .map_err(at_index(Step::Mount, index))?;
-        if let (Some(map), Some(namespace)) = (&one.idmap, idmaps.of(index)) {
+        let tree = trees.get(index).and_then(Option::as_ref);
+        let detached = make_mount(root, one, world.memory, tree).map_err(at_index(Step::Mount, index))?;
+        // A tree that was opened for us has them mapped already.
+        if let (Some(map), Some(namespace), None) = (&one.idmap, idmaps.of(index), tree) {
             let all = map.reach == Reach::Below;
             mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
         }

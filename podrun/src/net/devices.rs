@@ -33,7 +33,7 @@ pub fn plan(asked: Option<&HashMap<String, LinuxNetDevice>>, owner: Owner) -> Re
         let path = format!("linux.netDevices[{name:?}]");
         let inside = device.name().clone().filter(|inside| !inside.is_empty()).unwrap_or_else(|| name.clone());
         if owner == Owner::Host {
-            return fail(path, "the pod has no network namespace of its own");
+            return fail(path, "there is no network namespace of its own");
         }
         if !is_name(name) {
             return fail(path, NO_NAME);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_device_that_cannot_be_is_named_by_its_path() {
         for (json, owner, words) in [
-            (r#"{"a": {}}"#, Owner::Host, "read linux.netDevices[\"a\"]: the pod has no network namespace of its own"),
+            (r#"{"a": {}}"#, Owner::Host, "read linux.netDevices[\"a\"]: there is no network namespace of its own"),
             (r#"{"a/b": {}}"#, Owner::Pod, "read linux.netDevices[\"a/b\"]: not the name"),
             (r#"{"": {}}"#, Owner::Pod, "read linux.netDevices[\"\"]: not the name"),
             (

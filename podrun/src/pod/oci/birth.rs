@@ -22,6 +22,7 @@ use crate::oci::{self, Bundle, Whose};
 use crate::pod::{create, launch, terminal};
 use crate::record::Stamp;
 use crate::rootfs::Source;
+use crate::rootfs::idmap::{Namespaces, Reach};
 use crate::spec::{ContainerSpec, Policy};
 use crate::store::{self, ProcessRecord};
 use crate::sys::clone::{self, pidfd_send_signal, poll_one};
@@ -318,11 +319,19 @@ fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> 
     let open = |path: &crate::text::Text, recursive| {
         mount::open_tree(mount::here(), path.c(), recursive).doing(|| format!("open {}", path.lossy()))
     };
-    let tree = |one: &crate::rootfs::Mount| match &one.source {
-        Source::Bind { path, recursive } => open(path, *recursive).map(Some),
-        _ => Ok(None),
+    let maps = Namespaces::new(&plan.mounts)?;
+    let tree = |(index, one): (usize, &crate::rootfs::Mount)| {
+        let Source::Bind { path, recursive } = &one.source else { return Ok(None) };
+        let tree = open(path, *recursive)?;
+        // Root of the container's user namespace may not map the ids of a filesystem of the host's.
+        if let (Some(map), Some(namespace)) = (&one.idmap, maps.of(index)) {
+            mount::map_ids(tree.as_fd(), namespace, map.reach == Reach::Below)
+                .doing(|| format!("map the IDs of the mount on {}", one.at.path.lossy()))?;
+        }
+        Ok(Some(tree))
     };
-    Ok((Some(open(&plan.rootfs, true)?), plan.mounts.iter().map(tree).collect::<Result<_>>()?))
+    let trees = plan.mounts.iter().enumerate().map(tree).collect::<Result<_>>()?;
+    Ok((Some(open(&plan.rootfs, true)?), trees))
 }
 
 /// Clones from within the namespaces that are joined, and comes back. What is born in them need have no right to join them:
