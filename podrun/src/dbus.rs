@@ -41,11 +41,12 @@ impl Connection {
         Ok(connection)
     }
 
-    /// SASL EXTERNAL: the kernel tells the peer who we are; the name is our uid, in hex of its digits.
+    /// SASL EXTERNAL: the kernel tells the peer who we are; the name is our uid, in hex of its digits. BEGIN goes along, as
+    /// sd-bus sends it: a call that came in one read with it would lie in systemd's buffer until the next one comes.
     fn authenticate(&mut self) -> io::Result<()> {
         let uid = cred::effective_uid().to_string();
         let name: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.stream.write_all(format!("\0AUTH EXTERNAL {name}\r\n").as_bytes())?;
+        self.stream.write_all(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -56,7 +57,7 @@ impl Connection {
             }
         }
         match line.starts_with(b"OK ") {
-            true => self.stream.write_all(b"BEGIN\r\n"),
+            true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it does not take us in")),
         }
     }
