@@ -24,6 +24,7 @@ const CALLS: &[(&str, libc::c_long, Without)] = &[
     ("fsconfig", libc::SYS_fsconfig, Without::Told("5.2")),
     ("fsmount", libc::SYS_fsmount, Without::Told("5.2")),
     ("fsopen", libc::SYS_fsopen, Without::Told("5.2")),
+    ("fspick", libc::SYS_fspick, Without::Sometimes("5.2")),
     ("mount_setattr", libc::SYS_mount_setattr, Without::Works),
     ("move_mount", libc::SYS_move_mount, Without::Told("5.2")),
     ("open_tree", libc::SYS_open_tree, Without::Told("5.2")),
@@ -125,6 +126,18 @@ fn a_bind_that_is_read_only_all_the_way_down_needs_mount_setattr() {
         let bundle = old.host.bundle(|config| config["mounts"].as_array_mut().expect("a list").push(bind));
         let told = old.podrun(&format!("run web/a --bundle {bundle}"));
         told.fails(125).says("this kernel has no mount_setattr (Linux 5.12)").with_one_line();
+    });
+}
+
+#[test]
+fn mapped_ids_need_mount_setattr() {
+    without(&[libc::SYS_mount_setattr], |old| {
+        old.podrun("create pod web").ok();
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let bind = json!({"source": "/sys", "destination": "/v", "options": ["bind", "idmap"], "uidMappings": map, "gidMappings": map});
+        let bundle = old.host.bundle(|config| config["mounts"].as_array_mut().expect("a list").push(bind));
+        let told = old.podrun(&format!("run web/a --bundle {bundle}"));
+        told.fails(125).says("map the IDs of the mount on /v: ").says("5.12");
     });
 }
 
