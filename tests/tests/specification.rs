@@ -103,6 +103,46 @@ fn every_promise_has_a_number_of_its_own() {
     assert!(twice.is_empty(), "{twice:?}");
 }
 
+/// docs/oci.md: what of the runtime specification is held by which test, and where that test runs.
+fn conformance() -> String {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let table = std::fs::read_to_string(top.join("tests/vm/table")).unwrap();
+    let in_the_machine: BTreeSet<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let mut text = String::from(
+        "# The runtime specification, field by field\n\n\
+         Made from SPECIFICATION.md and tests/vm/table by tests/tests/specification.rs, which fails when this is another text\n\
+         (`PODRUN_WRITE=docs cargo test -p podrun-tests --test specification` writes it). All system tests run on whatever\n\
+         cgroups the host has; those of a column's check mark run in the VM suite, too: cgroup v2 alone, Linux 6.1, systemd.\n\
+         A promise without any is planned. Nothing of this is there yet for users who are not root.\n\n\
+         | promise | source | tests | v2 alone | rootless |\n|---|---|---|---|---|\n",
+    );
+    for promise in promises(&specification()).iter().filter(|promise| promise.words.contains("OCI ")) {
+        let (words, source) = promise.words.rsplit_once(" (").unwrap_or((&promise.words, ""));
+        let tests: Vec<String> = promise.tests.iter().map(|test| format!("`{test}`")).collect();
+        let runs = |test: &String| test.split_once("::").is_some_and(|(file, _)| in_the_machine.contains(file));
+        let mark = match (promise.pending, promise.tests.iter().any(runs)) {
+            (true, _) => "planned",
+            (false, true) => "✓",
+            (false, false) => "",
+        };
+        let source = source.trim_end_matches(')');
+        text.push_str(&format!("| {} {words} | {source} | {} | {mark} | |\n", promise.number, tests.join("<br>")));
+    }
+    text
+}
+
+#[test]
+fn the_conformance_table_is_of_these_promises_and_tests() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/oci.md");
+    let wanted = conformance();
+    if std::env::var_os("PODRUN_WRITE").is_some_and(|what| what == "docs") {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "docs/oci.md is not of this SPECIFICATION.md: PODRUN_WRITE=docs writes it anew");
+    assert!(wanted.lines().count() > 60, "{wanted}");
+}
+
 #[test]
 fn the_specification_is_read_as_it_is_written() {
     let text = "# x\n- 1.1 A pod. (CRI) → `a::b`, `a::c`\n- 1.2 More. → pending: 5.2\n- no number\n";
