@@ -5,8 +5,8 @@
 //! ([`Tasks`]), since a pid that somebody else writes into a v1 `cgroup.procs` waits for an RCU grace period.
 //!
 //! Promises: what was asked is set or is an error with its JSON path; what `create` made, `remove` removes, after a
-//! crash too, since every path follows from the pod's id. Does not: choose limits, talk to systemd, or move a process
-//! that somebody else started.
+//! crash too, since every path follows from the pod's id. Does not: choose limits, or move a process that somebody else
+//! started. systemd makes the directory where a caller wants that ([`Scope`]).
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod plan;
 mod program;
 mod remove;
 mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -34,3 +35,4 @@ pub use place::Place;
 pub use plan::{CgroupPlan, Existing};
 pub use remove::remove_tree;
 pub use stats::Stats;
+pub use systemd::Scope;

@@ -15,6 +15,7 @@ pub mod signal;
 pub mod text;
 // Floor 3
 pub mod caps;
+pub mod dbus;
 pub mod roots;
 pub mod user;
 // Floor 4

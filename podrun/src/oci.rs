@@ -310,7 +310,7 @@ mod tests {
             LEAST.replacen('{', &format!("{{\"linux\": {{\"intelRdt\": {value}, \"timeOffsets\": {value}}}, "), 1)
         };
         let refused = |value: &str| parse(&with(value)).is_err_and(|err| err.kind == Kind::Unsupported);
-        assert_eq!(["null", "\"\"", "{}"].map(refused), [false; 3]);
+        assert_eq!(["null", "\"\"", "[]", "{}"].map(refused), [false; 4]);
         assert_eq!(["\"x\"", "{\"a\": 1}", "0"].map(refused), [true; 3]);
         let version = |text: &str| parse(&LEAST.replace("1.0.2", text)).unwrap_err().cause;
         assert_eq!(version(""), "missing");

@@ -1,6 +1,7 @@
 //! One command on the fake host, and what came of it. Every command has a limit; one that hangs is killed and described.
 
 use crate::host::Host;
+use crate::patience;
 use crate::sys;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
@@ -53,7 +54,7 @@ impl<'h> Command<'h> {
             cwd: "/".into(),
             input: Input::Nothing,
             output: None,
-            limit: Duration::from_secs(30),
+            limit: patience(Duration::from_secs(30)),
             held: HeldPipes::Refused,
         }
     }
@@ -108,7 +109,7 @@ impl<'h> Command<'h> {
 
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
-        self.limit = limit;
+        self.limit = patience(limit);
         self
     }
 
@@ -309,13 +310,13 @@ impl Running<'_> {
                 let doing = self.host.processes();
                 panic!("no end after {:?}: {}\n--- processes\n{doing}", self.limit, self.describe());
             }
-            sleep(Duration::from_micros(500));
+            sleep(patience(Duration::from_micros(500)));
         };
         let took = self.started.elapsed();
         self.stdin = None;
         let mut held = false;
         for pipe in [&self.stdout, &self.stderr].into_iter().flatten() {
-            held |= !pipe.ended_within(Duration::from_secs(if held { 0 } else { 2 }));
+            held |= !pipe.ended_within(patience(Duration::from_secs(if held { 0 } else { 2 })));
         }
         if held && self.held == HeldPipes::Refused {
             panic!("it ended, but somebody holds its output: {}\n{}", self.describe(), self.host.processes());
@@ -423,6 +424,7 @@ impl Outcome {
 
     #[track_caller]
     pub fn within(&self, limit: Duration) -> &Self {
+        let limit = patience(limit);
         self.hold(self.took < limit, &format!("it should take less than {limit:?}"));
         self
     }

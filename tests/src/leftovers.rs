@@ -50,7 +50,7 @@ impl Snapshot {
         let start = Instant::now();
         loop {
             let left = self.differences(host);
-            if left.is_empty() || start.elapsed() > Duration::from_secs(2) {
+            if left.is_empty() || start.elapsed() > crate::patience(Duration::from_secs(2)) {
                 return Leftovers(left);
             }
             std::thread::sleep(Duration::from_millis(10));

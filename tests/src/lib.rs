@@ -32,7 +32,7 @@ pub use serde_json::{Value, json};
 pub use skip::note_skip;
 pub use stress::{HOUR, full, many};
 pub use terminal::Terminal;
-pub use wait::eventually;
+pub use wait::{eventually, patience};
 pub use words::words;
 
 /// Ends the test here, said on stderr and counted in the closing line of the test program.

@@ -49,7 +49,7 @@ impl Host {
     /// Panics when it has more of either than it had; what it still holds of clients that are gone it may have for ten seconds.
     #[track_caller]
     pub fn expect_no_more_than(&self, kept: (usize, usize), pid: &Value) {
-        let (end, mut now) = (Instant::now() + Duration::from_secs(10), (usize::MAX, 0));
+        let (end, mut now) = (Instant::now() + crate::patience(Duration::from_secs(10)), (usize::MAX, 0));
         while (now.0 > kept.0 || now.1 > kept.1) && Instant::now() < end {
             now = self.descriptors_and_threads(pid);
             std::thread::sleep(Duration::from_millis(5));

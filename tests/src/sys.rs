@@ -148,3 +148,14 @@ pub fn adopt(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
     // SAFETY: the kernel made it for the caller, who knows its number from the message and uses it for nothing else.
     unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
 }
+
+/// wait4(2): the end of a child, and what it used.
+pub fn wait_with_usage(pid: i32) -> io::Result<libc::rusage> {
+    // SAFETY: rusage is plain integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: usage is a valid place for the kernel to write to; the status is not asked for.
+    match unsafe { libc::wait4(pid, std::ptr::null_mut(), 0, &raw mut usage) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(usage),
+    }
+}

@@ -71,7 +71,7 @@ impl Terminal<'_> {
     /// Waits until the screen has this text.
     #[track_caller]
     pub fn until_it_shows(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::patience(Duration::from_secs(20));
         while !self.screen().contains(text) {
             assert!(Instant::now() < deadline, "{text:?} never came; the screen:\n{}", self.screen());
             if !self.look(Duration::from_millis(100)) {
@@ -83,7 +83,7 @@ impl Terminal<'_> {
     /// Waits for the end, and gives the exit code and all that was shown.
     #[track_caller]
     pub fn ends(mut self) -> (i32, String) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::patience(Duration::from_secs(20));
         while !self.running.has_ended() {
             assert!(Instant::now() < deadline, "no end; the screen:\n{}", self.screen());
             self.look(Duration::from_millis(20));

@@ -495,6 +495,7 @@ fn run_with_an_agent(host: &Host) -> Outcome {
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": asks});
         config["process"]["args"] = json!(["/bin/sh", "-c", "echo new; exit 3"]);
     });
+    // Kept until all is over: who hangs up is told nothing.
     let told = std::thread::spawn(move || agent.incoming().take(2).collect::<Vec<_>>());
     let done = host.podrun(format!("run web/b --bundle {bundle}"));
     assert_eq!(told.join().unwrap().len(), 2);

@@ -116,6 +116,8 @@ fn rows() -> Vec<Row> {
         row("tunnel {device} is down", "is down", "wrong", |host| with_a_tunnel(host, "ip link set TUNNEL down")),
         row("tunnel {device} is gone", "is gone", "wrong", |host| with_a_tunnel(host, "ip link del TUNNEL")),
         row("nftables table inet {table} is gone", "no pod reaches beyond this host", "wrong", |host| {
+            // Its monitor would put them back at once.
+            host.kill(&host.inspect("web")["monitor"]["pid"], libc::SIGSTOP);
             after(host, "nft flush ruleset")
         }),
         row("State::Bad, warning", "reach each other and this host, but nothing beyond it", "wrong", |host| {

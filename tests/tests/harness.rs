@@ -18,13 +18,16 @@ fn each_kind_of_leftover_is_found() {
     host.program("mount -t tmpfs stray /mnt").run().ok();
     let dir = host.dir().display();
     host.program(format!("mkdir -p {dir}/run/pods/x /run/stray")).run().ok();
-    let cgroup = format!("/sys/fs/cgroup/pids/{}/inner", host.cgroup_name());
+    // Of cgroup v1, or the one of v2 where that is alone.
+    let tree =
+        ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().find(|tree| std::path::Path::new(tree).exists()).unwrap();
+    let cgroup = format!("{tree}/{}/inner", host.cgroup_name());
     std::fs::create_dir_all(&cgroup).unwrap();
     let sleeper = host.program(format!("{} sleep 60", host.probe().display())).start();
     let found = host.leftovers();
     let kinds =
         ["link stray", "firewall table inet stray", "1 in /proc/sys/net/ipv4/ip_forward", "mount /mnt", "pods/x"];
-    for kind in kinds.into_iter().chain(["file /run/stray", "sleep 60", "cgroup /sys/fs/cgroup/pids/podrun-"]) {
+    for kind in kinds.into_iter().chain(["file /run/stray", "sleep 60", &format!("cgroup {tree}/podrun-")]) {
         assert!(found.has(kind), "{kind} is not among {found:?}");
     }
     drop(sleeper);

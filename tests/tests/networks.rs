@@ -1,7 +1,7 @@
 //! Networks as objects, several interfaces, and each way of wiring one, by real traffic between real pods.
 
 use podrun_tests::traffic::{address, addresses, hears, hears_nothing, inside, on, serve};
-use podrun_tests::{Host, Value, eventually, json, many, skip};
+use podrun_tests::{Host, Running, Value, eventually, json, many, skip};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -370,6 +370,8 @@ fn a_parent_that_is_down_is_told() {
 fn ipvlan_pods_share_the_parents_hardware_address() {
     let host = Host::new();
     lan(&host);
+    let wrong = "create pod a --network ipvlan:parent=uplink,mode=l4,ip=192.0.2.11/24";
+    host.podrun(wrong).fails(2).with_one_line().says("l4");
     let made = host.podrun("create pod a --network ipvlan:parent=uplink,ip=192.0.2.11/24");
     if made.code() != 0 {
         made.fails(1).with_one_line().says("this kernel has no ipvlan");
@@ -381,12 +383,42 @@ fn ipvlan_pods_share_the_parents_hardware_address() {
     serve(&host, "b");
     hears(&host, "a", "192.0.2.12", "b to 192.0.2.11");
     hears(&host, "a", "192.0.2.2", "lan to 192.0.2.11");
-    let mac = host.program("cat /sys/class/net/uplink/address").run().ok().text();
-    assert_eq!(host.inspect("a")["network"]["mac"], mac.trim());
+    let uplink = host.program("ip -o link show uplink").run().ok().text();
+    let mac = host.inspect("a")["network"]["mac"].as_str().unwrap().to_owned();
+    assert!(uplink.contains(&format!("link/ether {mac} ")), "{mac} {uplink}");
     for pod in ["a", "b"] {
         host.podrun(format!("delete pod {pod} --force")).ok();
     }
     no_lan(&host);
+}
+
+// In l3 the parent's host routes for the pods, whatever their range, and a neighbour needs a route back.
+#[test]
+fn ipvlan_pods_that_are_routed_need_a_route_and_no_neighbours() {
+    for mode in ["l3", "l3s"] {
+        let host = Host::new();
+        lan(&host);
+        let network = |ip: &str| format!("--network ipvlan:parent=uplink,mode={mode},ip={ip}");
+        if host.podrun(format!("create pod a {}", network("198.51.100.11/24"))).code() != 0 {
+            host.podrun("delete pod lan --force").ok();
+            skip!("this kernel has no ipvlan");
+        }
+        host.podrun(format!("create pod b {}", network("203.0.113.12/24"))).ok();
+        for pod in ["a", "b"] {
+            serve(&host, pod);
+            inside(&host, pod, "ip route add default dev eth0").ok();
+            inside(&host, pod, "ip -d link show eth0").ok().prints_something_like(&format!("mode {mode} "));
+        }
+        hears(&host, "a", "203.0.113.12", "b to 198.51.100.11");
+        hears_nothing(&host, "a", "192.0.2.2");
+        inside(&host, "lan", "ip route add 198.51.100.0/24 via 192.0.2.1").ok();
+        hears(&host, "a", "192.0.2.2", "lan to 198.51.100.11");
+        hears(&host, "lan", "198.51.100.11", "a to 192.0.2.2");
+        for pod in ["a", "b"] {
+            host.podrun(format!("delete pod {pod} --force")).ok();
+        }
+        no_lan(&host);
+    }
 }
 
 #[test]
@@ -493,10 +525,7 @@ fn a_pod_that_joins_while_the_other_is_being_connected_is_connected_too() {
         host.podrun("create pod web").ok();
         let late =
             host.command("create pod side --network pod:web").env("PODRUN_FAULT", format!("stop:{point}")).start();
-        eventually("it is stuck", Duration::from_secs(10), || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", late.pid())).unwrap_or_default();
-            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
-        });
+        until_it_is_stuck(&late);
         let connects = host.command("network connect back web").start();
         std::thread::sleep(Duration::from_millis(100));
         late.signal(libc::SIGCONT);
@@ -510,6 +539,28 @@ fn a_pod_that_joins_while_the_other_is_being_connected_is_connected_too() {
         host.podrun("network disconnect back side").ok();
         host.podrun("delete pod side --force").ok();
     }
+    // Nor does it matter who was first: this connect has counted the pods already.
+    host.podrun("create pod web").ok();
+    let connects = host.command("network connect back web").env("PODRUN_FAULT", "stop:network.connected").start();
+    until_it_is_stuck(&connects);
+    let mut late = host.command("create pod side --network pod:web").start();
+    eventually("it has its record", Duration::from_secs(10), || {
+        (host.podrun("inspect side").code() == 0).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!late.has_ended(), "it waits to know what it is on");
+    connects.signal(libc::SIGCONT);
+    connects.wait().ok();
+    late.wait().ok();
+    assert_eq!(host.inspect("web")["networks"], host.inspect("side")["networks"]);
+}
+
+#[track_caller]
+fn until_it_is_stuck(command: &Running<'_>) {
+    eventually("it is stuck", Duration::from_secs(10), || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", command.pid())).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+    });
 }
 
 // Issue 4, 2: "`reload` (puts all rules back after a firewall flush)"; pain 14.

@@ -226,6 +226,28 @@ fn a_wish_for_a_port_that_makes_no_sense_is_a_usage_error() {
     }
 }
 
+// Issue 4, 3: "tcp|udp|sctp".
+#[test]
+fn an_sctp_port_is_reached_from_outside_and_from_the_host() {
+    let host = host_with_a_neighbour();
+    if host.podrun("create pod web -p 8080:80/sctp -p 8080:81").code() != 0 {
+        podrun_tests::skip!("this kernel has no sctp");
+    }
+    host.start("web/sctp", "", "/probe sctp-listen 0.0.0.0:80 web");
+    eventually("it listens", Duration::from_secs(5), || {
+        host.podrun("logs web -c sctp").text().contains("listening").then_some(())
+    });
+    ask(&host, "neighbour", "sctp-ask", "192.0.2.1:8080").ok().prints("web to 192.0.2.2");
+    ask(&host, "host", "sctp-ask", "192.0.2.1:8080").ok().prints("web to 192.0.2.1");
+    // TCP on the same number is another port, and somebody else's while it is taken.
+    ask(&host, "neighbour", "ask", "192.0.2.1:8080").fails(99);
+    host.podrun("create pod other -p 8080:80/sctp").fails(1).says("pod web has it").with_one_line();
+    host.podrun("update pod web --unpublish 8080:80/sctp").ok();
+    ask(&host, "neighbour", "sctp-ask", "192.0.2.1:8080").fails(99);
+    host.podrun("update pod web --publish 8090:80/sctp").ok();
+    ask(&host, "neighbour", "sctp-ask", "192.0.2.1:8090").ok().prints("web to 192.0.2.2");
+}
+
 fn has_no_ipv6() -> bool {
     !std::path::Path::new("/proc/sys/net/ipv6").exists()
 }

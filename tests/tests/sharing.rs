@@ -187,19 +187,18 @@ fn dev_shm_outlives_containers_and_monitors_and_ends_with_the_pod() {
 #[test]
 fn what_is_written_to_dev_shm_is_charged_to_the_pod() {
     let host = Host::new();
-    if !std::path::Path::new("/sys/fs/cgroup/memory").exists() {
-        podrun_tests::skip!("no v1 memory controller, whose files this test reads");
-    }
     host.pod("web");
     host.start("web/a", "", "sh -c 'head -c 8388608 /dev/zero > /dev/shm/x; echo done; exec /probe sleep 600'");
     podrun_tests::eventually("8 MiB are written", std::time::Duration::from_secs(10), || {
         (host.podrun("logs web/a").text() == "done\n").then_some(())
     });
     let id = host.inspect("web")["id"].as_str().unwrap().to_owned();
-    let stat = format!("/sys/fs/cgroup/memory/{}/{id}/memory.stat", host.cgroup_name());
+    let version1 = std::path::Path::new("/sys/fs/cgroup/memory").exists();
+    let (tree, word) = if version1 { ("memory", "total_shmem ") } else { ("", "shmem ") };
+    let stat = format!("/sys/fs/cgroup/{tree}/{}/{id}/memory.stat", host.cgroup_name());
     let charged = || {
         let stat = host.read(&stat);
-        let line = stat.lines().find_map(|line| line.strip_prefix("total_shmem ")).unwrap_or("0");
+        let line = stat.lines().find_map(|line| line.strip_prefix(word)).unwrap_or("0");
         line.parse::<u64>().unwrap()
     };
     assert!(charged() >= 8 << 20, "{}", charged());

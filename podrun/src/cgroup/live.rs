@@ -48,6 +48,11 @@ pub(super) struct Open {
 pub struct Tasks(Vec<OwnedFd>);
 
 impl Tasks {
+    /// For a child that is put where it belongs by somebody else.
+    pub fn nowhere() -> Self {
+        Self(Vec::new())
+    }
+
     /// Moves the calling thread; for the child between clone3 and execve: no allocation, no lock. `tasks` and not
     /// `cgroup.procs`, which takes a lock that waits for an RCU grace period when the host has been at rest.
     pub fn join(&self) -> std::result::Result<(), Errno> {
@@ -77,8 +82,10 @@ impl Cgroup {
         let mut cgroup = Self { place: plan.place.clone(), leaves: Vec::with_capacity(plan.leaves.len()) };
         for leaf in &plan.leaves {
             let mount = open_tree(&leaf.tree, leaf.dialect)?;
-            make_directory(&mount, plan, leaf, made)?;
-            prepare_parents(&mount, &plan.place, leaf)?;
+            if plan.existing != Existing::Scope {
+                make_directory(&mount, plan, leaf, made)?;
+                prepare_parents(&mount, &plan.place, leaf)?;
+            }
             cgroup.leaves.push(Open::new(&mount, &plan.place, leaf.dialect, &leaf.tree)?);
         }
         if plan.existing == Existing::Vacant && !cgroup.is_empty() {

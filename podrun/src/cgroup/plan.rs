@@ -39,6 +39,8 @@ pub enum Existing {
     Replaced,
     /// A place that somebody else has chosen, and may have prepared: keep it, but refuse when processes are in it.
     Vacant,
+    /// systemd has made it, with its controllers and with our process in it.
+    Scope,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

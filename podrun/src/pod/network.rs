@@ -318,13 +318,24 @@ struct Together {
 
 impl Together {
     fn with(pod: &Pod) -> Result<Self> {
+        loop {
+            let pods = Self::members(pod);
+            let locks = pods.iter().map(|pod| store::lock(&pod.dir)).collect::<Result<Vec<_>>>();
+            // One that joined before the locks were ours would be left out, and one that went could not be locked.
+            let now = Self::members(pod);
+            if now.iter().map(|pod| &pod.record.id).eq(pods.iter().map(|pod| &pod.record.id)) {
+                return Ok(Self { pods, _locks: locks? });
+            }
+        }
+    }
+
+    /// Always in the same order, so that two who connect do not wait for each other.
+    fn members(pod: &Pod) -> Vec<Pod> {
         let owner = |record: &store::PodRecord| record.network_of.clone().unwrap_or(record.id.clone());
         let mut pods: Vec<Pod> = all_pods(&pod.roots);
         pods.retain(|other| owner(&other.record) == owner(&pod.record));
-        // Always in the same order, so that two who connect do not wait for each other.
         pods.sort_by(|a, b| a.record.id.cmp(&b.record.id));
-        let locks = pods.iter().map(|pod| store::lock(&pod.dir)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { pods, _locks: locks })
+        pods
     }
 
     fn ids(&self) -> Vec<PodId> {
@@ -406,11 +417,12 @@ fn refuse_foreign(pod: &Pod, doing: &str) -> Result<()> {
 
 /// A pod that joined another's network is on what that one was connected to while it was being made.
 pub fn catch_up(pod: &Pod, neighbour: &Pod) -> Result<()> {
-    if pod.attachments() == neighbour.attachments() {
-        return Ok(());
-    }
+    // Under the locks: who connects the neighbour now has not seen this pod, and writes down at the end what there is.
     let together = Together::with(pod)?;
     let (before, now) = (pod.attachments(), neighbour.attachments());
+    if before == now {
+        return Ok(());
+    }
     for on in now.iter().filter(|on| !before.contains(on)) {
         net::join(&pod.roots, &on.network, &neighbour.record.id, &pod.record.id)?;
     }

@@ -132,7 +132,7 @@ pub(super) fn features(call: &Call) -> Result<i32> {
         "linux": {
             "namespaces": alone::kinds().collect::<Vec<_>>(),
             "capabilities": names,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,

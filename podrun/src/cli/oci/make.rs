@@ -47,9 +47,6 @@ fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
         return Err(Error::new(Kind::Unsupported, "read --no-pivot", "podrun enters a rootfs by pivot_root(2) only")
             .hint("chroot(2) can be left again by who has CAP_SYS_CHROOT"));
     }
-    if call.global.systemd_cgroup {
-        return Err(Error::new(Kind::Unsupported, "read --systemd-cgroup", "podrun does not do this yet"));
-    }
     Ok(birth::Wish {
         bundle: asked.bundle.clone(),
         console: asked.console_socket.clone(),
@@ -59,6 +56,7 @@ fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
         attended,
         // systemd's own gifts (sd_listen_fds(3)) are the container's, too.
         preserved: asked.preserve_fds + listen_fds(),
+        systemd: call.global.systemd_cgroup,
         cgroup_top: format!("{}-oci", call.roots().cgroup()),
     })
 }

@@ -4,7 +4,7 @@
 
 use super::program;
 use super::record::{Container, Dir, Id, Record, Status};
-use crate::cgroup::{self, Cgroup, Existing, Place, Programs};
+use crate::cgroup::{self, Cgroup, Existing, Layout, Place, Programs, Scope, Tasks, Version};
 use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined, Mappings};
 use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
@@ -30,6 +30,7 @@ use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
 use crate::sys::{cred, ns, tty};
+use oci_spec::runtime::LinuxResources;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct Wish {
     /// Whether the caller stays, and shows the terminal itself.
     pub attended: bool,
     pub preserved: i32,
+    /// Whether systemd is to make the cgroup, a scope.
+    pub systemd: bool,
     /// Where cgroups go that the document gives no path for.
     pub cgroup_top: String,
 }
@@ -66,6 +69,7 @@ struct Planned {
     bundle: Bundle,
     plan: Plan,
     alone: Alone,
+    scope: Option<Scope>,
 }
 
 pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
@@ -89,20 +93,34 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     // What a document does not say is the caller's own.
     host.open_files = cred::getrlimit(0, libc::RLIMIT_NOFILE).doing(|| "read the limit of open files".into())?;
     let alone = alone::plan(&bundle.spec)?;
-    let mut plan = plan_container(id, &bundle, &host, wish)?;
+    let scope = plan_scope(id, &bundle, &host, wish)?;
+    let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
     plan.process.attributes.keyring = wish.keyring;
-    Ok(Planned { bundle, plan, alone })
+    Ok(Planned { bundle, plan, alone, scope })
 }
 
-fn plan_container(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Plan> {
+fn plan_scope(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Option<Scope>> {
+    if !wish.systemd {
+        return Ok(None);
+    }
+    if host.cgroups.version() != Version::V2 {
+        return Err(Error::new(Kind::Unsupported, "use --systemd-cgroup", "this host has cgroup v1 hierarchies")
+            .hint("there podrun makes cgroups by itself: leave the flag out"));
+    }
+    let path = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    Scope::parse(path.map(|path| path.to_string_lossy()).as_deref(), id.as_str()).map(Some)
+}
+
+fn plan_container(id: &Id, bundle: &Bundle, host: &Host, scope: Option<&Scope>, wish: &Wish) -> Result<Plan> {
     let linux = bundle.spec.linux().as_ref();
     let place = match linux.and_then(|linux| linux.cgroups_path().as_ref()) {
+        _ if let Some(scope) = scope => scope.place()?,
         Some(path) => Place::parse(&path.to_string_lossy()).map_err(|err| err.within("read linux.cgroupsPath"))?,
         None => Place::parse(&format!("{}/{id}", wish.cgroup_top))?,
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let mut cgroup = cgroup::plan::container(&host.cgroups, &place, resources, None)?;
-    cgroup.existing = Existing::Vacant;
+    cgroup.existing = if scope.is_some() { Existing::Scope } else { Existing::Vacant };
     let users = launch::read_users(&bundle.rootfs)?;
     let spec = ContainerSpec {
         name: ContainerName::parse("container")?,
@@ -145,7 +163,7 @@ fn make_dir(root: &Path, id: &Id) -> Result<Dir> {
 }
 
 fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
-    let Planned { bundle, plan, alone } = planned;
+    let Planned { bundle, plan, alone, scope } = planned;
     let locked = dir.lock()?;
     let mut warnings = bundle.warnings;
     warnings.extend(plan.process.seccomp.iter().flat_map(|program| program.warnings.clone()));
@@ -161,6 +179,7 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         process: None,
         cgroup: plan.cgroup.clone(),
+        scope,
         chosen_place: bundle.spec.linux().as_ref().is_none_or(|linux| linux.cgroups_path().is_none()),
         startable: !plan.process.argv.is_empty(),
         alone,
@@ -168,11 +187,17 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
     store::write(&dir.plan(), &plan)?;
     store::write(&dir.state(), &record)?;
     let mut container = Container { dir: dir.clone(), record };
-    let cgroup = Cgroup::create(&plan.cgroup)?;
+    let cgroup = match container.record.scope {
+        // systemd makes one around a process, so the process comes first.
+        Some(_) => None,
+        None => Some(Cgroup::create(&plan.cgroup)?),
+    };
     fault::point("oci.cgroup");
-    let made = give_birth(&mut container, plan, &cgroup, wish);
+    let limits = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    let made = give_birth(&mut container, plan, limits, cgroup, wish);
     if made.is_err() {
-        let _ = container.remove_cgroup(&cgroup, Duration::from_secs(2));
+        let left = Layout::detect().and_then(|layout| Cgroup::find(&layout, &container.record.cgroup.place));
+        let _ = left.and_then(|cgroup| container.remove_cgroup(&cgroup, Duration::from_secs(2)));
         // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
         let _ = after_the_end(&container);
     }
@@ -185,21 +210,22 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
 fn give_birth(
     container: &mut Container,
     plan: Plan,
-    cgroup: &Cgroup,
+    limits: Option<LinuxResources>,
+    cgroup: Option<Cgroup>,
     wish: &Wish,
 ) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let dir = &container.dir;
     let door =
         socket::listen(&dir.0, "door.new", Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
     let rounds = Rounds::new(&container.record.alone.hooks)?;
-    let born = bear(&plan, &container.record.alone, &rounds, cgroup, &door, wish)?;
+    let born = bear(&plan, &container.record.alone, &rounds, cgroup.as_ref(), &door, wish)?;
     drop(door);
     fault::point("oci.cloned");
     container.record.process = Some(ProcessRecord::of(born.child.pid));
-    let mut making = Making { container, plan, rounds, born, master: None };
+    let mut making = Making { container, plan, limits, rounds, born, master: None };
     let attended = making.carry_devices().and_then(|devices| {
         let (carried, netns) = &devices;
-        making.attend(cgroup, wish).inspect_err(|_| carried.give_back(netns.as_fd()))
+        making.attend(cgroup.as_ref(), wish).inspect_err(|_| carried.give_back(netns.as_fd()))
     });
     if attended.is_err() {
         let _ = pidfd_send_signal(making.born.child.pidfd.as_fd(), libc::SIGKILL);
@@ -231,9 +257,16 @@ impl Rounds {
     }
 }
 
-fn bear(plan: &Plan, alone: &Alone, rounds: &Rounds, cgroup: &Cgroup, door: &OwnedFd, wish: &Wish) -> Result<Born> {
+fn bear(
+    plan: &Plan,
+    alone: &Alone,
+    rounds: &Rounds,
+    cgroup: Option<&Cgroup>,
+    door: &OwnedFd,
+    wish: &Wish,
+) -> Result<Born> {
     let stdio = program::stdio(wish.preserved)?;
-    let tasks = cgroup.tasks()?;
+    let tasks = cgroup.map_or(Ok(Tasks::nowhere()), Cgroup::tasks)?;
     let joined = open_namespaces(&alone.joined)?;
     let user = joined.iter().find(|(_, kind)| *kind == libc::CLONE_NEWUSER).map(|(fd, _)| fd.as_fd());
     let own_users = alone.ids.is_some() || user.is_some();
@@ -248,7 +281,7 @@ fn bear(plan: &Plan, alone: &Alone, rounds: &Rounds, cgroup: &Cgroup, door: &Own
     };
     let world = World { user, joined: &[], memory: None, own: Some(&own) };
     let cradle = Cradle {
-        cgroup: cgroup.unified_fd(),
+        cgroup: cgroup.and_then(Cgroup::unified_fd),
         tasks: &tasks,
         stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
         alone: init::Alone {
@@ -335,6 +368,7 @@ fn new_clocks(clocks: &[String]) -> Result<()> {
 struct Making<'c> {
     container: &'c Container,
     plan: Plan,
+    limits: Option<LinuxResources>,
     rounds: Rounds,
     born: Born,
     master: Option<OwnedFd>,
@@ -342,8 +376,10 @@ struct Making<'c> {
 
 impl Making<'_> {
     /// Answers the newborn until it waits at its door.
-    fn attend(&mut self, cgroup: &Cgroup, wish: &Wish) -> Result<()> {
-        cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
+    fn attend(&mut self, cgroup: Option<&Cgroup>, wish: &Wish) -> Result<()> {
+        if let Some(cgroup) = cgroup {
+            cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
+        }
         // Before hooks, who may ask for the state.
         store::write(&self.container.dir.state(), &self.container.record)?;
         fault::point("oci.recorded");
@@ -395,6 +431,9 @@ impl Making<'_> {
 
     /// What is done for the newborn once its namespaces are there: the ids, and the hooks of the runtime's own namespaces.
     fn furnish(&mut self) -> Result<()> {
+        if let Some(scope) = &self.container.record.scope {
+            self.move_into(scope)?;
+        }
         let alone = &self.container.record.alone;
         if let Some(ids) = &alone.ids {
             map_ids(self.born.child.pid, ids)?;
@@ -406,6 +445,15 @@ impl Making<'_> {
         self.rounds.start_container.tell(self.container.record.state(Status::Created).to_string().as_bytes())?;
         fault::point("oci.furnished");
         birth::go_on(self.born.report.as_fd()).doing(|| "let the container's init go on".into())
+    }
+
+    /// Before anything of the bundle runs it is where its limits are, or nowhere.
+    fn move_into(&self, scope: &Scope) -> Result<()> {
+        let pid = self.born.child.pid;
+        scope.start(pid, self.limits.as_ref())?;
+        let shown = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).doing(|| "look for its cgroup".into())?;
+        self.plan.cgroup.confirm(&shown)?;
+        Cgroup::create(&self.plan.cgroup)?.guard(&self.plan.cgroup, &mut Programs::default())
     }
 
     fn ready(&self, wish: &Wish) -> Result<()> {

@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::cgroup::{Cgroup, CgroupPlan};
+use crate::cgroup::{Cgroup, CgroupPlan, Scope};
 use crate::container::alone::Alone;
 use crate::container::plan::Plan;
 use crate::error::{Doing, Error, Kind, Result};
@@ -110,6 +110,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     pub process: Option<ProcessRecord>,
     pub cgroup: CgroupPlan,
+    /// Where systemd made that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// Whether the place of its cgroup is podrun's choice, and the directory above podrun's own.
     pub chosen_place: bool,
     pub alone: Alone,
@@ -184,6 +187,9 @@ impl Container {
     pub fn remove_cgroup(&self, cgroup: &Cgroup, within: Duration) -> Result<()> {
         // Without a PID namespace of its own its children live on.
         cgroup.kill_all(within)?;
+        if let Some(scope) = &self.record.scope {
+            scope.stop()?;
+        }
         cgroup.remove(within)?;
         if self.record.chosen_place {
             cgroup.remove_parent_if_empty();

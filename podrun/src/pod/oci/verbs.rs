@@ -169,6 +169,9 @@ pub fn resume(container: &Container) -> Result<()> {
 /// New limits. A container that has stopped has none.
 pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
     container.running("update")?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(limits)?;
+    }
     let live = container.cgroup()?;
     let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &live.current())?;
     Cgroup::update(&plan)

@@ -11,6 +11,7 @@ mod logs;
 mod measure;
 mod memory;
 mod networks;
+mod oci;
 mod plot;
 mod program;
 mod report;
@@ -52,9 +53,23 @@ fn outside(words: &[String]) -> io::Result<i32> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("it makes namespaces: run it as root"));
     }
-    Asked::read(words)?;
+    let asked = Asked::read(words)?;
     install()?;
+    if asked.wants("oci") {
+        install_newest_runc();
+    }
     Ok(world::outside(words)?.code().unwrap_or(1))
+}
+
+/// The newest runc, from the Go module proxy; without Go the table goes without.
+fn install_newest_runc() {
+    let dir = std::env::current_exe().ok().map(|own| own.with_file_name(runtime::NEWEST_RUNC));
+    let Some(dir) = dir.filter(|dir| !dir.join("runc").exists()) else { return };
+    let mut go = Command::new("go");
+    go.args(["install", "github.com/opencontainers/runc@latest"]).env("GOBIN", &dir);
+    if !go.output().is_ok_and(|done| done.status.success()) {
+        println!("the newest runc could not be built: the table goes without");
+    }
 }
 
 /// From Debian's packages, where one is missing.
@@ -194,6 +209,8 @@ fn facts() -> Vec<(String, String)> {
     facts
 }
 
+const OCI_VERBS: [(&str, &str); 2] = [("exec", "exec stays /empty"), ("state", "state stays")];
+
 fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: &mut Table) {
     let size = asked.size;
     for place in [Some(two), host].into_iter().flatten() {
@@ -210,6 +227,19 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
                 }
             }
         }
+    }
+    for place in [Some(two), host].into_iter().flatten().filter(|_| asked.wants("oci")) {
+        table.add("oci lives", place, place.oci_lives(size));
+        table.add("oci run", place, place.oci_runs(size));
+        for (what, verb) in OCI_VERBS {
+            table.add(what, place, place.oci_verbs(size, what, verb));
+        }
+        table.add("oci crowd", place, place.oci_crowd(size));
+        table.add("oci memory", place, place.oci_memory());
+    }
+    if let Some(place) = host.filter(|_| asked.wants("oci")) {
+        // The other view has no controller with a limit to change.
+        table.add("update", place, place.oci_verbs(size, "update", "update --pids-limit 100 stays"));
     }
     for pace in [Pace::Hot, Pace::FromRest] {
         if asked.wants("start") {

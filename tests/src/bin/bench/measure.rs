@@ -79,6 +79,19 @@ pub(crate) fn time_in(view: &View, commands: Vec<Argv>, dir: &Path) -> io::Resul
     view.run(move || time_all(&commands, &stderr))
 }
 
+/// The most memory that one command had at once, in KiB (getrusage(2), of its children too that it waited for).
+pub(crate) fn resident_in(view: &View, argv: Argv) -> io::Result<f64> {
+    view.run(move || {
+        let null = || Stdio::null();
+        let mut child = command(&argv).stdin(null()).stdout(null()).stderr(null()).spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let usage = podrun_tests::sys::wait_with_usage(pid)?;
+        // Reaped already: this only tells the handle.
+        let _ = child.wait();
+        Ok(float(usize::try_from(usage.ru_maxrss).unwrap_or(0)))
+    })
+}
+
 /// One command, not timed; what it printed.
 pub(crate) fn output(view: &View, argv: Argv) -> io::Result<String> {
     view.run(move || {

@@ -90,7 +90,7 @@ impl<'a> Place<'a> {
         let podrun = Podrun::new(view, ground, short)?;
         let mut others = Vec::new();
         for name in ["crun", "runc"] {
-            let other = Oci::new(name, view, ground, short)?;
+            let other = Oci::new(name, &[name], view, ground, short)?;
             match other.try_it() {
                 Ok(()) => others.push(other),
                 Err(err) => left_out.push(format!("{name} on {cgroups}: {err}")),

@@ -13,6 +13,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The directory beside the bench that `go install` puts a runc into.
+pub(crate) const NEWEST_RUNC: &str = "newest-runc";
+
 /// What all runtimes are given.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
@@ -20,6 +23,8 @@ pub(crate) struct Ground {
     pub(crate) rootfs: PathBuf,
     pub(crate) podrun: String,
     pub(crate) floor: String,
+    /// Built of the Go module proxy's, where there is a Go.
+    pub(crate) newest_runc: Option<String>,
 }
 
 impl Ground {
@@ -42,7 +47,9 @@ impl Ground {
         std::fs::copy(floor, &floor_here)?;
         std::fs::copy(podrun, &podrun_here)?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        Ok(Self { dir: dir.to_owned(), rootfs, podrun: text(podrun_here), floor: text(floor_here) })
+        let newest = own.with_file_name(NEWEST_RUNC).join("runc");
+        let newest_runc = newest.exists().then(|| text(newest));
+        Ok(Self { dir: dir.to_owned(), rootfs, podrun: text(podrun_here), floor: text(floor_here), newest_runc })
     }
 
     pub(crate) fn empty(&self) -> String {
@@ -208,10 +215,11 @@ pub(crate) fn crowd(view: &View, lives: Vec<Vec<Argv>>, dir: &Path) -> io::Resul
     })
 }
 
-/// crun or runc.
+/// crun or runc, or who behaves so.
 #[derive(Debug)]
 pub(crate) struct Oci<'a> {
     pub(crate) name: &'static str,
+    program: Argv,
     view: &'a View,
     ground: &'a Ground,
     root: PathBuf,
@@ -220,11 +228,19 @@ pub(crate) struct Oci<'a> {
 }
 
 impl<'a> Oci<'a> {
-    pub(crate) fn new(name: &'static str, view: &'a View, ground: &'a Ground, where_at: &str) -> io::Result<Self> {
-        let cgroups = format!("{}-{where_at}-{name}", ground.dir.file_name().unwrap_or_default().to_string_lossy());
+    pub(crate) fn new(
+        name: &'static str,
+        program: &[&str],
+        view: &'a View,
+        ground: &'a Ground,
+        where_at: &str,
+    ) -> io::Result<Self> {
+        let file = name.replace(' ', "-");
+        let cgroups = format!("{}-{where_at}-{file}", ground.dir.file_name().unwrap_or_default().to_string_lossy());
         ground.note_cgroup(&cgroups)?;
-        let root = ground.dir.join(format!("{where_at}-{name}"));
-        Ok(Self { name, view, ground, root, cgroups, born: Cell::new(0) })
+        let root = ground.dir.join(format!("{where_at}-{file}"));
+        let program = program.iter().map(|word| (*word).to_owned()).collect();
+        Ok(Self { name, program, view, ground, root, cgroups, born: Cell::new(0) })
     }
 
     pub(crate) fn state(&self) -> String {
@@ -237,10 +253,11 @@ impl<'a> Oci<'a> {
     }
 
     pub(crate) fn argv(&self, line: &str) -> Argv {
-        [self.name.to_owned(), "--root".into(), self.state()].into_iter().chain(words(line)).collect()
+        let before = ["--root".into(), self.state()];
+        self.program.iter().cloned().chain(before).chain(words(line)).collect()
     }
 
-    fn fresh(&self) -> String {
+    pub(crate) fn fresh(&self) -> String {
         self.born.set(self.born.get() + 1);
         format!("b{}", self.born.get())
     }

@@ -1,27 +1,30 @@
-//! TCP, UDP and ICMP, one question and one answer.
+//! TCP, UDP, SCTP and ICMP, one question and one answer.
 
 #![forbid(unsafe_code)]
 
 use crate::{Act, say};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, recv, sendto, socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrStorage, bind,
+    connect, recv, sendto, socket,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn act(words: &[&str]) -> Act {
     match words {
-        ["listen", at, text] => listen(at, text)?,
+        ["listen", at, text] => listen(&TcpListener::bind(at)?, text)?,
         ["echo", at] => echo(at)?,
         ["talk", whom] => talk(whom)?,
         ["ask", whom] => ask(whom)?,
+        ["sctp-listen", at, text] => listen(&sctp_listener(at.parse()?)?, text)?,
+        ["sctp-ask", whom] => hear(sctp_stream(whom.parse()?)?)?,
         ["udp-listen", at, text] => udp_listen(at, text)?,
         ["udp-ask", whom] => udp_ask(whom)?,
         ["udp-stream", whom, count, pause] => udp_stream(whom, count.parse()?, pause.parse()?)?,
@@ -34,8 +37,7 @@ pub(crate) fn act(words: &[&str]) -> Act {
 }
 
 /// Answers every connection with a text and the caller's address, for ever.
-fn listen(at: &str, text: &str) -> std::io::Result<()> {
-    let listener = TcpListener::bind(at)?;
+fn listen(listener: &TcpListener, text: &str) -> std::io::Result<()> {
     say("listening")?;
     for caller in listener.incoming() {
         let mut caller = caller?;
@@ -75,7 +77,31 @@ fn talk(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn ask(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
+    hear(TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?)
+}
+
+/// sctp(7), the one-to-one style: once it is there, std's TCP types call what it understands.
+fn sctp(at: SocketAddr) -> nix::Result<OwnedFd> {
+    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp)
+}
+
+fn sctp_listener(at: SocketAddr) -> nix::Result<TcpListener> {
+    let socket = sctp(at)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+    nix::sys::socket::listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
+}
+
+/// connect(2) takes a minute to give up, but heeds the limit for sending.
+fn sctp_stream(whom: SocketAddr) -> nix::Result<TcpStream> {
+    let socket = sctp(whom)?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(3))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(whom))?;
+    Ok(socket.into())
+}
+
+fn hear(mut stream: TcpStream) -> Result<(), Box<dyn std::error::Error>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
