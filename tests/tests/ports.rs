@@ -1,7 +1,7 @@
 //! Published ports, by real traffic: from where they are reached, with which source address, and from where they are not.
 
 use podrun_tests::traffic::inside;
-use podrun_tests::{Host, Outcome, Value, eventually, json};
+use podrun_tests::{Host, Outcome, Value, eventually, json, patience};
 use std::time::Duration;
 
 /// A host with an address in a network, and a neighbour there who routes through it.
@@ -388,16 +388,18 @@ fn a_stream_of_udp_finds_the_next_pod_of_its_port() {
     let host = host_with_a_neighbour();
     let rounds = if std::env::var("PODRUN_STRESS").is_ok_and(|form| form == "full") { 20 } else { 2 };
     let probe = host.probe().display();
+    let moment = patience(Duration::from_secs(1));
+    let questions = (40 + rounds * 40) * moment.as_secs();
     let stream = host
         .command("netns neighbour --")
-        .args(["sh", "-ec", &format!("{probe} udp-stream 192.0.2.1:5353 {} 50", 40 + rounds * 40)])
+        .args(["sh", "-ec", &format!("{probe} udp-stream 192.0.2.1:5353 {questions} 50")])
         .limit(Duration::from_secs(120))
         .start();
     for round in 0..rounds {
         let pod = format!("web{round}");
         host.podrun(format!("create pod {pod} -p 5353:80/udp")).ok();
         host.start(&format!("{pod}/udp"), "", &format!("/probe udp-listen 0.0.0.0:80 {pod}"));
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(moment);
         host.podrun(format!("delete pod {pod} --force")).ok();
     }
     let heard = stream.wait().ok().text();
