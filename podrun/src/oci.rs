@@ -54,10 +54,12 @@ fn read_bounded(file: &Path) -> Result<String> {
         }
         _ => err,
     })?;
-    if !opened.metadata().doing(doing)?.is_file() {
+    let facts = opened.metadata().doing(doing)?;
+    if !facts.is_file() {
         return Err(Error::new(Kind::Invalid, doing(), "not a regular file"));
     }
-    let mut text = String::new();
+    // In one read, mostly; who names a larger size gets no more memory than is read.
+    let mut text = String::with_capacity(usize::try_from(facts.len().min(1 << 20)).unwrap_or(0) + 1);
     opened.take(LARGEST_CONFIG + 1).read_to_string(&mut text).doing(doing)?;
     if text.len() as u64 > LARGEST_CONFIG {
         return Err(Error::new(Kind::Invalid, doing(), "larger than 8 MiB"));
