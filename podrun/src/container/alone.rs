@@ -6,8 +6,9 @@
 use super::hooks::Hooks;
 use super::planning::listed;
 use crate::error::{Error, Kind, Result};
+use crate::rootfs::idmap::lines;
 use crate::text::Text;
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
 /// A container's own world.
@@ -33,18 +34,11 @@ pub struct Joined {
     pub place: String,
 }
 
-/// uid_map and gid_map (user_namespaces(7)): inside, outside, count.
+/// What uid_map and gid_map take (user_namespaces(7)).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mappings {
-    pub uids: Vec<(u32, u32, u32)>,
-    pub gids: Vec<(u32, u32, u32)>,
-}
-
-impl Mappings {
-    /// As the files below /proc take them.
-    pub fn text(list: &[(u32, u32, u32)]) -> String {
-        list.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect()
-    }
+    pub uids: Text,
+    pub gids: Text,
 }
 
 /// Since Linux 5.6; libc has it as an unsigned flag of clone3(2) only.
@@ -124,32 +118,22 @@ impl Alone {
 
 fn mappings(document: &Spec) -> Result<Option<Mappings>> {
     let linux = document.linux().as_ref();
-    let uids = read_ids("uidMappings", linux.and_then(|linux| linux.uid_mappings().as_deref()))?;
-    let gids = read_ids("gidMappings", linux.and_then(|linux| linux.gid_mappings().as_deref()))?;
+    let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
+    let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
     let fail = |field: &str, cause: &str| Err(Error::new(Kind::Invalid, format!("read linux.{field}"), cause));
     match listed(document, LinuxNamespaceType::User).map(|one| one.path().is_some()) {
         Some(false) if uids.is_empty() => fail("uidMappings", "missing: a new user namespace maps ids"),
         Some(false) if gids.is_empty() => fail("gidMappings", "missing: a new user namespace maps ids"),
-        Some(false) => Ok(Some(Mappings { uids, gids })),
+        Some(false) => {
+            let (uids, gids) = (lines(uids, "linux.uidMappings")?, lines(gids, "linux.gidMappings")?);
+            Ok(Some(Mappings { uids, gids }))
+        }
         // Those of a namespace that is joined are as they are.
         Some(true) => Ok(None),
         None if !uids.is_empty() => fail("uidMappings", "linux.namespaces has no user namespace"),
         None if !gids.is_empty() => fail("gidMappings", "linux.namespaces has no user namespace"),
         None => Ok(None),
     }
-}
-
-fn read_ids(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<(u32, u32, u32)>> {
-    let read = |(index, one): (usize, &LinuxIdMapping)| {
-        let fail = |cause: &str| Error::new(Kind::Invalid, format!("read linux.{field}[{index}]"), cause);
-        let fits = |first: u32| first.checked_add(one.size().saturating_sub(1)).is_some();
-        match one.size() {
-            0 => Err(fail("size 0 maps nothing")),
-            _ if !fits(one.container_id()) || !fits(one.host_id()) => Err(fail("it goes beyond the last id")),
-            size => Ok((one.container_id(), one.host_id(), size)),
-        }
-    };
-    list.unwrap_or_default().iter().enumerate().map(read).collect()
 }
 
 fn clocks(document: &Spec) -> Result<Vec<String>> {
@@ -260,8 +244,7 @@ mod tests {
         let ids = r#", "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}], "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 1}]"#;
         let user = r#", {"type": "user"}"#;
         let mapped = with_namespaces(user, ids).unwrap().ids.unwrap();
-        assert_eq!(mapped, Mappings { uids: vec![(0, 1000, 10)], gids: vec![(0, 2000, 1)] });
-        assert_eq!(Mappings::text(&[(0, 1000, 10), (10, 5, 1)]), "0 1000 10\n10 5 1\n");
+        assert_eq!((mapped.uids.lossy(), mapped.gids.lossy()), ("0 1000 10\n".into(), "0 2000 1\n".into()));
         assert!(
             with_namespaces("", ids).unwrap_err().contains("linux.uidMappings: linux.namespaces has no user namespace")
         );
@@ -269,7 +252,7 @@ mod tests {
         let bad = |one: &str| with_namespaces(user, &format!(r#", "uidMappings": [{one}]"#)).unwrap_err();
         assert!(
             bad(r#"{"containerID": 0, "hostID": 4294967295, "size": 2}"#)
-                .contains("uidMappings[0]: it goes beyond the last id")
+                .contains("uidMappings[0].size: it goes beyond the last ID")
         );
         assert!(bad(r#"{"containerID": 0, "hostID": 0, "size": 0}"#).contains("maps nothing"));
     }

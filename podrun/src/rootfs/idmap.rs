@@ -60,8 +60,8 @@ pub(super) fn plan(
     }))
 }
 
-/// Container, host, size, a line each.
-fn lines(list: &[LinuxIdMapping], path: &str) -> Result<Text> {
+/// Container, host, size, a line each, as uid_map and gid_map take them.
+pub fn lines(list: &[LinuxIdMapping], path: &str) -> Result<Text> {
     let mut text = String::new();
     for (index, one) in list.iter().enumerate() {
         let fail = |cause: &str| Err(Error::new(Kind::Invalid, format!("read {path}[{index}].size"), cause));

@@ -497,7 +497,7 @@ pub fn run_hooks(kind: &str, asked: &[Hook], state: &[u8]) -> Result<()> {
 fn map_ids(pid: i32, ids: &Mappings) -> Result<()> {
     for (file, field, list) in [("uid_map", "uidMappings", &ids.uids), ("gid_map", "gidMappings", &ids.gids)] {
         let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, Mappings::text(list)).doing(|| format!("write linux.{field} to {path}"))?;
+        std::fs::write(&path, list.c().to_bytes()).doing(|| format!("write linux.{field} to {path}"))?;
     }
     Ok(())
 }
