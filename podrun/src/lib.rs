@@ -11,6 +11,7 @@ pub mod error;
 pub mod fault;
 // Floor 2
 pub mod id;
+pub mod list;
 pub mod signal;
 pub mod text;
 // Floor 3

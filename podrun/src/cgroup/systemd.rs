@@ -187,9 +187,9 @@ fn of_limits(limits: &LinuxResources) -> Result<Vec<Value>> {
             found.push(property("CPUQuotaPeriodUSec", Value::U64(period)));
             found.push(property("CPUQuotaPerSecUSec", Value::U64(a_second)));
         }
-        for (list, name) in [(cpu.cpus(), "AllowedCPUs"), (cpu.mems(), "AllowedMemoryNodes")] {
+        for (list, field, name) in [(cpu.cpus(), "cpus", "AllowedCPUs"), (cpu.mems(), "mems", "AllowedMemoryNodes")] {
             if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-                found.push(property(name, Value::Array("y".into(), bits(list)?)));
+                found.push(property(name, Value::Array("y".into(), bits(field, list)?)));
             }
         }
     }
@@ -203,19 +203,13 @@ fn of_limits(limits: &LinuxResources) -> Result<Vec<Value>> {
 }
 
 /// `0-2,5` as bytes of bits, the lowest first.
-fn bits(list: &str) -> Result<Vec<Value>> {
-    const MOST: usize = 8192;
-    let fail = || Error::new(Kind::Invalid, format!("read the list {list:?}"), "expected numbers and ranges, as 0-2,5");
-    let mut bytes: Vec<u8> = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let number = |text: &str| text.trim().parse::<usize>().ok().filter(|number| *number < MOST).ok_or_else(fail);
-        for number in number(first)?..=number(last)? {
-            if bytes.len() <= number / 8 {
-                bytes.resize(number / 8 + 1, 0);
-            }
-            bytes[number / 8] |= 1 << (number % 8);
-        }
+fn bits(name: &str, list: &str) -> Result<Vec<Value>> {
+    const MOST: u32 = 8192;
+    let fail = |cause| Error::new(Kind::Invalid, format!("read linux.resources.cpu.{name}"), cause);
+    let words = crate::list::parse(list, MOST).map_err(fail)?;
+    let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    while bytes.last() == Some(&0) {
+        bytes.pop();
     }
     Ok(bytes.into_iter().map(Value::Byte).collect())
 }
@@ -288,6 +282,6 @@ mod tests {
         .unwrap();
         let all = format!("{:?}", of_limits(&lifted).unwrap());
         assert_eq!(all.matches(&u64::MAX.to_string()).count(), 4, "{all}");
-        assert!(bits("0-99999").is_err() && bits("x").is_err() && bits("").is_err());
+        assert!(bits("cpus", "0-99999").unwrap_err().to_string().contains("linux.resources.cpu.cpus"));
     }
 }

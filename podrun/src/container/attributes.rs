@@ -6,6 +6,7 @@
 
 use super::init::{Failure, Step, at};
 use crate::error::{Doing, Error, Kind, Result};
+use crate::list;
 use crate::sys::sched;
 use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
@@ -91,31 +92,8 @@ fn wrong(path: &str, cause: impl std::fmt::Display) -> Error {
 const MOST_CPUS: u32 = 8192;
 const MOST_NODES: u32 = 1024;
 
-/// `0-3,7` to a bit a number.
 fn numbers(path: &str, list: &str, most: u32) -> Result<Vec<u64>> {
-    let mut bits = Vec::new();
-    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-            true => text.parse::<u32>().ok().filter(|number| *number < most),
-            false => None,
-        };
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (Some(from), Some(to)) = (number(from), number(to)) else {
-            return Err(wrong(path, format!("{part:?}: expected numbers below {most} as in \"0-3,7\"")));
-        };
-        if from > to {
-            return Err(wrong(path, format!("{part:?} begins after its end")));
-        }
-        for number in from..=to {
-            let word = usize::try_from(number / 64).unwrap_or_default();
-            bits.resize(bits.len().max(word + 1), 0);
-            bits[word] |= 1 << (number % 64);
-        }
-    }
-    match list.is_empty() || !bits.is_empty() {
-        true => Ok(bits),
-        false => Err(wrong(path, format!("{list:?} holds no number"))),
-    }
+    list::parse(list, most).map_err(|cause| wrong(path, cause))
 }
 
 /// A field that only some policies have.
