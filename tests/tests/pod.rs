@@ -288,8 +288,8 @@ fn a_pod_adds_no_mount_to_the_host() {
 #[test]
 fn after_a_reboot_nothing_of_the_old_pods_is_in_the_way() {
     let host = Host::new();
-    host.pod("web");
-    host.start("web/a", "", "/probe say hello");
+    host.podrun("create pod web --volume data").ok();
+    host.start("web/a", "-v data:/data", "sh -c 'echo hello > /data/x; echo hello'");
     let pod = host.inspect("web");
     let pids: Vec<_> = ["pause", "monitor", "pump"].iter().map(|part| pod[part]["pid"].to_string()).collect();
     // All at once, or one of them would heal the others.
@@ -302,7 +302,9 @@ fn after_a_reboot_nothing_of_the_old_pods_is_in_the_way() {
     assert_ne!(host.inspect("web")["id"], pod["id"]);
     host.run("web/b", "", "/probe say again").ok().prints("again");
     let id = pod["id"].as_str().unwrap();
-    let logs = std::fs::read_dir(host.root().join("log/pods")).unwrap().flatten();
-    let old: Vec<_> = logs.filter(|entry| entry.file_name().to_string_lossy().contains(id)).collect();
-    assert!(old.is_empty(), "{old:?}");
+    for dir in ["log/pods", "volumes"] {
+        let left = std::fs::read_dir(host.root().join(dir)).into_iter().flatten().flatten();
+        let old: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().contains(id)).collect();
+        assert!(old.is_empty(), "{old:?}");
+    }
 }
