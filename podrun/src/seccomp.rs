@@ -181,6 +181,9 @@ mod tests {
         assert_eq!(entry(errno), format!("{at}syscalls[0].errnoRet: SCMP_ACT_ALLOW does not return an errno"));
         let large = r#"{"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 65536}"#;
         assert_eq!(entry(large), format!("{at}syscalls[0].errnoRet: 65536 is more than 65535"));
+        let largest = large.replace("65536", "65535");
+        let taken = compiled(&format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{largest}]}}"#));
+        assert_eq!(answer(&taken, 0, 0), libc::SECCOMP_RET_ERRNO | 0xffff);
         assert_eq!(
             refused(r#"{"defaultAction": "SCMP_ACT_TRAP", "defaultErrnoRet": 1}"#),
             format!("{at}defaultErrnoRet: SCMP_ACT_TRAP does not return an errno")
