@@ -120,14 +120,12 @@ fn mappings(document: &Spec) -> Result<Option<Mappings>> {
     let linux = document.linux().as_ref();
     let uids = linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default();
     let gids = linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+    let mapped = Mappings { uids: lines(uids, "linux.uidMappings")?, gids: lines(gids, "linux.gidMappings")? };
     let fail = |field: &str, cause: &str| Err(Error::new(Kind::Invalid, format!("read linux.{field}"), cause));
     match listed(document, LinuxNamespaceType::User).map(|one| one.path().is_some()) {
         Some(false) if uids.is_empty() => fail("uidMappings", "missing: a new user namespace maps ids"),
         Some(false) if gids.is_empty() => fail("gidMappings", "missing: a new user namespace maps ids"),
-        Some(false) => {
-            let (uids, gids) = (lines(uids, "linux.uidMappings")?, lines(gids, "linux.gidMappings")?);
-            Ok(Some(Mappings { uids, gids }))
-        }
+        Some(false) => Ok(Some(mapped)),
         // Those of a namespace that is joined are as they are.
         Some(true) => Ok(None),
         None if !uids.is_empty() => fail("uidMappings", "linux.namespaces has no user namespace"),

@@ -105,7 +105,7 @@ fn bear(
     };
     let clone = || match cell.user {
         None => clone3(&request, born),
-        Some(user) => clone_within(user, &request, (ours.as_fd(), theirs.as_fd()), born),
+        Some(user) => clone_within(user, &request, born),
     };
     let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
@@ -116,21 +116,22 @@ fn bear(
 fn clone_within(
     user: BorrowedFd<'_>,
     request: &Clone<'_>,
-    (ours, theirs): (BorrowedFd<'_>, BorrowedFd<'_>),
     born: impl FnOnce() -> std::convert::Infallible,
 ) -> io::Result<Child> {
+    // Not the report socket: there the newborn may speak first.
+    let (ours, theirs) = socket::seqpacket_pair()?;
     let between = clone3(&Clone::default(), || {
         let sibling = Clone { namespaces: request.namespaces | libc::CLONE_PARENT, cgroup: request.cgroup };
         let made = ns::setns(user, libc::CLONE_NEWUSER).and_then(|()| clone3(&sibling, born));
         let _ = match made {
-            Ok(child) => socket::send(theirs, &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()], 0),
-            Err(err) => socket::send(theirs, &(-err.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), &[], 0),
+            Ok(child) => socket::send(theirs.as_fd(), &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()], 0),
+            Err(err) => socket::send(theirs.as_fd(), &(-err.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), &[], 0),
         };
         exit(0)
     })?;
     wait(between.pidfd.as_fd())?;
     let mut number = [0; 4];
-    let (count, fds) = socket::receive(ours, &mut number, 0)?;
+    let (count, fds) = socket::receive(ours.as_fd(), &mut number, libc::MSG_DONTWAIT)?;
     match (count, i32::from_ne_bytes(number), fds.into_iter().next()) {
         (4, pid, Some(pidfd)) => Ok(Child { pid, pidfd }),
         (4, errno, None) => Err(io::Error::from_raw_os_error(-errno)),
@@ -269,6 +270,12 @@ pub fn lone_error(plan: &Plan, hooks: &Hooks, failure: Failure) -> Error {
 
 fn path_of(device: &Device) -> String {
     format!("{}/{}", device.name.parent.lossy().trim_end_matches('/'), device.name.name.lossy())
+}
+
+/// The same where the parent has mapped the IDs itself.
+pub fn idmap_error(mount: &Mount, err: &io::Error) -> Error {
+    let failure = Failure { step: Step::Idmap, index: 0, errno: err.raw_os_error().unwrap_or(libc::EIO) };
+    finish(describe_idmap(mount), failure)
 }
 
 fn describe_idmap(mount: &Mount) -> String {

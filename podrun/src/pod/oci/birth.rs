@@ -326,7 +326,7 @@ fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> 
         // Root of the container's user namespace may not map the ids of a filesystem of the host's.
         if let (Some(map), Some(namespace)) = (&one.idmap, maps.of(index)) {
             mount::map_ids(tree.as_fd(), namespace, map.reach == Reach::Below)
-                .doing(|| format!("map the IDs of the mount on {}", one.at.path.lossy()))?;
+                .map_err(|err| birth::idmap_error(one, &err))?;
         }
         Ok(Some(tree))
     };
