@@ -464,12 +464,17 @@ pub(crate) fn cgroup_name(run_root: &Path) -> String {
     format!("podrun-{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
-/// Every cgroup directory of this run-root, in whatever hierarchy is mounted.
+/// Every cgroup directory of this run-root, in whatever hierarchy is mounted: the pods', that of containers in no pod, and
+/// whatever else begins with that name.
 pub(crate) fn cgroups(run_root: &Path) -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    let dirs = hierarchies.chain([top.to_owned()]).map(|dir| dir.join(cgroup_name(run_root)));
-    dirs.filter(|dir| dir.exists()).collect()
+    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let name = cgroup_name(run_root);
+    let ours = |dir: &PathBuf| {
+        let rest = dir.file_name().and_then(|file| file.to_str()?.strip_prefix(name.as_str()));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    below(top).chain(below(top).flat_map(|dir| below(&dir).collect::<Vec<_>>())).filter(ours).collect()
 }
 
 fn remove_cgroups(run_root: &Path) {
