@@ -15,7 +15,6 @@ use crate::text::Text;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +62,7 @@ impl Listener {
         let path = self.path.lossy().into_owned();
         let doing = || format!("send the seccomp listener to linux.seccomp.listenerPath {path:?}");
         let state = self.state(whose).to_string();
-        let agent = connect(Path::new(&path)).doing(doing)?;
+        let agent = socket::connect_at_once(Path::new(&path)).doing(doing)?;
         // Mostly annotations; the usual room is 200 KiB, and more needs CAP_NET_ADMIN.
         const ROOMY: usize = 64 << 10;
         if state.len() > ROOMY {
@@ -110,13 +109,6 @@ pub fn pass_on(to: Option<&Listener>, whose: Whose, fd: &OwnedFd, report: Borrow
     let listens = if delivered.is_ok() { Listens::Delivered } else { Listens::Nowhere };
     birth::listener_is(report, listens).doing(|| "let the program start".into())?;
     delivered
-}
-
-fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
-    };
-    socket::connect_at_once(parent, &name.to_string_lossy())
 }
 
 #[cfg(test)]

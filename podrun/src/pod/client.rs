@@ -11,7 +11,6 @@ use crate::sys::clone::poll_one;
 use crate::sys::fd;
 use crate::sys::socket::{self, Traffic};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a monitor may be away: pause starts the next one within milliseconds, unless they keep dying.
@@ -37,7 +36,7 @@ impl Client {
     pub fn connect(pod: &Pod) -> Result<Self> {
         heal::ensure_served(pod)?;
         let doing = || format!("reach the monitor of {}", pod.record.title());
-        let socket = dial(&pod.dir.0).doing(doing)?;
+        let socket = socket::connect(&pod.dir.socket(), Traffic::Stream).doing(doing)?;
         let mut client = Self { pod: pod.clone(), socket, inbox: Inbox::default() };
         if matches!(heal::look(pod), Served::Soon) || heal::is_fragile(pod) {
             client.wait_to_be_let_in()?;
@@ -138,15 +137,6 @@ pub fn no_monitor(pod: &Pod) -> Error {
         Ok(words) => err.hint(format!("its last words: {}", words.trim())),
         Err(_) => err,
     }
-}
-
-fn dial(dir: &Path) -> std::io::Result<OwnedFd> {
-    socket::connect(dir, "monitor.sock", Traffic::Stream)
-}
-
-/// A listening socket for a pod that is being made.
-pub fn door(dir: &Path) -> std::io::Result<OwnedFd> {
-    socket::listen(dir, "monitor.sock", Traffic::Stream)
 }
 
 /// A random name for what may be asked twice.

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use super::client;
 use super::find;
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::container::planning::{self, Host};
@@ -20,6 +19,7 @@ use crate::spec::{Network, Owner, Owners, PodSpec};
 use crate::store::{self, Networks, PodDir, PodRecord};
 use crate::sys::calls::{self, Need};
 use crate::sys::clone::pidfd_send_signal;
+use crate::sys::socket::{self, Traffic};
 use crate::sys::{cred, fd, ns};
 use crate::text::Text;
 use std::ffi::CString;
@@ -367,7 +367,7 @@ fn start_pause(
     let (a, b) = keep::pair().doing(doing)?;
     let (status, status_write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK).doing(doing)?;
-    let door = client::door(&dir.0).doing(|| format!("make {}", dir.socket().display()))?;
+    let door = socket::listen(&dir.socket(), Traffic::Stream).doing(|| format!("make {}", dir.socket().display()))?;
     let joined_net = match (spec.network(), neighbour) {
         (Network::Netns(path), _) => Some(open_network_namespace(path)?),
         (_, neighbour) => neighbour.map(network_namespace).transpose()?,

@@ -160,24 +160,34 @@ fn new(traffic: Traffic) -> io::Result<OwnedFd> {
     owned(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) }.into())
 }
 
-/// A listening socket called `name` in a directory, mode 0600.
-pub fn listen(dir: &Path, name: &str, traffic: Traffic) -> io::Result<OwnedFd> {
-    at_short_path(dir, name, |path| listen_at(path, traffic))
+/// A listening socket at `path`, mode 0600.
+pub fn listen(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
+    at_short_path(path, |path| listen_at(path, traffic))
 }
 
-/// connect(2) to the socket called `name` in a directory.
-pub fn connect(dir: &Path, name: &str, traffic: Traffic) -> io::Result<OwnedFd> {
-    at_short_path(dir, name, |path| connect_to(path, traffic))
+/// connect(2) to the socket at `path`.
+pub fn connect(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
+    at_short_path(path, |path| connect_by(new(traffic)?, path))
+}
+
+/// connect(2) to a SOCK_STREAM socket, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)).
+pub fn connect_at_once(path: &Path) -> io::Result<OwnedFd> {
+    at_short_path(path, |path| {
+        let socket = new(Traffic::Stream)?;
+        super::pipe::set_nonblocking(socket.as_fd())?;
+        connect_by(socket, path)
+    })
 }
 
 /// A path may be too long for sockaddr_un (108 bytes, unix(7)); then it is named through a descriptor of its directory.
-fn at_short_path<T>(dir: &Path, name: &str, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let short = dir.join(name);
-    if short.as_os_str().len() < 100 {
-        return act(&short);
+fn at_short_path<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) if path.as_os_str().len() >= 100 => {
+            let dir = std::fs::File::open(dir)?;
+            act(&Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+        }
+        _ => act(path),
     }
-    let dir = std::fs::File::open(dir)?;
-    act(Path::new(&format!("/proc/self/fd/{}/{name}", dir.as_raw_fd())))
 }
 
 fn listen_at(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
@@ -190,20 +200,6 @@ fn listen_at(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
     // SAFETY: listen reads two integers.
     check(unsafe { libc::listen(socket.as_raw_fd(), 1024) }.into())?;
     Ok(socket)
-}
-
-/// connect(2) to a SOCK_STREAM socket, now or not at all: EAGAIN where as many wait already as the listener lets (unix(7)).
-pub fn connect_at_once(dir: &Path, name: &str) -> io::Result<OwnedFd> {
-    at_short_path(dir, name, |path| {
-        let socket = new(Traffic::Stream)?;
-        super::pipe::set_nonblocking(socket.as_fd())?;
-        connect_by(socket, path)
-    })
-}
-
-/// connect(2) to the socket at `path`.
-pub fn connect_to(path: &Path, traffic: Traffic) -> io::Result<OwnedFd> {
-    connect_by(new(traffic)?, path)
 }
 
 fn connect_by(socket: OwnedFd, path: &Path) -> io::Result<OwnedFd> {

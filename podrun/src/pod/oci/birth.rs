@@ -216,7 +216,7 @@ fn give_birth(
 ) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let dir = &container.dir;
     let door =
-        socket::listen(&dir.0, "door.new", Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
+        socket::listen(&dir.new_door(), Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
     let rounds = Rounds::new(&container.record.alone.hooks)?;
     let born = bear(&plan, &container.record.alone, &rounds, cgroup.as_ref(), &door, wish)?;
     drop(door);
@@ -505,8 +505,7 @@ fn map_ids(pid: i32, ids: &Mappings) -> Result<()> {
 /// Sends a descriptor to whoever listens there, as runc does: its name, and the descriptor along with it.
 pub(super) fn hand_over(path: &Path, name: &[u8], one: BorrowedFd<'_>) -> Result<()> {
     let doing = || format!("hand a descriptor to {}", path.display());
-    let (dir, file) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
-    let socket = socket::connect(dir, &file.to_string_lossy(), Traffic::Stream).doing(doing)?;
+    let socket = socket::connect(path, Traffic::Stream).doing(doing)?;
     socket::send(socket.as_fd(), name, &[one], 0).map(drop).doing(doing)
 }
 

@@ -36,7 +36,7 @@ pub fn start(container: &Container) -> Result<Vec<String>> {
     if !container.record.startable {
         return Err(Error::new(Kind::Invalid, doing(), "its config.json has no `process`"));
     }
-    let door = socket::connect(&container.dir.0, "door", Traffic::Messages).doing(doing)?;
+    let door = socket::connect(&container.dir.door(), Traffic::Messages).doing(doing)?;
     newborn::open_gate(door.as_fd()).doing(doing)?;
     fault::point("oci.opened");
     hear_of_start(container, door.as_fd())?;
