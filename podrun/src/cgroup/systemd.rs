@@ -3,12 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::limit::Setting;
 use super::place::Place;
-use super::v2;
+use super::plan::{CgroupPlan, Dialect};
 use crate::dbus::wire::Value;
 use crate::dbus::{Call, Connection};
 use crate::error::{Error, Kind, Result};
-use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,19 +64,19 @@ impl Scope {
 
     /// Makes the scope around a process. Afterwards the process is in it, or this fails: a limit that does not hold its
     /// process is no limit (runc#3780), so the caller looks once more by itself.
-    pub fn start(&self, pid: i32, limits: Option<&LinuxResources>) -> Result<()> {
+    pub fn start(&self, pid: i32, plan: &CgroupPlan) -> Result<()> {
         let mut systemd = Connection::open(&socket(), PATIENCE)?;
-        match self.ask(&mut systemd, pid, limits) {
+        match self.ask(&mut systemd, pid, plan) {
             // A scope of this name that failed is in the way until somebody says so.
             Err(err) if err.kind == Kind::AlreadyExists => {
                 let _ = manager(&mut systemd, "ResetFailedUnit", &[Value::Text(self.unit.clone())]);
-                self.ask(&mut systemd, pid, limits)
+                self.ask(&mut systemd, pid, plan)
             }
             other => other,
         }
     }
 
-    fn ask(&self, systemd: &mut Connection, pid: i32, limits: Option<&LinuxResources>) -> Result<()> {
+    fn ask(&self, systemd: &mut Connection, pid: i32, plan: &CgroupPlan) -> Result<()> {
         let pid = u32::try_from(pid).unwrap_or_default();
         let mut properties = vec![
             property("Description", Value::Text(format!("podrun container {}", self.unit))),
@@ -92,7 +92,7 @@ impl Scope {
             ["MemoryAccounting", "CPUAccounting", "TasksAccounting", "IOAccounting"]
                 .map(|name| property(name, Value::Bool(true))),
         );
-        properties.extend(limits.map(of_limits).transpose()?.unwrap_or_default());
+        properties.extend(limits(plan)?);
         let body = [
             Value::Text(self.unit.clone()),
             Value::Text("replace".into()),
@@ -115,8 +115,8 @@ impl Scope {
     }
 
     /// New limits, so that systemd does not put the old ones back.
-    pub fn update(&self, limits: &LinuxResources) -> Result<()> {
-        let properties = of_limits(limits)?;
+    pub fn update(&self, plan: &CgroupPlan) -> Result<()> {
+        let properties = limits(plan)?;
         if properties.is_empty() {
             return Ok(());
         }
@@ -155,58 +155,50 @@ fn property(name: &str, value: Value) -> Value {
     Value::Struct(vec![Value::Text(name.to_owned()), Value::Variant(Box::new(value))])
 }
 
-/// The limits that systemd has words for; the others are podrun's own to write.
-fn of_limits(limits: &LinuxResources) -> Result<Vec<Value>> {
-    let mut found = Vec::new();
-    // systemd's "infinity".
-    let bytes = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
-    if let Some(memory) = limits.memory() {
-        let swap = match (memory.limit(), memory.swap()) {
-            // Memory and swap together, where cgroup v2 and systemd have swap alone.
-            (Some(limit), Some(both)) if both > 0 && limit > 0 => Some(bytes(both - limit)),
-            (_, Some(-1)) => Some(u64::MAX),
-            _ => None,
-        };
-        found.extend(
-            memory.limit().filter(|limit| *limit != 0).map(|limit| property("MemoryMax", Value::U64(bytes(limit)))),
-        );
-        found.extend(
-            memory.reservation().filter(|low| *low != 0).map(|low| property("MemoryLow", Value::U64(bytes(low)))),
-        );
-        found.extend(swap.map(|swap| property("MemorySwapMax", Value::U64(swap))));
+/// What is to be written into the scope, as far as systemd has a word for it: the same limit, said to whoever would take
+/// back what it does not know. The rest is podrun's own.
+fn limits(plan: &CgroupPlan) -> Result<Vec<Value>> {
+    let writes = plan.leaves.iter().filter(|leaf| leaf.dialect == Dialect::V2).flat_map(|leaf| &leaf.writes);
+    writes.map(of_setting).collect::<Result<Vec<_>>>().map(|found| found.concat())
+}
+
+fn of_setting(setting: &Setting) -> Result<Vec<Value>> {
+    let number = |name| Ok(amount(&setting.value).map(|value| property(name, Value::U64(value))).into_iter().collect());
+    let list = |name| Ok(vec![property(name, Value::Array("y".into(), bits(setting)?))]);
+    match setting.file.as_str() {
+        "memory.max" => number("MemoryMax"),
+        "memory.swap.max" => number("MemorySwapMax"),
+        "memory.low" => number("MemoryLow"),
+        "cpu.weight" => number("CPUWeight"),
+        "cpu.max" => Ok(quota(&setting.value).unwrap_or_default()),
+        "cpuset.cpus" => list("AllowedCPUs"),
+        "cpuset.mems" => list("AllowedMemoryNodes"),
+        "pids.max" => number("TasksMax"),
+        _ => Ok(Vec::new()),
     }
-    if let Some(cpu) = limits.cpu() {
-        let weight = cpu.shares().filter(|shares| *shares != 0).map(v2::weight_of_shares);
-        found.extend(weight.map(|weight| property("CPUWeight", Value::U64(weight.into()))));
-        if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-            let period = cpu.period().filter(|period| *period != 0).unwrap_or(100_000);
-            let a_second = match u64::try_from(quota) {
-                Ok(quota) => quota.saturating_mul(1_000_000) / period,
-                Err(_) => u64::MAX,
-            };
-            found.push(property("CPUQuotaPeriodUSec", Value::U64(period)));
-            found.push(property("CPUQuotaPerSecUSec", Value::U64(a_second)));
-        }
-        for (list, field, name) in [(cpu.cpus(), "cpus", "AllowedCPUs"), (cpu.mems(), "mems", "AllowedMemoryNodes")] {
-            if let Some(list) = list.as_deref().filter(|list| !list.is_empty()) {
-                found.push(property(name, Value::Array("y".into(), bits(field, list)?)));
-            }
-        }
-    }
-    if let Some(pids) = limits.pids() {
-        let limit = pids.limit();
-        if limit != 0 {
-            found.push(property("TasksMax", Value::U64(bytes(limit))));
-        }
-    }
-    Ok(found)
+}
+
+/// `max` is systemd's infinity. What linux.resources.unified says in another way is for the kernel alone.
+fn amount(text: &str) -> Option<u64> {
+    if text == "max" { Some(u64::MAX) } else { text.parse().ok() }
+}
+
+/// cpu.max has a quota of a period, which is 100 ms unless said; systemd wants what that is of a second.
+fn quota(text: &str) -> Option<Vec<Value>> {
+    let (quota, period) = text.split_once(' ').unwrap_or((text, "100000"));
+    let period = amount(period).filter(|period| *period > 0)?;
+    let a_second = match amount(quota)? {
+        u64::MAX => u64::MAX,
+        quota => quota.saturating_mul(1_000_000) / period,
+    };
+    Some(vec![property("CPUQuotaPeriodUSec", Value::U64(period)), property("CPUQuotaPerSecUSec", Value::U64(a_second))])
 }
 
 /// `0-2,5` as bytes of bits, the lowest first.
-fn bits(name: &str, list: &str) -> Result<Vec<Value>> {
+fn bits(setting: &Setting) -> Result<Vec<Value>> {
     const MOST: u32 = 8192;
-    let fail = |cause| Error::new(Kind::Invalid, format!("read linux.resources.cpu.{name}"), cause);
-    let words = crate::list::parse(list, MOST).map_err(fail)?;
+    let fail = |cause| Error::new(Kind::Invalid, format!("read {}", setting.asked), cause);
+    let words = crate::list::parse(&setting.value, MOST).map_err(fail)?;
     let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     while bytes.last() == Some(&0) {
         bytes.pop();
@@ -230,7 +222,10 @@ fn is_slice(slice: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::Controller;
+    use super::super::v2;
     use super::*;
+    use oci_spec::runtime::LinuxResources;
 
     #[test]
     fn a_path_names_a_slice_and_a_scope() {
@@ -260,7 +255,11 @@ mod tests {
                 "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0-2,9"}}"#,
         )
         .unwrap();
-        let found = of_limits(&limits).unwrap();
+        let said = |limits: &LinuxResources| {
+            let writes = Controller::ALL.iter().flat_map(|it| v2::settings(*it, limits, None).unwrap());
+            writes.map(|write| of_setting(&write)).collect::<Result<Vec<_>>>().map(|found| found.concat())
+        };
+        let found = said(&limits).unwrap();
         let value = |name: &str| {
             found.iter().find_map(|one| match one {
                 Value::Struct(pair) if pair[0].text() == Some(name) => match &pair[1] {
@@ -280,8 +279,9 @@ mod tests {
             r#"{"memory": {"limit": -1, "swap": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}}"#,
         )
         .unwrap();
-        let all = format!("{:?}", of_limits(&lifted).unwrap());
+        let all = format!("{:?}", said(&lifted).unwrap());
         assert_eq!(all.matches(&u64::MAX.to_string()).count(), 4, "{all}");
-        assert!(bits("cpus", "0-99999").unwrap_err().to_string().contains("linux.resources.cpu.cpus"));
+        let far: LinuxResources = serde_json::from_str(r#"{"cpu": {"cpus": "0-99999"}}"#).unwrap();
+        assert!(said(&far).unwrap_err().to_string().contains("linux.resources.cpu.cpus"));
     }
 }

@@ -142,7 +142,7 @@ fn cpu_max(cpu: &LinuxCpu, current: Option<&Current>) -> Option<(String, &'stati
 /// meets all three points: `10^((l² + 125l) / 612 - 7/34)`. runc 1.3.2, crun 1.23 and newer convert so; the linear
 /// formula before gave the default shares a weight of 39 and made every small request smaller still
 /// (kubernetes#131216).
-pub(super) fn weight_of_shares(shares: u64) -> u32 {
+fn weight_of_shares(shares: u64) -> u32 {
     let Ok(shares) = u32::try_from(shares.clamp(2, 262_144)) else { return 10_000 };
     let l = f64::from(shares).log2();
     let exact = 10f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0);

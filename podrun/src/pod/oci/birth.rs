@@ -30,7 +30,6 @@ use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
 use crate::sys::{cred, ns, tty};
-use oci_spec::runtime::LinuxResources;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -193,8 +192,7 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
         None => Some(Cgroup::create(&plan.cgroup)?),
     };
     fault::point("oci.cgroup");
-    let limits = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
-    let made = give_birth(&mut container, plan, limits, cgroup, wish);
+    let made = give_birth(&mut container, plan, cgroup, wish);
     if made.is_err() {
         let left = Layout::detect().and_then(|layout| Cgroup::find(&layout, &container.record.cgroup.place));
         let _ = left.and_then(|cgroup| container.remove_cgroup(&cgroup, Duration::from_secs(2)));
@@ -210,7 +208,6 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
 fn give_birth(
     container: &mut Container,
     plan: Plan,
-    limits: Option<LinuxResources>,
     cgroup: Option<Cgroup>,
     wish: &Wish,
 ) -> Result<(OwnedFd, Option<OwnedFd>)> {
@@ -222,7 +219,7 @@ fn give_birth(
     drop(door);
     fault::point("oci.cloned");
     container.record.process = Some(ProcessRecord::of(born.child.pid));
-    let mut making = Making { container, plan, limits, rounds, born, master: None };
+    let mut making = Making { container, plan, rounds, born, master: None };
     let attended = making.carry_devices().and_then(|devices| {
         let (carried, netns) = &devices;
         making.attend(cgroup.as_ref(), wish).inspect_err(|_| carried.give_back(netns.as_fd()))
@@ -368,7 +365,6 @@ fn new_clocks(clocks: &[String]) -> Result<()> {
 struct Making<'c> {
     container: &'c Container,
     plan: Plan,
-    limits: Option<LinuxResources>,
     rounds: Rounds,
     born: Born,
     master: Option<OwnedFd>,
@@ -450,7 +446,7 @@ impl Making<'_> {
     /// Before anything of the bundle runs it is where its limits are, or nowhere.
     fn move_into(&self, scope: &Scope) -> Result<()> {
         let pid = self.born.child.pid;
-        scope.start(pid, self.limits.as_ref())?;
+        scope.start(pid, &self.plan.cgroup)?;
         let shown = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).doing(|| "look for its cgroup".into())?;
         self.plan.cgroup.confirm(&shown)?;
         Cgroup::create(&self.plan.cgroup)?.guard(&self.plan.cgroup, &mut Programs::default())

@@ -169,11 +169,11 @@ pub fn resume(container: &Container) -> Result<()> {
 /// New limits. A container that has stopped has none.
 pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
     container.running("update")?;
+    let current = container.cgroup()?.current();
+    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &current)?;
     if let Some(scope) = &container.record.scope {
-        scope.update(limits)?;
+        scope.update(&plan)?;
     }
-    let live = container.cgroup()?;
-    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &live.current())?;
     Cgroup::update(&plan)
 }
 
