@@ -1,9 +1,10 @@
-//! Signals by name and number, as kill(1) and docker read them.
+//! Signals by name and number, as kill(1) and docker read them; and as something to wait for among other things.
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Kind, Result};
-use nix::sys::signal::Signal;
+use crate::error::{Doing, Error, Kind, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The first and the last real-time signal as glibc numbers them (signal(7)).
 const RT_MIN: i32 = 34;
@@ -44,6 +45,14 @@ pub fn name(number: i32) -> String {
         Err(_) if (RT_MIN..=RT_MAX).contains(&number) => format!("SIGRTMIN+{}", number - RT_MIN),
         Err(_) => format!("signal {number}"),
     }
+}
+
+/// Blocks these signals for this thread, and reads them from a descriptor from now on (signalfd(2)).
+pub fn catch(signals: impl IntoIterator<Item = Signal>) -> Result<SignalFd> {
+    let doing = || "wait for signals".to_owned();
+    let mask: SigSet = signals.into_iter().collect();
+    mask.thread_block().doing(doing)?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)
 }
 
 #[cfg(test)]

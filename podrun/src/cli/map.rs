@@ -10,11 +10,12 @@ use crate::pod::map::watch::Watch;
 use crate::pod::map::{self, Seen, dot, svg, text};
 use crate::pod::terminal::{is_terminal, own_size};
 use crate::roots::Roots;
+use crate::signal;
 use crate::sys::tty;
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, raise};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::signalfd::SignalFd;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -172,10 +173,7 @@ fn letters(variables: &[Option<String>]) -> Letters {
 /// Until somebody has seen enough: Ctrl-C, or the reader of a pipe that leaves.
 fn watch(picture: &Picture<'_>, period: Duration) -> Result<i32> {
     let doing = || "watch the records".to_owned();
-    let mut mask = SigSet::empty();
-    ENDING.into_iter().chain([Signal::SIGWINCH, Signal::SIGTSTP]).for_each(|signal| mask.add(signal));
-    mask.thread_block().doing(doing)?;
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?;
+    let signals = signal::catch(ENDING.into_iter().chain([Signal::SIGWINCH, Signal::SIGTSTP]))?;
     let watch = Watch::new(&picture.roots)?;
     let mut screen = Screen::new(picture.format);
     loop {

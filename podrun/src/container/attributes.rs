@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", default)]
 pub struct Attributes {
     pub keyring: Keyring,
-    pub scheduler: Option<Scheduling>,
+    pub scheduler: Option<sched::Attr>,
     /// As ioprio_set(2) takes it: the class above 13 bits of level.
     pub io_priority: Option<u16>,
     pub personality: Option<u32>,
@@ -35,19 +35,6 @@ pub enum Keyring {
     New,
     /// The one of whoever starts it.
     Inherited,
-}
-
-/// sched_setattr(2)'s numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Scheduling {
-    pub policy: u32,
-    pub flags: u64,
-    pub nice: i32,
-    pub priority: u32,
-    pub runtime: u64,
-    pub deadline: u64,
-    pub period: u64,
 }
 
 /// set_mempolicy(2)'s mode with its flags, and a bit a node.
@@ -105,7 +92,7 @@ fn only<T: Default + PartialEq>(field: &str, value: Option<T>, of: bool, policie
     }
 }
 
-fn scheduling(asked: &Scheduler) -> Result<Scheduling> {
+fn scheduling(asked: &Scheduler) -> Result<sched::Attr> {
     use LinuxSchedulerPolicy as Policy;
     let (policy, real_time, deadline) = match asked.policy() {
         Policy::SchedOther => (0, false, false),
@@ -132,7 +119,7 @@ fn scheduling(asked: &Scheduler) -> Result<Scheduling> {
         return Err(wrong("process.scheduler.priority", format!("{priority} is not within 1 and 99")));
     }
     let times = |field, value| only(field, value, deadline, "SCHED_DEADLINE");
-    let scheduling = Scheduling {
+    let scheduling = sched::Attr {
         policy,
         flags: asked.flags().iter().flatten().map(|flag| scheduler_flag(*flag)).fold(0, |all, one| all | one),
         nice,
@@ -140,6 +127,7 @@ fn scheduling(asked: &Scheduler) -> Result<Scheduling> {
         runtime: times("runtime", *asked.runtime())?,
         deadline: times("deadline", *asked.deadline())?,
         period: times("period", *asked.period())?,
+        ..sched::Attr::default()
     };
     if deadline {
         check_deadline(&scheduling)?;
@@ -149,7 +137,7 @@ fn scheduling(asked: &Scheduler) -> Result<Scheduling> {
 
 /// sched(7): "sched_runtime <= sched_deadline <= sched_period", all of them at least 1024 and below 2^63; no period is the
 /// deadline.
-fn check_deadline(asked: &Scheduling) -> Result<()> {
+fn check_deadline(asked: &sched::Attr) -> Result<()> {
     const LEAST: u64 = 1024;
     let period = if asked.period == 0 { asked.deadline } else { asked.period };
     if asked.runtime < LEAST {
@@ -263,7 +251,7 @@ impl Attributes {
             sched::ioprio_set(priority).map_err(at(Step::IoPriority))?;
         }
         if let Some(scheduling) = &self.scheduler {
-            sched::sched_setattr(&scheduling.attr()).map_err(at(Step::Scheduler))?;
+            sched::sched_setattr(scheduling).map_err(at(Step::Scheduler))?;
         }
         Ok(())
     }
@@ -297,13 +285,6 @@ impl Affinity {
             [] => Ok(()),
             cpus => sched::sched_setaffinity(cpus).map_err(at(Step::Affinity)),
         }
-    }
-}
-
-impl Scheduling {
-    fn attr(self) -> sched::Attr {
-        let Self { policy, flags, nice, priority, runtime, deadline, period } = self;
-        sched::Attr { policy, flags, nice, priority, runtime, deadline, period, ..sched::Attr::default() }
     }
 }
 

@@ -154,7 +154,6 @@ fn alignment(kind: u8) -> usize {
 
 /// A method call.
 pub fn call(serial: u32, call: &Call<'_>, body: &[Value]) -> Vec<u8> {
-    let field = |code: u8, value: Value| Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))]);
     let fields = vec![
         field(1, Value::Path(call.path.to_owned())),
         field(2, Value::Text(call.interface.to_owned())),
@@ -165,7 +164,6 @@ pub fn call(serial: u32, call: &Call<'_>, body: &[Value]) -> Vec<u8> {
 
 /// What a peer says back, for whoever stands in for one.
 pub fn answer(kind: Type, serial: u32, reply_to: u32, member: Option<&str>, body: &[Value]) -> Vec<u8> {
-    let field = |code: u8, value: Value| Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))]);
     let mut fields = Vec::new();
     let number = match kind {
         Type::Call => 1,
@@ -184,10 +182,14 @@ pub fn answer(kind: Type, serial: u32, reply_to: u32, member: Option<&str>, body
     message(number, serial, fields, body)
 }
 
+/// Of a header.
+fn field(code: u8, value: Value) -> Value {
+    Value::Struct(vec![Value::Byte(code), Value::Variant(Box::new(value))])
+}
+
 fn message(kind: u8, serial: u32, mut fields: Vec<Value>, body: &[Value]) -> Vec<u8> {
     if !body.is_empty() {
-        let signature = Value::Variant(Box::new(Value::Signature(signature_of(body))));
-        fields.push(Value::Struct(vec![Value::Byte(8), signature]));
+        fields.push(field(8, Value::Signature(signature_of(body))));
     }
     let mut inner = Writer::default();
     body.iter().for_each(|value| inner.value(value));

@@ -11,7 +11,7 @@ use crate::pump::{self, Answer, Command};
 use crate::sandbox::{self, Wanted};
 use crate::store::{self, Keepers, ProcessRecord};
 use crate::sys::clone::{Clone, clone3, exit};
-use crate::sys::{cred, fd, ns, socket};
+use crate::sys::{cred, fd, ns, sched, socket};
 use nix::sys::epoll::EpollFlags;
 use serde_json::json;
 use std::collections::VecDeque;
@@ -320,7 +320,7 @@ impl Monitor {
 
 /// What the process was started with that nobody shall inherit through it: the caller's nice, affinity, umask, limits.
 pub(super) fn forget_the_caller() {
-    cred::reset_scheduling();
+    sched::reset();
     cred::umask(0o022);
     // The limits of the host's own PID 1, as far as they may be had; a container of a service manager's would have those.
     for resource in 0..16 {

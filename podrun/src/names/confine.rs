@@ -7,8 +7,8 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::seccomp;
-use crate::sys::cred;
 use crate::sys::seccomp::set_mode_filter;
+use crate::sys::{cred, sched};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ const FILES: u64 = 4096;
 
 /// What whoever started it had tuned for itself is not the server's.
 pub(super) fn forget_the_caller() {
-    cred::reset_scheduling();
+    sched::reset();
     cred::umask(0o077);
     if let Ok((_, hard)) = cred::getrlimit(0, libc::RLIMIT_NOFILE) {
         let _ = cred::setrlimit(libc::RLIMIT_NOFILE, hard.min(FILES), hard.min(FILES));

@@ -11,13 +11,13 @@ use crate::container::planning::{self, ExecRequest};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::monitor::socket::{Reply, Request};
+use crate::signal;
 use crate::store::{self, Ended};
 use crate::sys::fd::{self, Resolve};
-use crate::sys::tty;
 use crate::user::Files;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -200,11 +200,7 @@ impl Session<'_> {
         let (own_in, own_out) = (std::io::stdin(), std::io::stdout());
         if terminal::is_terminal(own_in.as_fd()) {
             self.raw = Some(Raw::new(own_in.as_fd())?);
-            let mut mask = SigSet::empty();
-            mask.add(Signal::SIGWINCH);
-            mask.thread_block().doing(doing)?;
-            self.resized =
-                Some(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?);
+            self.resized = Some(signal::catch([Signal::SIGWINCH])?);
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(doing);
         if wish.stdin == Stdin::Passed {
@@ -219,8 +215,8 @@ impl Session<'_> {
     fn resize(&mut self) {
         let Some(signals) = &self.resized else { return };
         while let Ok(Some(_)) = signals.read_signal() {
-            if let (Some(master), Some(size)) = (&self.master, terminal::own_size()) {
-                let _ = tty::set_size(master.as_fd(), size);
+            if let Some(master) = &self.master {
+                terminal::fit(master.as_fd());
             }
         }
     }

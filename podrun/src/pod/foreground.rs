@@ -14,11 +14,11 @@ use crate::id::ContainerName;
 use crate::logs::{self, Logs, Options, Piece, Progress, Watch};
 use crate::monitor::socket::{Reply, Request, Until};
 use crate::record::{End, Stamp, Stream};
+use crate::signal;
 use crate::store::Ended;
-use crate::sys::tty;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
@@ -107,11 +107,7 @@ impl<'a> Foreground<'a> {
         input: Input,
         since: Option<Stamp>,
     ) -> Result<Self> {
-        let doing = || "catch signals".to_owned();
-        let mut mask: SigSet = PROXIED.into_iter().collect();
-        mask.add(Signal::SIGWINCH);
-        mask.thread_block().doing(doing)?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?;
+        let signals = signal::catch(PROXIED.into_iter().chain([Signal::SIGWINCH]))?;
         let client = Client::connect(pod)?;
         client.ask(&first, &[])?;
         Ok(Self {
@@ -267,8 +263,8 @@ impl<'a> Foreground<'a> {
     }
 
     fn resize(&self) {
-        if let (Some(terminal), Some(size)) = (&self.terminal, terminal::own_size()) {
-            let _ = tty::set_size(terminal.as_fd(), size);
+        if let Some(terminal) = &self.terminal {
+            terminal::fit(terminal.as_fd());
         }
     }
 

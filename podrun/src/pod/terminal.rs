@@ -39,6 +39,14 @@ pub fn own_size() -> Option<Size> {
     sizes.into_iter().flatten().find(|size| size.rows > 0 && size.columns > 0)
 }
 
+/// Gives a container's terminal the size of ours.
+pub fn fit(master: BorrowedFd<'_>) {
+    if let Some(size) = own_size() {
+        // It may be gone.
+        let _ = tty::set_size(master, size);
+    }
+}
+
 pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
     tty::size(fd).is_ok()
 }

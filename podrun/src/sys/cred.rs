@@ -109,22 +109,6 @@ pub fn unblock_signals() {
     }
 }
 
-/// Back to what a process has that nobody has tuned: nice, CPU affinity, scheduling policy, I/O priority, session keyring.
-/// Each is asked for once; where the host withholds it, what the caller had stays.
-pub fn reset_scheduling() {
-    let every_cpu = [u64::MAX; 128];
-    // SAFETY: setpriority, sched_setscheduler and ioprio_set read integers and a sched_param; sched_setaffinity reads the
-    // bytes of the mask given with their count; keyctl(JOIN_SESSION_KEYRING) takes a null name for an anonymous keyring.
-    unsafe {
-        let param: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const param);
-        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
-        libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&every_cpu), every_cpu.as_ptr());
-        libc::syscall(libc::SYS_ioprio_set, 1, 0, 0);
-        libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<libc::c_char>());
-    }
-}
-
 /// setsid(2).
 pub fn setsid() -> io::Result<()> {
     // SAFETY: setsid takes nothing.

@@ -8,9 +8,11 @@ use std::mem::size_of;
 
 /// `struct sched_attr` of linux/sched/types.h, with the clamps of Linux 5.3.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Attr {
     /// Filled in by the call.
+    #[serde(skip)]
     pub size: u32,
     pub policy: u32,
     pub flags: u64,
@@ -19,6 +21,7 @@ pub struct Attr {
     pub runtime: u64,
     pub deadline: u64,
     pub period: u64,
+    #[serde(skip)]
     pub clamps: [u32; 2],
 }
 
@@ -70,6 +73,15 @@ pub fn new_session_keyring() -> io::Result<()> {
     let anonymous = std::ptr::null::<libc::c_char>();
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
+}
+
+/// Back to what a process has that nobody has tuned. Each is asked for once; where the host withholds it, what the caller
+/// had stays.
+pub fn reset() {
+    let _ = sched_setattr(&Attr::default());
+    let _ = every_cpu();
+    let _ = ioprio_set(0);
+    let _ = new_session_keyring();
 }
 
 #[cfg(test)]

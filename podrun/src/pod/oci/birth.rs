@@ -29,7 +29,7 @@ use crate::sys::clone::{self, pidfd_send_signal, poll_one};
 use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
-use crate::sys::{cred, ns, tty};
+use crate::sys::{cred, ns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -415,9 +415,7 @@ impl Making<'_> {
 
     /// The user's own terminal will show it: it has that one's size before the program asks.
     fn show(&mut self, master: OwnedFd) {
-        if let Some(size) = terminal::own_size() {
-            let _ = tty::set_size(master.as_fd(), size);
-        }
+        terminal::fit(master.as_fd());
         self.master = Some(master);
     }
 

@@ -5,11 +5,11 @@
 use crate::error::{Doing, Result};
 use crate::pod::relay::{Flow, Relay};
 use crate::pod::terminal::{self, Raw};
+use crate::signal;
 use crate::sys::clone::{self, Exit, Reap, pidfd_send_signal};
-use crate::sys::tty;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What a user's or a supervisor's signal to us means for the program; WINCH is for its terminal.
@@ -33,11 +33,7 @@ pub struct Stay {
 
 impl Stay {
     pub fn begin() -> Result<Self> {
-        let doing = || "wait for signals".to_owned();
-        let mask: SigSet = PASSED_ON.into_iter().collect();
-        mask.thread_block().doing(doing)?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(doing)?;
-        Ok(Self { signals })
+        signal::catch(PASSED_ON).map(|signals| Self { signals })
     }
 
     /// How the program behind `pidfd` ended, a child of ours.
@@ -107,9 +103,7 @@ impl Shown {
     }
 
     fn resize(&self) {
-        if let Some(size) = terminal::own_size() {
-            let _ = tty::set_size(self.master.as_fd(), size);
-        }
+        terminal::fit(self.master.as_fd());
     }
 
     fn interests(&self) -> impl Iterator<Item = PollFd<'_>> {
