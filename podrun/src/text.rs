@@ -23,6 +23,17 @@ impl Text {
         &self.0
     }
 
+    /// Of a path what comes after `dir`, which it begins with: absolute from there. A way up may lead anywhere.
+    pub fn below(&self, dir: &Self) -> Option<&CStr> {
+        let bytes = self.0.as_bytes_with_nul();
+        let rest = bytes.strip_prefix(dir.0.as_bytes())?;
+        match rest {
+            [0] => Some(c"/"),
+            [b'/', ..] if !bytes.windows(3).any(|part| part == b"/..") => CStr::from_bytes_with_nul(rest).ok(),
+            _ => None,
+        }
+    }
+
     pub fn lossy(&self) -> Cow<'_, str> {
         self.0.to_string_lossy()
     }
@@ -44,6 +55,21 @@ impl From<Text> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_below_a_directory_or_it_is_not() {
+        let text = |path: &str| Text::new("a path", path).unwrap();
+        for (path, dir, rest) in [
+            ("/proc/sys/net", "/proc", Some(c"/sys/net")),
+            ("/proc", "/proc", Some(c"/")),
+            ("/process", "/proc", None),
+            ("/sys", "/proc", None),
+            ("/proc/../etc", "/proc", None),
+            ("/", "/proc", None),
+        ] {
+            assert_eq!(text(path).below(&text(dir)), rest, "{path} {dir}");
+        }
+    }
 
     /// A plan is kept as JSON between two runs.
     #[test]

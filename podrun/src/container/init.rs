@@ -268,13 +268,13 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
     let given = world.own.and_then(|own| own.rootfs);
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
-    fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
+    let bases = fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
     }
     make_place(root.as_fd(), &process.cwd, Follow::LinksInside).map_err(at(Step::WorkingDirectory))?;
-    protect_rootfs(plan, root.as_fd())?;
+    protect_rootfs(plan, root.as_fd(), bases)?;
     if let Some(own) = world.own {
         own.create_container.run().map_err(hook_failed(Step::CreateContainerHook))?;
     }

@@ -212,7 +212,10 @@ fn paths(what: &str, list: Option<&[String]>) -> Result<Vec<Text>> {
     list.unwrap_or_default()
         .iter()
         .map(|path| match path.starts_with('/') {
-            true => Text::new(what, path.as_str()),
+            true => {
+                let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+                Text::new(what, format!("/{}", parts.join("/")))
+            }
             false => Err(Error::new(Kind::Invalid, format!("read {what} {path:?}"), "not an absolute path")),
         })
         .collect()

@@ -31,12 +31,36 @@ pub(super) fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Res
     Ok(root)
 }
 
-pub(super) fn fill_rootfs(
-    plan: &Plan,
+/// The mounts on which masks and read-only paths lie. Their descriptors are kept since they were made: a procfs is masked
+/// wherever it is by then, and whoever swaps the way there hides nothing from the masks (CVE-2025-31133).
+pub(super) struct Bases<'p> {
+    mounts: [Option<(&'p Text, OwnedFd)>; 32],
+}
+
+impl<'p> Bases<'p> {
+    fn new() -> Self {
+        Self { mounts: [const { None }; 32] }
+    }
+
+    fn keep(&mut self, at: &'p Text, mount: OwnedFd) -> io::Result<()> {
+        let place = self.mounts.iter_mut().find(|place| place.is_none()).ok_or(io::ErrorKind::ArgumentListTooLong)?;
+        *place = Some((at, mount));
+        Ok(())
+    }
+
+    /// The mount that was made last of those that a path lies on, and the path from there.
+    fn below<'k>(&'k self, path: &'k Text) -> Option<(BorrowedFd<'k>, &'k CStr)> {
+        self.mounts.iter().rev().flatten().find_map(|(at, mount)| Some((mount.as_fd(), path.below(at)?)))
+    }
+}
+
+pub(super) fn fill_rootfs<'p>(
+    plan: &'p Plan,
     root: BorrowedFd<'_>,
     world: &World<'_>,
     idmaps: &Namespaces,
-) -> Result<(), Failure> {
+) -> Result<Bases<'p>, Failure> {
+    let mut bases = Bases::new();
     let trees = world.own.map_or(&[][..], |own| own.trees);
     for (index, one) in plan.mounts.iter().enumerate() {
         let tree = trees.get(index).and_then(Option::as_ref);
@@ -47,9 +71,12 @@ pub(super) fn fill_rootfs(
             mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
         }
         place_mount(root, one, detached.as_fd()).map_err(at_index(Step::Mount, index))?;
+        if plan.masked.iter().chain(&plan.read_only).any(|path| path.below(&one.at.path).is_some()) {
+            bases.keep(&one.at.path, detached).map_err(at_index(Step::Mount, index))?;
+        }
     }
     if plan.devices.is_empty() && plan.links.is_empty() {
-        return Ok(());
+        return Ok(bases);
     }
     cred::umask(0);
     // Mostly all are in /dev, which is then opened once.
@@ -65,7 +92,7 @@ pub(super) fn fill_rootfs(
         make_link(parent, &link.at.name, &link.target).map_err(at_index(Step::Link, index))?;
     }
     cred::umask(0o022);
-    Ok(())
+    Ok(bases)
 }
 
 /// The directory of `path`: the one that was opened last, or else what `open` gives.
@@ -302,18 +329,20 @@ fn make_link(parent: BorrowedFd<'_>, name: &Text, target: &Text) -> io::Result<(
     }
 }
 
-/// Masks, read-only paths, and the read-only root, in this order: nothing is made in the rootfs afterwards.
-pub(super) fn protect_rootfs(plan: &Plan, root: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Masks, read-only paths, and the read-only root, in this order: nothing is made in the rootfs afterwards. The bases are
+/// closed at its end, before everything is closed by number.
+pub(super) fn protect_rootfs(plan: &Plan, root: BorrowedFd<'_>, bases: Bases<'_>) -> Result<(), Failure> {
     if !plan.masked.is_empty() {
         // The host's own, opened before the rootfs could matter, and looked at (CVE-2025-31133).
         let null = open_null().map_err(at(Step::MaskedPath))?;
         let mut empty = None;
         for (index, path) in plan.masked.iter().enumerate() {
-            mask(root, path, null.as_fd(), &mut empty).map_err(at_index(Step::MaskedPath, index))?;
+            mask(bases.below(path).unwrap_or((root, path.c())), null.as_fd(), &mut empty)
+                .map_err(at_index(Step::MaskedPath, index))?;
         }
     }
     for (index, path) in plan.read_only.iter().enumerate() {
-        make_read_only(root, path).map_err(at_index(Step::ReadOnlyPath, index))?;
+        make_read_only(bases.below(path).unwrap_or((root, path.c()))).map_err(at_index(Step::ReadOnlyPath, index))?;
     }
     if plan.rootfs_access == Access::ReadOnly {
         let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
@@ -330,8 +359,8 @@ fn open_null() -> io::Result<OwnedFd> {
 }
 
 /// A path that is not there needs no mask.
-fn open_existing(root: BorrowedFd<'_>, path: &Text) -> io::Result<Option<OwnedFd>> {
-    match fd::openat2(root, path.c(), libc::O_PATH, 0, Resolve::InRoot) {
+fn open_existing((root, path): (BorrowedFd<'_>, &CStr)) -> io::Result<Option<OwnedFd>> {
+    match fd::openat2(root, path, libc::O_PATH, 0, Resolve::InRoot) {
         Ok(fd) => Ok(Some(fd)),
         Err(err) if matches!(err.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(err) => Err(err),
@@ -339,8 +368,8 @@ fn open_existing(root: BorrowedFd<'_>, path: &Text) -> io::Result<Option<OwnedFd
 }
 
 /// A file is covered by `null`, a directory by an `empty` one: the first makes it, the others are covered by copies.
-fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>, empty: &mut Option<OwnedFd>) -> io::Result<()> {
-    let Some(target) = open_existing(root, path)? else { return Ok(()) };
+fn mask(at: (BorrowedFd<'_>, &CStr), null: BorrowedFd<'_>, empty: &mut Option<OwnedFd>) -> io::Result<()> {
+    let Some(target) = open_existing(at)? else { return Ok(()) };
     let is_directory = fd::fstat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let cover = match empty {
         _ if !is_directory => mount::open_tree(null, c"", false)?,
@@ -358,8 +387,8 @@ fn mask(root: BorrowedFd<'_>, path: &Text, null: BorrowedFd<'_>, empty: &mut Opt
     Ok(())
 }
 
-fn make_read_only(root: BorrowedFd<'_>, path: &Text) -> io::Result<()> {
-    let Some(target) = open_existing(root, path)? else { return Ok(()) };
+fn make_read_only(at: (BorrowedFd<'_>, &CStr)) -> io::Result<()> {
+    let Some(target) = open_existing(at)? else { return Ok(()) };
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
     let tree = mount::open_tree(target.as_fd(), c"", true)?;
     match mount::mount_setattr(tree.as_fd(), read_only, true) {

@@ -37,6 +37,7 @@ pub(crate) fn act(words: &[&str]) -> Act {
         ["kill", pid, signal] => sys::kill(pid.parse()?, signal.parse()?)?,
         ["write", path, text] => fs::write(path, text)?,
         ["swap", one, other] => swap(one, other)?,
+        ["flicker", pairs @ ..] => return flicker(pairs),
         ["owner", path] => say(owner(path)?)?,
         ["size"] => size()?,
         ["sizes"] => sizes()?,
@@ -78,6 +79,34 @@ fn swap(one: &str, other: &str) -> nix::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     loop {
         renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?;
+    }
+}
+
+/// Of many pairs one at a time changes places for a moment, so that most of what is looked up is what it should be. Each is
+/// named in the directory that it was in at the beginning, wherever its path leads meanwhile.
+fn flicker(pairs: &[&str]) -> Act {
+    use nix::fcntl::{RenameFlags, renameat2};
+    let held = |path: &&str| -> io::Result<_> {
+        let (dir, name) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((fs::File::open(dir)?, name.to_owned()))
+    };
+    let names = pairs.iter().map(held).collect::<io::Result<Vec<_>>>()?;
+    let (pairs, _) = names.as_chunks();
+    let swap = |[(dir, one), (other_dir, other)]: &[(fs::File, String); 2]| {
+        renameat2(dir, one.as_str(), other_dir, other.as_str(), RenameFlags::RENAME_EXCHANGE)
+    };
+    let mut dice = u64::from(std::process::id());
+    loop {
+        // xorshift64: Marsaglia, "Xorshift RNGs", 2003.
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let pair = &pairs[usize::try_from(dice >> 33)? % pairs.len()];
+        let spins = |shift: u32| (0..(dice >> shift) & 0x3fff).for_each(|_| std::hint::spin_loop());
+        swap(pair)?;
+        spins(8);
+        swap(pair)?;
+        spins(20);
     }
 }
 
