@@ -6,7 +6,8 @@
 //!
 //! Promises: what was asked is set or is an error with its JSON path; what `create` made, `remove` removes, after a
 //! crash too, since every path follows from the pod's id. Does not: choose limits, or move a process that somebody else
-//! started. systemd makes the directory where a caller wants that ([`Scope`]).
+//! started, but out of the way inside what was delegated to both. systemd makes the directory where a caller wants that
+//! ([`Scope`]). Who is not root of the machine has what was delegated to him, or none ([`Reach`]).
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +28,8 @@ mod v1;
 mod v2;
 
 pub use guard::Programs;
-pub use layout::{Controller, Home, Layout, Tree, Version};
+pub use kill::NO_CGROUP;
+pub use layout::{Controller, Home, Layout, Reach, Tree, Version};
 pub use limit::{Absent, Current, Setting};
 pub use live::{Cgroup, Tasks};
 pub use oom::OomNotifier;

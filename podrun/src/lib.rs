@@ -17,6 +17,7 @@ pub mod text;
 // Floor 3
 pub mod caps;
 pub mod dbus;
+pub mod privilege;
 pub mod roots;
 pub mod user;
 // Floor 4

@@ -17,6 +17,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Of a container without any.
+pub const NO_CGROUP: &str = "it has none, since none was delegated to the user who made it";
+
 impl Cgroup {
     /// SIGKILL to all members, and to what is below, until none is left: of a pod's own directory, that is pause and
     /// monitor too. Blocks no longer than `within`; with zero it only sends, and a later [`Cgroup::is_empty`] tells.
@@ -135,11 +138,11 @@ impl Cgroup {
     fn freezer(&self) -> Result<Freezer<'_>> {
         let open = self.unified().or_else(|| self.controller(Controller::Freezer));
         open.map(Freezer).ok_or_else(|| {
-            Error::new(
-                Kind::Unsupported,
-                format!("freeze the cgroup {}", self.place),
-                "it is in no tree that can freeze",
-            )
+            let cause = match self.is_nowhere() {
+                true => NO_CGROUP,
+                false => "it is in no tree that can freeze",
+            };
+            Error::new(Kind::Unsupported, format!("freeze the cgroup {}", self.place), cause)
         })
     }
 }

@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Result};
+use crate::privilege::Privilege;
+use nix::fcntl::AtFlags;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, metadata};
@@ -121,6 +124,19 @@ pub enum Home<'a> {
     Nowhere,
 }
 
+/// How far we reach in the trees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Root of the machine: all of them.
+    #[default]
+    Everything,
+    /// The unified tree, from the directory on that was delegated to us (cgroups(7), "Cgroups delegation").
+    Delegated,
+    /// No tree lets us make anything: v1, or v2 without a delegation.
+    Nothing,
+}
+
 /// What this host has; read once, plain data from there on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
@@ -128,6 +144,8 @@ pub struct Layout {
     pub v2: Option<Tree>,
     /// Bound to a v1 hierarchy that is mounted nowhere in sight, hence of no use to anybody here.
     pub unmounted: Vec<Controller>,
+    #[serde(default)]
+    pub reach: Reach,
 }
 
 impl Layout {
@@ -139,6 +157,9 @@ impl Layout {
             true => Self { v2: Some(Tree::new(Vec::new(), USUAL_PLACE, "/")), ..Self::default() },
             false => Self::parse(&read(Path::new("/proc/self/mountinfo"))?, &cgroup),
         };
+        if Privilege::own() != Privilege::Host {
+            layout = layout.delegated(&cgroup, is_delegated);
+        }
         if let Some(tree) = &mut layout.v2 {
             tree.controllers = unified_controllers(&read(&tree.mount.join("cgroup.controllers"))?);
         }
@@ -156,6 +177,25 @@ impl Layout {
         }
         layout.unmounted = bound.into_iter().filter(|&it| layout.v1_tree(it).is_none()).collect();
         layout
+    }
+
+    /// What of it somebody else than root of the machine reaches: the unified tree from the highest directory on, above
+    /// our own, that is delegated to us. So processes never move but below it, wherever in it we are, and two commands of
+    /// one user find the same place. Pure but for the question whether a directory `is_delegated`.
+    fn delegated(mut self, self_cgroup: &str, is_delegated: impl Fn(&Path) -> bool) -> Self {
+        (self.v1, self.unmounted, self.reach) = (Vec::new(), Vec::new(), Reach::Nothing);
+        let own = super::plan::cgroup_of(self_cgroup, "").map(Path::new);
+        if let (Some(tree), Some(own)) = (&mut self.v2, own)
+            && let Ok(way) = own.strip_prefix(&tree.top)
+        {
+            let above = way.ancestors().map(|way| (tree.mount.join(way), tree.top.join(way)));
+            if let Some((mount, top)) = above.take_while(|(mount, _)| is_delegated(mount)).last() {
+                // Joined with nothing, a path has a slash at its end.
+                (tree.mount, tree.top) = (mount.components().collect(), top.components().collect());
+                self.reach = Reach::Delegated;
+            }
+        }
+        self
     }
 
     #[must_use]
@@ -177,7 +217,13 @@ impl Layout {
     /// Device rules on v2 are a program attached to a directory, and freezing is part of the core: both need only the
     /// tree, no controller.
     pub fn home(&self, controller: Controller) -> Home<'_> {
-        let core = matches!(controller, Controller::Devices | Controller::Freezer);
+        let core = match self.reach {
+            Reach::Everything => matches!(controller, Controller::Devices | Controller::Freezer),
+            // A device program needs CAP_BPF in the initial user namespace. Without one nothing is lost: mknod(2) makes no
+            // device there, and what is bound from the host can be opened by whom the host lets.
+            Reach::Delegated => controller == Controller::Freezer,
+            Reach::Nothing => return Home::Nowhere,
+        };
         match (self.v1_tree(controller), &self.v2) {
             (_, Some(tree)) if controller == Controller::Freezer => Home::V2(tree),
             (Some(tree), _) => Home::V1(tree),
@@ -208,6 +254,14 @@ impl Layout {
             self.v1.push(tree(controllers));
         }
     }
+}
+
+/// What whoever delegates has to hand over (cgroup-v2.rst, "Model of Delegation"), but for cgroup.threads, which has no use
+/// here.
+fn is_delegated(directory: &Path) -> bool {
+    ["", "cgroup.procs", "cgroup.subtree_control"].iter().all(|file| {
+        faccessat(nix::fcntl::AT_FDCWD, &directory.join(file), AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+    })
 }
 
 const USUAL_PLACE: &str = "/sys/fs/cgroup";
@@ -374,6 +428,35 @@ mod tests {
             "35 1 0:32 /docker/abc /m\\040x rw - cgroup c rw,memory\n36 1 0:32 / /other rw - cgroup c rw,memory\n";
         let layout = Layout::parse(text, "4:memory:/\n");
         assert_eq!(layout.v1, [Tree { controllers: vec![Memory], mount: "/m x".into(), top: "/docker/abc".into() }]);
+    }
+
+    #[test]
+    fn a_user_has_the_highest_directory_that_was_delegated_to_him() {
+        let v2 = "30 1 0:28 / /sys/fs/cgroup rw - cgroup2 c rw\n";
+        let found = |mountinfo: &str, own: &str, delegated: &[&str]| {
+            let layout = Layout::parse(mountinfo, own);
+            let layout = layout.delegated(own, |dir| delegated.iter().any(|one| dir == Path::new(one)));
+            assert!(layout.v1.is_empty() && layout.unmounted.is_empty());
+            (layout.reach, layout.v2.map(|tree| (tree.mount, tree.top)))
+        };
+        let tree = |mount: &str, top: &str| Some((mount.into(), top.into()));
+        let whole = tree("/sys/fs/cgroup", "/");
+        let two = ["/sys/fs/cgroup/u", "/sys/fs/cgroup/u/s"];
+        assert_eq!(found(v2, "0::/u/s\n", &two), (Reach::Delegated, tree("/sys/fs/cgroup/u", "/u")));
+        // What lies above somebody else's directory is out of reach: nobody could be moved there (cgroups(7)).
+        let gap = ["/sys/fs/cgroup", "/sys/fs/cgroup/u/s"];
+        assert_eq!(found(v2, "0::/u/s\n", &gap), (Reach::Delegated, tree("/sys/fs/cgroup/u/s", "/u/s")));
+        assert_eq!(found(v2, "0::/x\n", &two), (Reach::Nothing, whole.clone()));
+        assert_eq!(found(v2, "0::/../x\n", &two), (Reach::Nothing, whole.clone()));
+        // A cgroup namespace's root, as in a container.
+        assert_eq!(found(v2, "0::/\n", &["/sys/fs/cgroup"]), (Reach::Delegated, whole));
+        assert_eq!(found(HYBRID, BOUND, &[]), (Reach::Nothing, tree("/sys/fs/cgroup/unified", "/")));
+        assert_eq!(found("", "1:memory:/\n", &[]), (Reach::Nothing, None));
+        let part = "30 1 0:28 /docker/a /sys/fs/cgroup rw - cgroup2 c rw\n";
+        assert_eq!(
+            found(part, "0::/docker/a/u\n", &["/sys/fs/cgroup/u"]),
+            (Reach::Delegated, tree("/sys/fs/cgroup/u", "/docker/a/u"))
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use super::guard::Programs;
 use super::layout::Controller;
 use super::layout::Layout;
+use super::layout::Reach;
 use super::layout::Tree;
 use super::limit::Absent;
 use super::limit::Current;
@@ -84,7 +85,7 @@ impl Cgroup {
             let mount = open_tree(&leaf.tree, leaf.dialect)?;
             if plan.existing != Existing::Scope {
                 make_directory(&mount, plan, leaf, made)?;
-                prepare_parents(&mount, &plan.place, leaf)?;
+                prepare_parents(&mount, plan, leaf)?;
             }
             cgroup.leaves.push(Open::new(&mount, &plan.place, leaf.dialect, &leaf.tree)?);
         }
@@ -115,6 +116,19 @@ impl Cgroup {
         Ok(Self { place: place.clone(), leaves })
     }
 
+    /// What is left of the cgroup that a plan made or would have made. None of it is fine.
+    pub fn left_of(plan: &CgroupPlan) -> Result<Self> {
+        let mut leaves = Vec::with_capacity(plan.leaves.len());
+        for leaf in &plan.leaves {
+            match Open::new(&open_tree(&leaf.tree, leaf.dialect)?, &plan.place, leaf.dialect, &leaf.tree) {
+                Ok(open) => leaves.push(open),
+                Err(err) if err.kind == Kind::NotFound => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(Self { place: plan.place.clone(), leaves })
+    }
+
     /// The cgroup that a plan made, opened again: by a new monitor, or for a program that is to join it.
     pub fn open(plan: &CgroupPlan) -> Result<Self> {
         let open =
@@ -131,7 +145,7 @@ impl Cgroup {
                 other => other?,
             };
             if leaf.dialect == Dialect::V2 {
-                prepare_parents(&mount, &plan.place, leaf)?;
+                prepare_parents(&mount, plan, leaf)?;
             }
             open.write_all(&leaf.writes)?;
             open.guard(leaf, &mut Programs::default())?;
@@ -337,7 +351,8 @@ fn clear(mount: &OwnedFd, plan: &CgroupPlan, path: &Path) -> Result<()> {
     }
 }
 
-fn prepare_parents(mount: &OwnedFd, place: &Place, leaf: &Leaf) -> Result<()> {
+fn prepare_parents(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf) -> Result<()> {
+    let place = &plan.place;
     if leaf.dialect == Dialect::V1 {
         return match leaf.holds(Controller::Cpuset) {
             true => inherit_cpuset(mount, place, &leaf.tree),
@@ -348,11 +363,38 @@ fn prepare_parents(mount: &OwnedFd, place: &Place, leaf: &Leaf) -> Result<()> {
         let name = enable.controller.v2_name().unwrap_or_default();
         for parent in std::iter::once(".").chain(place.parents()) {
             let file = format!("{parent}/cgroup.subtree_control");
-            let written = write_at(mount, &file, &format!("+{name}"));
-            if let (Err(errno), Some(asked)) = (written, &enable.asked) {
-                return Err(refused_controller(&leaf.tree.mount.join(file), name, asked, errno));
+            let hand_down = || write_at(mount, &file, &format!("+{name}"));
+            let (mut handed, Some(asked)) = (hand_down(), &enable.asked) else { continue };
+            if (handed, plan.reach, parent) == (Err(Errno::EBUSY), Reach::Delegated, ".") {
+                handed = make_room(mount).and_then(|()| hand_down());
             }
+            handed.map_err(|errno| refused_controller(&leaf.tree.mount.join(&file), name, asked, errno))?;
         }
+    }
+    Ok(())
+}
+
+/// A directory that hands controllers down holds no process (cgroup-v2.rst, "No Internal Process Constraint"), and whoever
+/// was put into a delegated one mostly stands in it: they go into a leaf of it. Only where somebody asks for a limit that
+/// cannot be had otherwise, and only processes that their owner lets us move.
+fn make_room(mount: &OwnedFd) -> nix::Result<()> {
+    const ASIDE: &str = "podrun-aside";
+    match mkdirat(mount, ASIDE, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let target = format!("{ASIDE}/cgroup.procs");
+    // Once more for those that were born meanwhile; who forks faster than we look keeps the constraint in force.
+    for _ in 0..8 {
+        let here = read_at(mount, "cgroup.procs")?;
+        if here.is_empty() {
+            break;
+        }
+        // ESRCH: it went by itself.
+        here.lines().filter_map(|pid| write_at(mount, &target, pid).err()).try_for_each(|errno| match errno {
+            Errno::ESRCH => Ok(()),
+            errno => Err(errno),
+        })?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::devices;
 use super::layout::Controller;
 use super::layout::Home;
 use super::layout::Layout;
+use super::layout::Reach;
 use super::layout::Tree;
 use super::layout::Version;
 use super::limit::Current;
@@ -28,6 +29,8 @@ pub struct CgroupPlan {
     pub place: Place,
     pub existing: Existing,
     pub leaves: Vec<Leaf>,
+    #[serde(default)]
+    pub reach: Reach,
 }
 
 /// What to do with a directory that is there already.
@@ -162,7 +165,14 @@ fn refuse_without_controller(layout: &Layout, it: Controller, resources: &LinuxR
     let limits = v1::settings(it, resources, None)?;
     let is_limit = |setting: &&Setting| setting.value != "-1" && setting.value != "max";
     let Some(setting) = limits.iter().find(is_limit) else { return Ok(()) };
+    if layout.reach == Reach::Nothing {
+        return Err(not_delegated(&setting.asked));
+    }
     let err = match layout.version() {
+        _ if layout.reach == Reach::Delegated => {
+            return Err(unsupported(&setting.asked, format!("the {it} controller was not delegated to this user"))
+                .hint("see cgroup.controllers of the directory that was"));
+        }
         Version::V2 if it.v2_name().is_none() => {
             unsupported(&setting.asked, format!("cgroup v2 has no {it} controller"))
         }
@@ -177,8 +187,15 @@ fn refuse_without_controller(layout: &Layout, it: Controller, resources: &LinuxR
     }
 }
 
+/// As runc and crun: what is asked for is set or told, and what is not asked for is not missed.
+fn not_delegated(asked: &str) -> Error {
+    unsupported(asked, "no cgroup was delegated to this user")
+        .hint("on a host with cgroup v2: systemd-run --user --scope -p Delegate=yes podrun …")
+}
+
 fn refuse_without_unified(layout: &Layout, controller: Option<Controller>, setting: &Setting) -> Result<()> {
     match (&layout.v2, controller) {
+        _ if layout.reach == Reach::Nothing => Err(not_delegated(&setting.asked)),
         (None, _) => Err(unsupported(&setting.asked, "this host has cgroup v1 only")),
         (Some(tree), Some(it)) if !tree.controllers.contains(&it) => {
             Err(unsupported(&setting.asked, format!("the {it} controller is not in the cgroup v2 tree of this host")))
@@ -197,7 +214,7 @@ fn ask_devices(layout: &Layout, resources: &LinuxResources, asked: &mut Asked) -
         }
         Home::V2(_) if devices::allow_all(&rules) => {}
         Home::V2(_) => asked.devices = Some(program::emit(&rules)),
-        Home::Nowhere if devices::allow_all(&rules) => {}
+        Home::Nowhere if devices::allow_all(&rules) || layout.reach != Reach::Everything => {}
         Home::Nowhere => {
             let path = self::asked("devices");
             return Err(unsupported(&path, "neither the devices controller nor a cgroup v2 tree is mounted"));
@@ -215,6 +232,9 @@ fn assemble(
     asked: Asked,
     counted: impl Fn(Controller) -> bool,
 ) -> Result<CgroupPlan> {
+    if layout.reach == Reach::Nothing {
+        return Ok(CgroupPlan { place: place.clone(), existing, leaves: Vec::new(), reach: layout.reach });
+    }
     let needed = |it| match it {
         Controller::Freezer | Controller::Systemd => layout.v2.is_none(),
         it => counted(it) || asked.wants(it),
@@ -227,7 +247,7 @@ fn assemble(
     }
     leaves.extend(layout.v2.as_ref().map(|tree| Leaf::v2(tree, asked, counted)));
     match leaves.is_empty() {
-        false => Ok(CgroupPlan { place: place.clone(), existing, leaves }),
+        false => Ok(CgroupPlan { place: place.clone(), existing, leaves, reach: layout.reach }),
         true => Err(Error::new(Kind::Unsupported, format!("plan the cgroup {place}"), "no cgroup tree is mounted")
             .hint("mount -t cgroup2 none /sys/fs/cgroup")),
     }
@@ -309,7 +329,7 @@ impl CgroupPlan {
 }
 
 /// The path in the line `7:cpu,cpuacct:/path`; the unified tree's line has no controllers.
-fn cgroup_of<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
+pub(super) fn cgroup_of<'a>(text: &'a str, controller: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);

@@ -31,6 +31,14 @@ pub fn own(kind: &str) -> io::Result<OwnedFd> {
     open(&format!("/proc/self/ns/{kind}"))
 }
 
+/// Whether the calling process is in the user namespace that the kernel began with, whose number is fixed
+/// (`USER_NS_INIT_INO` of linux/nsfs.h). Where no /proc tells, it counts as that one.
+pub fn is_initial_user() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    const USER_NS_INIT_INO: u64 = 0xEFFF_FFFD;
+    std::fs::metadata("/proc/self/ns/user").map_or(true, |own| own.ino() == USER_NS_INIT_INO)
+}
+
 /// A namespace of another process. The caller holds the process's pidfd and has seen it alive, so that the number
 /// is no stranger's.
 pub fn of(pid: i32, kind: &str) -> io::Result<OwnedFd> {

@@ -37,7 +37,12 @@ fn layout_hybrid() -> Layout {
         matches!(tree.controllers[0], Controller::Memory | Controller::Pids | Controller::Cpu | Controller::Freezer)
     };
     let v2 = Tree { controllers: vec![Controller::Hugetlb], mount: "/sys/fs/cgroup/unified".into(), top: "/".into() };
-    Layout { v1: v1.v1.iter().filter(kept).cloned().collect(), v2: Some(v2), unmounted: vec![Controller::Io] }
+    Layout {
+        v1: v1.v1.iter().filter(kept).cloned().collect(),
+        v2: Some(v2),
+        unmounted: vec![Controller::Io],
+        ..Layout::default()
+    }
 }
 
 fn layout_v2() -> Layout {
@@ -539,4 +544,43 @@ fn a_plan_is_plain_data() {
     let plan = container(&layout_v2(), &place(), Some(&resources(json)), None).unwrap();
     let text = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<CgroupPlan>(&text).unwrap(), plan);
+}
+
+#[test]
+fn where_no_cgroup_was_delegated_a_limit_is_told_by_its_name_and_nothing_else_is_missed() {
+    let nothing = Layout { reach: Reach::Nothing, ..layout_v2() };
+    let plan = |json: &str| container(&nothing, &place(), Some(&resources(json)), None);
+    for harmless in [
+        "{}",
+        r#"{"devices": [{"allow": false, "access": "rwm"}]}"#,
+        r#"{"memory": {"limit": -1}, "pids": {"limit": 0}}"#,
+    ] {
+        assert_eq!(plan(harmless).unwrap().leaves, [], "{harmless}");
+    }
+    for (json, field) in [
+        (r#"{"memory": {"limit": 1000000}}"#, "linux.resources.memory.limit"),
+        (r#"{"pids": {"limit": 5}}"#, "linux.resources.pids.limit"),
+        (r#"{"cpu": {"shares": 100}}"#, "linux.resources.cpu.shares"),
+        (r#"{"unified": {"memory.high": "1000000"}}"#, "linux.resources.unified"),
+    ] {
+        let err = plan(json).unwrap_err();
+        assert_eq!(err.kind, Kind::Unsupported);
+        let text = err.to_string();
+        assert!(text.contains(field) && text.contains("no cgroup was delegated"), "{text}");
+    }
+    for plan in [pod(&nothing, &place(), None), own(&nothing, &place(), None)] {
+        assert_eq!(plan.unwrap().leaves, []);
+    }
+}
+
+#[test]
+fn in_a_delegated_tree_there_are_limits_but_no_device_rules() {
+    let delegated = Layout { reach: Reach::Delegated, ..layout_v2().with_unified_controllers("memory pids") };
+    let asked = r#"{"memory": {"limit": 1000000}, "devices": [{"allow": false, "access": "rwm"}]}"#;
+    let plan = container(&delegated, &place(), Some(&resources(asked)), None).unwrap();
+    assert_eq!(writes(&plan), ["memory.max=1000000"]);
+    assert_eq!((plan.leaves.len(), &plan.leaves[0].devices), (1, &None));
+    let err = container(&delegated, &place(), Some(&resources(r#"{"cpu": {"shares": 100}}"#)), None).unwrap_err();
+    let text = err.to_string();
+    assert!(text.contains("linux.resources.cpu.shares") && text.contains("was not delegated"), "{text}");
 }
