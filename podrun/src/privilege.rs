@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::{cred, ns};
+use std::sync::OnceLock;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
@@ -15,7 +16,13 @@ pub enum Privilege {
 }
 
 impl Privilege {
+    /// Remembered: a process of podrun that enters a user namespace has nothing to plan any more.
     pub fn own() -> Self {
+        static OWN: OnceLock<Privilege> = OnceLock::new();
+        *OWN.get_or_init(Self::probe)
+    }
+
+    fn probe() -> Self {
         match (cred::effective_uid(), ns::is_initial_user()) {
             (0, true) => Self::Host,
             (0, false) => Self::Namespace,

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::place::Place;
 use crate::error::{Doing, Result};
 use crate::privilege::Privilege;
 use nix::fcntl::AtFlags;
@@ -204,6 +205,14 @@ impl Layout {
             tree.controllers = unified_controllers(cgroup_controllers);
         }
         self
+    }
+
+    /// The place of a path as config.json has it. In a delegated directory it may begin with that one's own name, as
+    /// /proc/self/cgroup has it.
+    pub fn place(&self, path: &str) -> Result<Place> {
+        let top = self.v2.as_ref().filter(|_| self.reach == Reach::Delegated).and_then(|tree| tree.top.to_str());
+        let below = top.and_then(|top| path.strip_prefix(top)).filter(|rest| rest.starts_with('/'));
+        Place::parse(below.unwrap_or(path))
     }
 
     pub fn version(&self) -> Version {

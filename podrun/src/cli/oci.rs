@@ -9,6 +9,7 @@ mod make;
 mod show;
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::privilege::Privilege;
 use crate::record::Stamp;
 use crate::roots::Roots;
 use clap::{Args, Command};
@@ -23,7 +24,7 @@ pub const NAMES: [&str; 3] = ["runc", "crun", "podrun-oci"];
 /// What stands before the verb.
 #[derive(Debug, Args)]
 struct Global {
-    /// Where containers' states are kept; /run/podrun/oci by default
+    /// Where containers' states are kept; /run/podrun/oci by default, for users $XDG_RUNTIME_DIR/podrun/oci
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Errors and warnings go there, too
@@ -153,7 +154,10 @@ impl Call {
     fn roots(&self) -> Roots {
         let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let default = Roots::default();
-        Roots { root: default.root, run: from_env("PODRUN_RUN_ROOT").unwrap_or(default.run) }
+        // As runc: whoever is not root of the machine has a directory of his own for what does not outlive the session.
+        let session = || from_env("XDG_RUNTIME_DIR").filter(|_| Privilege::own() != Privilege::Host);
+        let run = from_env("PODRUN_RUN_ROOT").or_else(|| session().map(|dir| dir.join("podrun")));
+        Roots { root: default.root, run: run.unwrap_or(default.run) }
     }
 
     fn root(&self) -> Result<PathBuf> {

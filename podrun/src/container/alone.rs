@@ -74,6 +74,11 @@ impl Alone {
         self.new & kind != 0
     }
 
+    /// Whether it has a user namespace, new or joined.
+    pub fn has_own_users(&self) -> bool {
+        self.beyond() & libc::CLONE_NEWUSER != 0
+    }
+
     /// `CLONE_NEW*` of what an exec has to join besides what every container has.
     pub fn beyond(&self) -> i32 {
         let all = self.joined.iter().fold(self.new, |all, one| all | one.kind);
@@ -193,6 +198,11 @@ pub fn file(kind: i32) -> &'static str {
         libc::CLONE_NEWNET => "net",
         kind => word(kind),
     }
+}
+
+/// One by one.
+pub fn each(kinds: i32) -> impl Iterator<Item = i32> {
+    KINDS.iter().map(|(_, kind)| *kind).filter(move |kind| kinds & kind != 0)
 }
 
 /// Kinds of namespaces in the words of config.json, in the specification's order.

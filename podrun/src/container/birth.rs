@@ -4,7 +4,7 @@
 
 use super::attributes::Affinity;
 use super::hooks::{self, Hooks};
-use super::init::{self, Alone, Failure, Ground, Step, World};
+use super::init::{self, Alone, Failure, Ground, Step, Visit, World};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
@@ -55,23 +55,25 @@ pub fn container(
     // execCPUAffinity "is not applicable to the container's init process" (config.md).
     let affinity = Affinity::default();
     let idmaps = Namespaces::new(&plan.mounts)?;
-    let cell = Cell { new: new | libc::CLONE_NEWNS | private, user: world.user, affinity: &affinity, idmaps: &idmaps };
+    let new = new | libc::CLONE_NEWNS | private;
+    let cell = Cell { new, within: world.within, affinity: &affinity, idmaps: &idmaps };
     bear(&plan.process, &cell, shared, cradle, |ground| init::be_born(plan, world, ground))
 }
 
-/// clone3 of a program that joins the container whose first process is behind `first`; `more` are `CLONE_NEW*` of namespaces
-/// that not every container has.
+/// clone3 of a program that joins the container whose first process is behind `first`.
 pub fn exec(
     process: &Process,
     first: BorrowedFd<'_>,
-    more: i32,
+    visit: Visit,
     own_pid: BorrowedFd<'_>,
     cradle: &Cradle<'_>,
 ) -> Result<Born> {
-    let numbering = Numbering { target: first, own: own_pid };
+    let numbering = Some(Numbering { target: first, own: own_pid }).filter(|_| !visit.as_its_root);
+    let as_its_root = [(first, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)];
+    let within = if visit.as_its_root { &as_its_root[..] } else { &[] };
     let (affinity, idmaps) = (&process.attributes.exec_affinity, Namespaces::default());
-    let cell = Cell { new: 0, user: None, affinity, idmaps: &idmaps };
-    bear(process, &cell, Some(&numbering), cradle, |ground| init::join(process, first, more, ground))
+    let cell = Cell { new: 0, within, affinity, idmaps: &idmaps };
+    bear(process, &cell, numbering.as_ref(), cradle, |ground| init::join(process, first, visit, ground))
 }
 
 /// What a process is cloned with besides its plan.
@@ -79,8 +81,8 @@ pub fn exec(
 struct Cell<'a> {
     /// `CLONE_NEW*` of the namespaces that are made.
     new: i32,
-    /// In whose name.
-    user: Option<BorrowedFd<'a>>,
+    /// Those to join first, by a process in between.
+    within: &'a [(BorrowedFd<'a>, i32)],
     affinity: &'a Affinity,
     idmaps: &'a Namespaces,
 }
@@ -103,18 +105,18 @@ fn bear(
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    let clone = || match cell.user {
-        None => clone3(&request, born),
-        Some(user) => clone_within(user, &request, born),
+    let clone = || match cell.within {
+        [] => clone3(&request, born),
+        within => clone_within(within, &request, born),
     };
     let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
 }
 
-/// clone3 by a process that joins the user namespace first, and so has it own the new ones: what is born is a sibling of
+/// clone3 by a process that joins a user namespace first, and so has it own the new ones: what is born is a sibling of
 /// that one, a child of ours. Joining by ourselves would be for good.
 fn clone_within(
-    user: BorrowedFd<'_>,
+    within: &[(BorrowedFd<'_>, i32)],
     request: &Clone<'_>,
     born: impl FnOnce() -> std::convert::Infallible,
 ) -> io::Result<Child> {
@@ -122,7 +124,8 @@ fn clone_within(
     let (ours, theirs) = socket::seqpacket_pair()?;
     let between = clone3(&Clone::default(), || {
         let sibling = Clone { namespaces: request.namespaces | libc::CLONE_PARENT, cgroup: request.cgroup };
-        let made = ns::setns(user, libc::CLONE_NEWUSER).and_then(|()| clone3(&sibling, born));
+        let joined = within.iter().try_for_each(|(namespace, kinds)| ns::setns(*namespace, *kinds));
+        let made = joined.and_then(|()| clone3(&sibling, born));
         let _ = match made {
             Ok(child) => socket::send(theirs.as_fd(), &child.pid.to_ne_bytes(), &[child.pidfd.as_fd()], 0),
             Err(err) => socket::send(theirs.as_fd(), &(-err.raw_os_error().unwrap_or(libc::EIO)).to_ne_bytes(), &[], 0),
@@ -155,6 +158,8 @@ fn explain_clone(err: io::Error) -> Error {
         Some(libc::EAGAIN) => failed.hint("the cgroup's pids.max, or the host's limit of processes, is reached"),
         // ENOMEM is also the kernel's answer for a PID namespace whose first process has ended (pid_namespaces(7)).
         Some(libc::ENOMEM | libc::ESRCH) => failed.hint("the container's first process may have ended meanwhile"),
+        Some(libc::ENOSPC) => failed.hint("user.max_user_namespaces, or its like for another kind, is reached"),
+        Some(libc::EPERM) => failed.hint("this host may let only root make user namespaces, or join these"),
         Some(libc::EBUSY) => failed.hint("the cgroup has controllers enabled for children, so it may hold no process"),
         _ => failed,
     }
@@ -255,7 +260,28 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
         Step::ReadOnlyPath => format!("make {} read-only", quoted(plan.read_only.get(index))),
         _ => return process_error(&plan.process, failure),
     };
-    finish(doing, failure)
+    let err = finish(doing, failure);
+    match (failure.step, failure.errno, plan.mounts.get(index).and_then(refusal)) {
+        (Step::Mount, libc::EPERM, Some(hint)) => err.hint(hint),
+        _ => err,
+    }
+}
+
+/// Why the kernel does not let everybody's root mount this.
+fn refusal(mount: &Mount) -> Option<&'static str> {
+    let Source::New { kind, .. } = &mount.source else {
+        let locked = mount.clear | mount.clear_below != 0;
+        return locked.then_some("in a user namespace what the host has mounted ro, nosuid, nodev or noexec stays so");
+    };
+    match &*kind.lossy() {
+        "sysfs" => Some(
+            "in a user namespace it needs a network namespace of its own; or bind the host's /sys, as `podrun oci spec --rootless` does",
+        ),
+        "proc" => Some(
+            "in a user namespace it needs a PID namespace of its own, and a host whose /proc has nothing mounted over it; or bind the host's",
+        ),
+        _ => None,
+    }
 }
 
 /// The same where hooks of its own may have failed.
@@ -299,6 +325,7 @@ pub fn process_error(process: &Process, failure: Failure) -> Error {
         Step::JoinNamespaces => "join the namespaces".into(),
         Step::Parent => "hear of the parent".into(),
         Step::UserNamespace => "become root of the user namespace".into(),
+        Step::Clocks => "make a time namespace for linux.timeOffsets".into(),
         Step::Hostname => "set the hostname".into(),
         Step::Loopback => "bring the loopback up".into(),
         Step::NewCgroupNamespace => "make a cgroup namespace".into(),
@@ -385,6 +412,7 @@ fn finish(doing: String, failure: Failure) -> Error {
         (Step::Scheduler, libc::EBUSY) => err.hint("other deadlines leave too little time"),
         (Step::Scheduler, libc::EOPNOTSUPP) => err.hint("this kernel knows no utilization clamps"),
         (Step::OomScoreAdj, libc::EACCES | libc::EPERM) => err.hint("lowering it needs CAP_SYS_RESOURCE"),
+        (Step::Groups, libc::EPERM) => err.hint("a user namespace of one mapped id denies setgroups(2)"),
         (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
         (Step::Mount | Step::Device, libc::ELOOP) => {
             err.hint("the image has a symbolic link there, which is not followed")

@@ -27,6 +27,7 @@ mod program;
 mod rootfs;
 mod terminal;
 
+use super::alone::CLONE_NEWTIME;
 use super::hooks::Round;
 use super::plan::{CgroupNamespace, Plan, Process};
 use crate::cgroup::Tasks;
@@ -112,6 +113,7 @@ steps! {
         Loopback,
         CreateContainerHook,
         StartContainerHook,
+        Clocks,
     }
 }
 
@@ -159,16 +161,26 @@ pub struct Ground<'a> {
 pub struct Alone<'a> {
     /// A listening socket: `start` connects to it, and is told how the start went.
     pub door: Option<BorrowedFd<'a>>,
+    pub groups: Groups,
     /// `--preserve-fds`: numbers from 3 on that the program finds as the caller left them.
     pub preserved: i32,
     pub start_container: Option<&'a Round>,
 }
 
+/// Whether supplementary groups can be set: not in a user namespace that denies setgroups(2), as one of a user without
+/// subordinate gids has to (user_namespaces(7)). There a process keeps those of its maker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Groups {
+    #[default]
+    Set,
+    Denied,
+}
+
 /// The namespaces that a container is born into besides those that clone3 makes.
 #[derive(Debug)]
 pub struct World<'a> {
-    /// A user namespace to join before the others are made, so that it owns them.
-    pub user: Option<BorrowedFd<'a>>,
+    /// Those to join before the others are made: a user namespace, so that it owns them, and what only its root may join.
+    pub within: &'a [(BorrowedFd<'a>, i32)],
     /// Those that it joins, each with its `CLONE_NEW*`.
     pub joined: &'a [(BorrowedFd<'a>, i32)],
     /// The pod's, there if a mount of the plan asks for it.
@@ -183,6 +195,8 @@ pub struct Own<'a> {
     pub hostname: Option<&'a Text>,
     pub loopback: Loopback,
     pub ids: Ids,
+    /// Where init has to make its time namespace itself: the lines of timens_offsets.
+    pub clocks: Option<&'a Text>,
     /// The rootfs and the source of each mount, where the parent has opened them: in a user namespace the way there may be
     /// closed to whom root is mapped to.
     pub rootfs: Option<BorrowedFd<'a>>,
@@ -225,10 +239,28 @@ pub fn be_born(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Infallibl
     report(ground.report, failure)
 }
 
-/// Becomes a program in a container that lives already, whose first process is behind `init`; `more` are `CLONE_NEW*` of
-/// namespaces that not every container has.
-pub fn join(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>) -> Infallible {
-    let Err(failure) = visit(process, init, more, ground);
+/// Where an exec'd program goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Visit {
+    /// `CLONE_NEW*` of the namespaces that it joins, but for the PID namespace.
+    pub kinds: i32,
+    pub ids: Ids,
+    /// Whether podrun has no right to join a PID namespace before it is root of the container's user namespace.
+    pub as_its_root: bool,
+}
+
+impl Visit {
+    /// Of a container that shares neither user nor time namespace with nobody: what every container has.
+    pub const USUAL: Self = Self {
+        kinds: libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP,
+        ids: Ids::Host,
+        as_its_root: false,
+    };
+}
+
+/// Becomes a program in a container that lives already, whose first process is behind `init`.
+pub fn join(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground<'_>) -> Infallible {
+    let Err(failure) = arrive(process, init, visit, ground);
     report(ground.report, failure)
 }
 
@@ -250,8 +282,9 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     for (namespace, kind) in world.joined {
         ns::setns(*namespace, *kind).map_err(at(Step::JoinNamespaces))?;
     }
+    let mut groups = ground.alone.groups;
     if let Some(own) = world.own {
-        settle(own, ground.report)?;
+        settle(own, ground.report, &mut groups)?;
     }
     if plan.cgroup_namespace == CgroupNamespace::New {
         // After the joining: the namespace's root is where we are now.
@@ -284,19 +317,22 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     if plan.root_propagation != 0 {
         mount::mount_flags(c"/", plan.root_propagation).map_err(at(Step::PivotRoot))?;
     }
-    become_program(process, root.as_fd(), terminal.as_ref(), ground)
+    become_program(process, root.as_fd(), terminal.as_ref(), groups, ground)
 }
 
 /// What a pod has done for its containers before they are born.
-fn settle(own: &Own<'_>, report: BorrowedFd<'_>) -> Result<(), Failure> {
+fn settle(own: &Own<'_>, report: BorrowedFd<'_>, groups: &mut Groups) -> Result<(), Failure> {
     socket::send(report, b"N", &[], 0).map_err(at(Step::Parent))?;
     let mut byte = [0];
     if fd::read(report, &mut byte).map_err(at(Step::Parent))? == 0 {
         exit(1);
     }
     if own.ids == Ids::Mapped {
-        cred::setgid(0).map_err(at(Step::UserNamespace))?;
-        cred::setuid(0).map_err(at(Step::UserNamespace))?;
+        become_root()?;
+        *groups = of_this_namespace().map_err(at(Step::UserNamespace))?;
+    }
+    if let Some(clocks) = own.clocks {
+        new_clocks(clocks).map_err(at(Step::Clocks))?;
     }
     if let Some(name) = own.hostname {
         ns::sethostname(name.c()).map_err(at(Step::Hostname))?;
@@ -307,13 +343,33 @@ fn settle(own: &Own<'_>, report: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
+/// Of the user namespace that it is in.
+fn become_root() -> Result<(), Failure> {
+    cred::setgid(0).map_err(at(Step::UserNamespace))?;
+    cred::setuid(0).map_err(at(Step::UserNamespace))
+}
+
+/// While the host's procfs is in reach.
+fn of_this_namespace() -> io::Result<Groups> {
+    let (file, mut word) = (fd::open(c"/proc/self/setgroups", libc::O_RDONLY)?, [0; 8]);
+    let count = fd::read(file.as_fd(), &mut word)?;
+    Ok(if word[..count].starts_with(b"deny") { Groups::Denied } else { Groups::Set })
+}
+
+/// A time namespace whose clocks are set before anybody is in it (time_namespaces(7)), and then itself.
+fn new_clocks(clocks: &Text) -> io::Result<()> {
+    ns::unshare(CLONE_NEWTIME)?;
+    if !clocks.c().is_empty() {
+        write_file(c"/proc/self/timens_offsets", clocks.c().to_bytes())?;
+    }
+    ns::setns(fd::open(c"/proc/self/ns/time_for_children", libc::O_RDONLY)?.as_fd(), CLONE_NEWTIME)
+}
+
 fn hook_failed(step: Step) -> impl Fn(super::hooks::Failed) -> Failure {
     move |failed| Failure { step, index: u16::try_from(failed.index).unwrap_or(u16::MAX), errno: failed.errno }
 }
 
-fn visit(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>) -> Lived {
-    const ALL: i32 =
-        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground<'_>) -> Lived {
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     set_oom_score(process.oom_score_adj.as_ref())?;
@@ -321,15 +377,14 @@ fn visit(process: &Process, init: BorrowedFd<'_>, more: i32, ground: &Ground<'_>
     process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
-    ns::setns(init, ALL | more).map_err(at(Step::JoinNamespaces))?;
-    if more & libc::CLONE_NEWUSER != 0 {
-        cred::setgid(0).map_err(at(Step::UserNamespace))?;
-        cred::setuid(0).map_err(at(Step::UserNamespace))?;
+    ns::setns(init, visit.kinds).map_err(at(Step::JoinNamespaces))?;
+    if visit.ids == Ids::Mapped {
+        become_root()?;
     }
     let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
     let root = ManuallyDrop::new(root);
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
-    become_program(process, root.as_fd(), terminal.as_ref(), ground)
+    become_program(process, root.as_fd(), terminal.as_ref(), ground.alone.groups, ground)
 }
 
 /// The monitor began with every signal at its default, ignores SIGPIPE since then, as all of Rust does, and blocks those that

@@ -8,11 +8,11 @@ use super::labels::{self, Labels, Module};
 use super::listener;
 use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
-use crate::cgroup::{CgroupPlan, Layout};
+use crate::cgroup::{CgroupPlan, Layout, Reach};
 use crate::error::{Error, Kind, Result};
 use crate::net;
 use crate::oci::{self, SECCOMP_ANNOTATION};
-use crate::rootfs::{Place, PointKind, devices, mounts};
+use crate::rootfs::{Device, Place, PointKind, devices, mounts};
 use crate::seccomp;
 use crate::spec::{ContainerSpec, Owner, Owners, SharePid};
 use crate::sys::tty::Size;
@@ -115,9 +115,12 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     let propagation = propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))?;
     let has_devpts = asked.iter().any(|mount| mount.typ().as_deref() == Some("devpts"));
     let mut devices = devices::plan(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?;
-    if own_users {
-        // There mknod(2) makes none that could be opened; the host's own can be bound.
-        mounts.extend(devices.drain(..).map(devices::bound).collect::<Result<Vec<_>>>()?);
+    if own_users || facts.host.cgroups.reach != Reach::Everything {
+        // In a user namespace mknod(2) makes no device that could be opened; the host's own can be bound. A FIFO is none.
+        let is_device = |device: &&mut Device| device.mode & libc::S_IFMT != libc::S_IFIFO;
+        mounts.extend(
+            devices.extract_if(.., |device| is_device(&device)).map(devices::bound).collect::<Result<Vec<_>>>()?,
+        );
     }
     Ok(Plan {
         rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,

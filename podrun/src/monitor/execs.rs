@@ -5,7 +5,7 @@
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
 use crate::container::birth::{self, Cradle, Report};
-use crate::container::init::Alone;
+use crate::container::init::{Alone, Visit};
 use crate::container::listener::{self, Whose};
 use crate::container::plan::{Process, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
@@ -117,7 +117,7 @@ impl Monitor {
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
             alone: Alone::default(),
         };
-        birth::exec(process, run.pidfd.as_fd(), 0, self.namespaces.own_pid.as_fd(), &cradle)
+        birth::exec(process, run.pidfd.as_fd(), Visit::USUAL, self.namespaces.own_pid.as_fd(), &cradle)
     }
 
     fn spare(&self) -> Result<OwnedFd> {

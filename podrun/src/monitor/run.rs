@@ -182,7 +182,7 @@ impl Monitor {
             .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
         let of = &self.namespaces;
         let joined = [(of.net.as_fd(), CLONE_NEWNET), (of.uts.as_fd(), CLONE_NEWUTS), (of.ipc.as_fd(), CLONE_NEWIPC)];
-        let world = World { user: None, joined: &joined, memory: of.memory.as_ref(), own: None };
+        let world = World { within: &[], joined: &joined, memory: of.memory.as_ref(), own: None };
         let born = birth::container(plan, 0, &world, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))
     }

@@ -6,6 +6,8 @@
 pub mod birth;
 pub mod exec;
 pub mod foreground;
+pub mod host;
+mod ids;
 pub mod program;
 pub mod record;
 pub mod verbs;

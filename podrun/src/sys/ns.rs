@@ -45,6 +45,22 @@ pub fn of(pid: i32, kind: &str) -> io::Result<OwnedFd> {
     open(&format!("/proc/{pid}/ns/{kind}"))
 }
 
+/// Whether another process is in this one's namespace of a kind; the caller holds its pidfd.
+pub fn is_shared_with(pid: i32, kind: &str) -> io::Result<bool> {
+    Ok(number(&pid.to_string(), kind)? == number("self", kind)?)
+}
+
+/// The same of two others.
+pub fn are_together(pid: i32, other: i32, kind: &str) -> io::Result<bool> {
+    Ok(number(&pid.to_string(), kind)? == number(&other.to_string(), kind)?)
+}
+
+/// What tells a namespace from others (namespaces(7), "The /proc/PID/ns/ directory").
+fn number(process: &str, kind: &str) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/{process}/ns/{kind}")).map(|one| (one.dev(), one.ino()))
+}
+
 fn open(path: &str) -> io::Result<OwnedFd> {
     std::fs::File::open(path).map(OwnedFd::from)
 }

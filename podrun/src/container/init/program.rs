@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Failure, Ground, Lived, Step, at, at_index, hook_failed};
+use super::{Failure, Ground, Groups, Lived, Step, at, at_index, hook_failed};
 use crate::caps::CapabilitySets;
 use crate::container::hooks::Round;
 use crate::container::plan::{NewPrivileges, Process};
@@ -19,6 +19,7 @@ pub(super) fn become_program(
     process: &Process,
     root: BorrowedFd<'_>,
     terminal: Option<&OwnedFd>,
+    groups: Groups,
     ground: &Ground<'_>,
 ) -> Lived {
     cred::setsid().map_err(at(Step::Session))?;
@@ -40,7 +41,9 @@ pub(super) fn become_program(
     let sets = process.capabilities;
     drop_bounding_set(sets).map_err(at(Step::BoundingSet))?;
     // Groups before user: after setuid we may no longer change groups.
-    cred::setgroups(&process.groups).map_err(at(Step::Groups))?;
+    if groups == Groups::Set || !process.groups.is_empty() {
+        cred::setgroups(&process.groups).map_err(at(Step::Groups))?;
+    }
     cred::setgid(process.gid).map_err(at(Step::Groups))?;
     cred::prctl(libc::PR_SET_KEEPCAPS, 1).map_err(at(Step::User))?;
     cred::setuid(process.uid).map_err(at(Step::User))?;

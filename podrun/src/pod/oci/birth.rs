@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use super::program;
 use super::record::{Container, Dir, Id, Record, Status};
-use crate::cgroup::{self, Cgroup, Existing, Layout, Place, Programs, Scope, Tasks, Version};
-use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined, Mappings};
+use super::{host, ids, program};
+use crate::cgroup::{self, Cgroup, Existing, Place, Programs, Scope, Tasks, Version};
+use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined};
 use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::hooks::{self, Hook, Hooks, Round};
@@ -19,7 +19,8 @@ use crate::id::ContainerName;
 use crate::net;
 use crate::net::devices::Carried;
 use crate::oci::{self, Bundle, Whose};
-use crate::pod::{create, launch, terminal};
+use crate::pod::{launch, terminal};
+use crate::privilege::Privilege;
 use crate::record::Stamp;
 use crate::rootfs::Source;
 use crate::rootfs::idmap::{Namespaces, Reach};
@@ -30,6 +31,7 @@ use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
 use crate::sys::{cred, ns};
+use crate::text::Text;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,10 +90,17 @@ pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
 
 fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     let bundle = oci::load(&wish.bundle, Whose::Makers)?;
-    let mut host = create::probe()?;
+    let alone = alone::plan(&bundle.spec)?;
+    let mut host = host::probe()?;
     // What a document does not say is the caller's own.
     host.open_files = cred::getrlimit(0, libc::RLIMIT_NOFILE).doing(|| "read the limit of open files".into())?;
-    let alone = alone::plan(&bundle.spec)?;
+    if alone.has_own_users() {
+        // Root of a user namespace has them all there, whatever its maker is let (user_namespaces(7)).
+        host.capabilities = u64::MAX;
+    } else if Privilege::own() == Privilege::User {
+        return Err(Error::new(Kind::Unsupported, "read linux.namespaces", "there is none of type user")
+            .hint("who is not root needs one: `podrun oci spec --rootless` shows it"));
+    }
     let scope = plan_scope(id, &bundle, &host, wish)?;
     let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
     plan.process.attributes.keyring = wish.keyring;
@@ -114,7 +123,9 @@ fn plan_container(id: &Id, bundle: &Bundle, host: &Host, scope: Option<&Scope>, 
     let linux = bundle.spec.linux().as_ref();
     let place = match linux.and_then(|linux| linux.cgroups_path().as_ref()) {
         _ if let Some(scope) = scope => scope.place()?,
-        Some(path) => Place::parse(&path.to_string_lossy()).map_err(|err| err.within("read linux.cgroupsPath"))?,
+        Some(path) => {
+            host.cgroups.place(&path.to_string_lossy()).map_err(|err| err.within("read linux.cgroupsPath"))?
+        }
         None => Place::parse(&format!("{}/{id}", wish.cgroup_top))?,
     };
     let resources = linux.and_then(|linux| linux.resources().as_ref());
@@ -194,7 +205,7 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
     fault::point("oci.cgroup");
     let made = give_birth(&mut container, plan, cgroup, wish);
     if made.is_err() {
-        let left = Layout::detect().and_then(|layout| Cgroup::find(&layout, &container.record.cgroup.place));
+        let left = Cgroup::left_of(&container.record.cgroup);
         let _ = left.and_then(|cgroup| container.remove_cgroup(&cgroup, Duration::from_secs(2)));
         // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
         let _ = after_the_end(&container);
@@ -221,8 +232,9 @@ fn give_birth(
     container.record.process = Some(ProcessRecord::of(born.child.pid));
     let mut making = Making { container, plan, rounds, born, master: None };
     let attended = making.carry_devices().and_then(|devices| {
-        let (carried, netns) = &devices;
-        making.attend(cgroup.as_ref(), wish).inspect_err(|_| carried.give_back(netns.as_fd()))
+        making.attend(cgroup.as_ref(), wish).inspect_err(|_| {
+            devices.iter().for_each(|(carried, netns)| carried.give_back(netns.as_fd()));
+        })
     });
     if attended.is_err() {
         let _ = pidfd_send_signal(making.born.child.pidfd.as_fd(), libc::SIGKILL);
@@ -265,24 +277,36 @@ fn bear(
     let stdio = program::stdio(wish.preserved)?;
     let tasks = cgroup.map_or(Ok(Tasks::nowhere()), Cgroup::tasks)?;
     let joined = open_namespaces(&alone.joined)?;
-    let user = joined.iter().find(|(_, kind)| *kind == libc::CLONE_NEWUSER).map(|(fd, _)| fd.as_fd());
-    let own_users = alone.ids.is_some() || user.is_some();
-    let (rootfs, trees) = if own_users { open_sources(plan)? } else { (None, Vec::new()) };
+    let privilege = Privilege::own();
+    let mut within: Vec<_> = joined
+        .iter()
+        .filter(|(_, kind)| *kind == libc::CLONE_NEWUSER || privilege == Privilege::User)
+        .map(|(namespace, kind)| (namespace.as_fd(), *kind))
+        .collect();
+    // Only its root may join the others.
+    within.sort_by_key(|(_, kind)| *kind != libc::CLONE_NEWUSER);
+    let own_users = alone.has_own_users();
+    // A user is let to open trees in a mount namespace of his own alone, so there init does it itself, as the same user.
+    let (rootfs, trees) =
+        if own_users && privilege != Privilege::User { open_sources(plan)? } else { (None, Vec::new()) };
+    let clocks = clocks(alone, privilege)?;
     let own = Own {
         hostname: alone.hostname.as_ref(),
         loopback: if alone.makes(libc::CLONE_NEWNET) { Loopback::Up } else { Loopback::Leave },
         ids: if own_users { Ids::Mapped } else { Ids::Host },
+        clocks: clocks.as_ref(),
         rootfs: rootfs.as_ref().map(AsFd::as_fd),
         trees: &trees,
         create_container: &rounds.create_container,
     };
-    let world = World { user, joined: &[], memory: None, own: Some(&own) };
+    let world = World { within: &within, joined: &[], memory: None, own: Some(&own) };
     let cradle = Cradle {
         cgroup: cgroup.and_then(Cgroup::unified_fd),
         tasks: &tasks,
         stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
         alone: init::Alone {
             door: Some(door.as_fd()),
+            groups: host::groups(privilege)?,
             preserved: wish.preserved,
             start_container: Some(&rounds.start_container),
         },
@@ -313,7 +337,7 @@ fn open_namespaces(joined: &[Joined]) -> Result<Vec<(OwnedFd, i32)>> {
 
 /// The rootfs and all sources of binds as trees of their own, opened while the host's paths are in reach.
 fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
-    let open = |path: &crate::text::Text, recursive| {
+    let open = |path: &Text, recursive| {
         mount::open_tree(mount::here(), path.c(), recursive).doing(|| format!("open {}", path.lossy()))
     };
     let maps = Namespaces::new(&plan.mounts)?;
@@ -336,11 +360,12 @@ fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> 
 fn among<T>(joined: &[(OwnedFd, i32)], alone: &Alone, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut back = Vec::new();
     let own = |kind| ns::own(alone::file(kind)).doing(|| "open podrun's own namespaces".into());
-    for (namespace, kind) in joined.iter().filter(|(_, kind)| *kind != libc::CLONE_NEWUSER) {
+    let user = Privilege::own() == Privilege::User;
+    for (namespace, kind) in joined.iter().filter(|(_, kind)| *kind != libc::CLONE_NEWUSER && !user) {
         back.push((own(*kind)?, *kind));
         ns::setns(namespace.as_fd(), *kind).doing(|| format!("join the {} namespace", alone::word(*kind)))?;
     }
-    if alone.makes(CLONE_NEWTIME) {
+    if alone.makes(CLONE_NEWTIME) && !user {
         back.push((own(CLONE_NEWTIME)?, CLONE_NEWTIME));
         new_clocks(&alone.clocks)?;
     }
@@ -349,6 +374,14 @@ fn among<T>(joined: &[(OwnedFd, i32)], alone: &Alone, work: impl FnOnce() -> Res
         ns::setns(namespace.as_fd(), *kind).doing(|| "come back from the container's namespaces".into())?;
     }
     done
+}
+
+/// A user has no right to a time namespace before he is root of a user namespace: init makes it.
+fn clocks(alone: &Alone, privilege: Privilege) -> Result<Option<Text>> {
+    match alone.makes(CLONE_NEWTIME) && privilege == Privilege::User {
+        true => Text::new("linux.timeOffsets", alone.clocks.join("\n")).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// A time namespace for children to come; its clocks can be set as long as nobody is in it (time_namespaces(7)).
@@ -408,9 +441,12 @@ impl Making<'_> {
     }
 
     /// linux.netDevices, into the network namespace that it was born in.
-    fn carry_devices(&self) -> Result<(Carried, OwnedFd)> {
+    fn carry_devices(&self) -> Result<Option<(Carried, OwnedFd)>> {
+        if self.plan.net_devices.is_empty() {
+            return Ok(None);
+        }
         let netns = ns::of(self.born.child.pid, "net").doing(|| "open the container's network namespace".to_owned())?;
-        Ok((net::devices::carry(&self.plan.net_devices, netns.as_fd())?, netns))
+        Ok(Some((net::devices::carry(&self.plan.net_devices, netns.as_fd())?, netns)))
     }
 
     /// The user's own terminal will show it: it has that one's size before the program asks.
@@ -430,7 +466,7 @@ impl Making<'_> {
         }
         let alone = &self.container.record.alone;
         if let Some(ids) = &alone.ids {
-            map_ids(self.born.child.pid, ids)?;
+            ids::map(self.born.child.pid, ids)?;
         }
         let creating = self.container.record.state(Status::Creating).to_string();
         run_hooks("prestart", &alone.hooks.prestart, creating.as_bytes())?;
@@ -485,15 +521,6 @@ pub fn run_hooks(kind: &str, asked: &[Hook], state: &[u8]) -> Result<()> {
     let round = Round::new(asked)?;
     round.tell(state)?;
     round.run().map_err(|failed| hooks::error(kind, asked, failed))
-}
-
-/// Writes the maps of a newborn's user namespace: whole, in one write (user_namespaces(7)).
-fn map_ids(pid: i32, ids: &Mappings) -> Result<()> {
-    for (file, field, list) in [("uid_map", "uidMappings", &ids.uids), ("gid_map", "gidMappings", &ids.gids)] {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, list.c().to_bytes()).doing(|| format!("write linux.{field} to {path}"))?;
-    }
-    Ok(())
 }
 
 /// Sends a descriptor to whoever listens there, as runc does: its name, and the descriptor along with it.

@@ -4,16 +4,19 @@
 
 use super::birth::write_pid;
 use super::foreground::Stay;
+use super::host;
 use super::program;
 use super::record::{Container, Status};
+use crate::container::alone;
 use crate::container::birth::{self, Born, Cradle, Report};
-use crate::container::init;
+use crate::container::init::{self, Groups, Ids, Visit};
 use crate::container::labels::{Labels, Module};
 use crate::container::listener::{self, Whose};
 use crate::container::plan::{NewPrivileges, Process, Stdio};
 use crate::container::planning::{self, ExecRequest};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::pod::{create, exec as pods};
+use crate::pod::exec as pods;
+use crate::privilege::Privilege;
 use crate::sys::clone::{self, pidfd_send_signal, poll_one};
 use crate::sys::cred;
 use crate::sys::ns;
@@ -99,7 +102,7 @@ fn plan(container: &Container, wish: &Wish) -> Result<Process> {
                 let doing = format!("read {}: {}", path.display(), err.path());
                 Error::new(Kind::Invalid, doing, err.inner())
             })?;
-            planning::plan_joining(&own, &asked, &users(container, true)?, &create::probe()?)?
+            planning::plan_joining(&own, &asked, &users(container, true)?, &host::probe()?)?
         }
         Program::Words(request) => planning::plan_exec(&own, request, &users(container, request.user.is_some())?)?,
     };
@@ -131,15 +134,39 @@ fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &
     }
     let cgroup = crate::cgroup::Cgroup::open(&place)?;
     let tasks = cgroup.tasks()?;
+    let visit = visit(container);
+    let groups = match (visit.ids, Privilege::own()) {
+        (Ids::Host, Privilege::Host) => Groups::Set,
+        _ => host::groups_of(&container.record.process.map_or(0, |process| process.pid).to_string())?,
+    };
     let own_pid = ns::own("pid").doing(|| "open podrun's own namespaces".into())?;
     let cradle = Cradle {
         cgroup: cgroup.unified_fd(),
         tasks: &tasks,
         stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
-        alone: init::Alone { door: None, preserved: wish.preserved, start_container: None },
+        alone: init::Alone { door: None, groups, preserved: wish.preserved, start_container: None },
     };
     cred::reset_signals();
-    birth::exec(process, first, container.record.alone.beyond(), own_pid.as_fd(), &cradle)
+    birth::exec(process, first, visit, own_pid.as_fd(), &cradle)
+}
+
+/// Root of the machine joins all that the container is in. Anybody else is let into what is not his already by being root of
+/// the container's user namespace, or of his own.
+fn visit(container: &Container) -> Visit {
+    let more = container.record.alone.beyond();
+    let ids = if more & libc::CLONE_NEWUSER == 0 { Ids::Host } else { Ids::Mapped };
+    let privilege = Privilege::own();
+    if privilege == Privilege::Host {
+        return Visit { kinds: Visit::USUAL.kinds | more, ids, as_its_root: false };
+    }
+    let pid = container.record.process.map_or(0, |process| process.pid);
+    let others =
+        alone::each(Visit::USUAL.kinds).filter(|kind| !ns::is_shared_with(pid, alone::file(*kind)).unwrap_or(false));
+    let kinds = others.fold(more, |all, kind| all | kind);
+    match (privilege, ids) {
+        (Privilege::User, Ids::Mapped) => Visit { kinds: kinds & !libc::CLONE_NEWUSER, ids, as_its_root: true },
+        _ => Visit { kinds, ids, as_its_root: false },
+    }
 }
 
 /// Answers the newborn until it has become its program.

@@ -4,13 +4,14 @@
 
 use super::birth;
 use super::record::{Container, Dir, Id, Status};
-use crate::cgroup::{self, Cgroup, Layout};
+use crate::cgroup::{self, Cgroup, Layout, NO_CGROUP};
 use crate::container::birth::{self as newborn, Report, lone_error};
 use crate::container::listener::{self, Whose};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::store;
-use crate::sys::clone::{pidfd_send_signal, poll_one};
+use crate::sys::clone::{self, pidfd_send_signal, poll_one};
+use crate::sys::ns;
 use crate::sys::socket::{self, Traffic};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
@@ -90,9 +91,28 @@ pub fn kill(container: &Container, signal: i32, reach: Reach) -> Result<()> {
 fn kill_all(container: &Container, signal: i32) -> Result<()> {
     let Ok(cgroup) = container.cgroup() else { return container.running("kill").map(drop) };
     match signal {
+        _ if cgroup.is_nowhere() => kill_numbered(container, signal),
         libc::SIGKILL => cgroup.kill_all(Duration::ZERO),
         signal => cgroup.signal(signal),
     }
+}
+
+/// Without a cgroup: the end of a PID namespace's first process is that of all in it (pid_namespaces(7)).
+fn kill_numbered(container: &Container, signal: i32) -> Result<()> {
+    let doing = || format!("kill {}", container.record.id);
+    let first = container.running("kill")?;
+    if signal == libc::SIGKILL {
+        return pidfd_send_signal(first.as_fd(), signal).doing(doing);
+    }
+    for pid in processes(container)? {
+        // One that is gone meanwhile needs no signal; a number that was given anew is of another namespace.
+        if let Ok(process) = clone::pidfd_open(pid)
+            && ns::are_together(pid, container.record.process.map_or(0, |process| process.pid), "pid").unwrap_or(false)
+        {
+            let _ = pidfd_send_signal(process.as_fd(), signal);
+        }
+    }
+    Ok(())
 }
 
 /// What `delete` does with one that runs.
@@ -126,7 +146,7 @@ pub fn delete(root: &Path, id: &str, manner: Manner) -> Result<Vec<String>> {
         }
         poll_one(process.as_fd(), libc::POLLIN, 10_000).doing(|| format!("wait for the end of {id}"))?;
     }
-    let cgroup = Cgroup::find(&Layout::detect()?, &container.record.cgroup.place)?;
+    let cgroup = Cgroup::left_of(&container.record.cgroup)?;
     container.remove_cgroup(&cgroup, GONE_WITHIN)?;
     fault::point("oci.emptied");
     let warnings = birth::after_the_end(&container);
@@ -177,16 +197,37 @@ pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
     Cgroup::update(&plan)
 }
 
-/// The processes in its cgroup.
+/// The processes in its cgroup, or, where it has none, those of its PID namespace.
 pub fn processes(container: &Container) -> Result<Vec<i32>> {
-    container.running("list the processes of")?;
-    Ok(container.cgroup()?.procs().into_iter().map(nix::unistd::Pid::as_raw).collect())
+    let first = container.running("list the processes of")?;
+    let cgroup = container.cgroup()?;
+    match cgroup.is_nowhere() {
+        false => Ok(cgroup.procs().into_iter().map(nix::unistd::Pid::as_raw).collect()),
+        true => numbered_with(container, first.as_fd()),
+    }
+}
+
+/// All whose PID namespace is that of the first process, which is held so that its number stays its own.
+fn numbered_with(container: &Container, _first: BorrowedFd<'_>) -> Result<Vec<i32>> {
+    let doing = || format!("list the processes of {}", container.record.id);
+    let first = container.record.process.map_or(0, |process| process.pid);
+    if ns::is_shared_with(first, "pid").doing(doing)? {
+        let cause = format!("its cgroup would tell, and {NO_CGROUP}; its PID namespace is podrun's own");
+        return Err(Error::new(Kind::Unsupported, doing(), cause));
+    }
+    let all = std::fs::read_dir("/proc").doing(doing)?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    Ok(pids.filter(|pid| ns::are_together(*pid, first, "pid").unwrap_or(false)).collect())
 }
 
 /// In the words of `runc events --stats`.
 pub fn stats(container: &Container) -> Result<Value> {
     container.running("read the statistics of")?;
     let cgroup = container.cgroup()?;
+    if cgroup.is_nowhere() {
+        let doing = format!("read the statistics of {}", container.record.id);
+        return Err(Error::new(Kind::Unsupported, doing, format!("a cgroup would count, and {NO_CGROUP}")));
+    }
     let stats = cgroup.stats();
     let known = |value: Option<u64>| value.unwrap_or(0);
     Ok(json!({
