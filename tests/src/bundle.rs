@@ -122,6 +122,14 @@ impl Bundle {
         &self.path
     }
 
+    /// Changes config.json.
+    pub fn change(&self, change: impl FnOnce(&mut Value)) {
+        let text = fs::read(self.path.join("config.json")).expect("read config.json");
+        let mut config = serde_json::from_slice(&text).expect("config.json is JSON");
+        change(&mut config);
+        self.write(serde_json::to_string_pretty(&config).expect("a Value is JSON"));
+    }
+
     /// Replaces config.json by these bytes.
     pub fn write(&self, config: impl AsRef<[u8]>) {
         fs::write(self.path.join("config.json"), config).expect("write config.json");

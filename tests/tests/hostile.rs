@@ -22,7 +22,7 @@ const SWAPPED: [&str; 14] = [
     "etc",
     "v",
     "v/deep",
-    "work",
+    "desk",
     "masked",
     "etc/passwd",
 ];
@@ -32,7 +32,7 @@ const SECRET: &str = "seen from the inside";
 fn outside(host: &Host) -> PathBuf {
     let dir = host.fresh("outside");
     for name in
-        ["proc/self", "sys", "dev/pts", "dev/shm", "data", "etc", "v/deep/a", "deep/a", "a", "work", "masked", "pts"]
+        ["proc/self", "sys", "dev/pts", "dev/shm", "data", "etc", "v/deep/a", "deep/a", "a", "desk", "masked", "pts"]
     {
         std::fs::create_dir_all(dir.join(name)).unwrap();
     }
@@ -71,7 +71,7 @@ fn look(dir: &Path) -> Vec<String> {
 
 /// The program says so if it sees anything that it must not.
 const PROGRAM: &str = "cat /data/* /masked/* /v/deep/a/* /etc/passwd 2>&1; [ -s /proc/keys ] && echo the keys are seen; \
-     echo 9 > /proc/sys/net/ipv4/ip_default_ttl && echo procfs was written; echo x > /work/x; echo x > /v/deep/a/x; \
+     echo 9 > /proc/sys/net/ipv4/ip_default_ttl && echo procfs was written; echo x > /desk/x; echo x > /v/deep/a/x; \
      sleep 0.01; echo alive";
 
 #[derive(Clone, Copy, PartialEq)]
@@ -86,7 +86,7 @@ fn bundle(host: &Host, dev: Dev) -> Bundle {
     let bundle = host.bundle(|config| {
         config["process"]["args"] = json!(["sh", "-c", PROGRAM]);
         config["process"]["env"] = json!(["PATH=/bin"]);
-        config["process"]["cwd"] = json!("/work");
+        config["process"]["cwd"] = json!("/desk");
         config["root"]["readonly"] = json!(false);
         let mounts = config["mounts"].as_array_mut().unwrap();
         if dev == Dev::OfTheImage {
@@ -105,7 +105,7 @@ fn bundle(host: &Host, dev: Dev) -> Bundle {
         config["linux"]["readonlyPaths"].as_array_mut().unwrap().push(json!("/v"));
     });
     let root = bundle.rootfs.clone();
-    for dir in ["data", "v/deep", "work", "masked", "dev/pts", "dev/shm"] {
+    for dir in ["data", "v/deep", "desk", "masked", "dev/pts", "dev/shm"] {
         root.dir(dir);
     }
     let _ = root.file("data/own", "own").file("masked/own", "own").file("dev/console", "");
@@ -184,9 +184,7 @@ fn a_terminal_is_made_within_the_root() {
     let host = Host::new();
     race(&host, Dev::OfTheImage, |id, bundle| {
         let line = format!("oci run --bundle {bundle} {id}");
-        let config = bundle.path().join("config.json");
-        let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("\"terminal\": false", "\"terminal\": true")).unwrap();
+        bundle.change(|config| config["process"]["terminal"] = json!(true));
         vec![host.command(line).at_a_terminal(24, 80).ends().1]
     });
 }
@@ -200,7 +198,7 @@ fn whoever_joins_reads_and_writes_nothing_outside_of_the_root() {
         if born.code() != 0 {
             return vec![all_of(&born)];
         }
-        let exec = || all_of(&host.command(format!("exec web/{id} -w /work -- sh -c")).args([PROGRAM]).run());
+        let exec = || all_of(&host.command(format!("exec web/{id} -w /desk -- sh -c")).args([PROGRAM]).run());
         let by_name = host.podrun(format!("exec web/{id} -u outsider -- echo alive"));
         assert_ne!(by_name.code(), 0, "a user of another root: {by_name:?}");
         let seen = (0..5).map(|_| exec()).collect();

@@ -5,6 +5,7 @@
 
 mod change;
 mod document;
+mod freeze;
 mod make;
 mod show;
 
@@ -83,8 +84,8 @@ const VERBS: &[Verb] = &[
     verb("events", "Show what a container uses, again and again", show::events),
     verb("spec", "Write a config.json to begin with", document::spec),
     verb("features", "What this runtime can do, as JSON", document::features),
-    verb("checkpoint", "Write a container's processes to files, by criu", change::checkpoint),
-    verb("restore", "Make a container of such files, by criu", change::checkpoint),
+    verb("checkpoint", "Write a container's processes to files, by criu", freeze::checkpoint),
+    verb("restore", "Make a container of such files, by criu", freeze::restore),
 ];
 
 /// Runs what was asked for; the answer is the exit code. `words` begin after `oci`, or after the program's name.

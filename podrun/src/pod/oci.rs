@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod birth;
+pub mod criu;
 pub mod exec;
 pub mod foreground;
 pub mod host;

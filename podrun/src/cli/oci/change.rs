@@ -1,4 +1,4 @@
-//! start, kill, delete, pause, resume, update; and checkpoint, which needs criu.
+//! start, kill, delete, pause, resume, update.
 
 #![forbid(unsafe_code)]
 
@@ -195,12 +195,6 @@ fn number(flag: &str, text: &str, sized: bool) -> Result<i64> {
     };
     let number: i64 = digits.parse().map_err(|_| fail("not a number"))?;
     number.checked_mul(unit).ok_or_else(|| fail("too large"))
-}
-
-/// criu does the work of both; podrun would only call it.
-pub(super) fn checkpoint(call: &Call) -> Result<i32> {
-    let doing = format!("{} a container", call.verb.name);
-    Err(Error::new(Kind::Unsupported, doing, "podrun does not speak to criu yet"))
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
-struct Create {
-    id: String,
+pub(super) struct Create {
+    pub(super) id: String,
     /// The directory with config.json
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
@@ -42,7 +42,7 @@ struct Create {
     preserve_fds: i32,
 }
 
-fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
+pub(super) fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
     if asked.no_pivot {
         return Err(Error::new(Kind::Unsupported, "read --no-pivot", "podrun enters a rootfs by pivot_root(2) only")
             .hint("chroot(2) can be left again by who has CAP_SYS_CHROOT"));
@@ -77,12 +77,12 @@ pub(super) fn create(call: &Call) -> Result<i32> {
 }
 
 #[derive(Debug, Args)]
-struct Run {
+pub(super) struct Run {
     #[command(flatten)]
-    create: Create,
+    pub(super) create: Create,
     /// Do not stay until it ends
     #[arg(short, long)]
-    detach: bool,
+    pub(super) detach: bool,
     /// Do not delete it when it has ended
     #[arg(long)]
     keep: bool,
@@ -93,17 +93,22 @@ struct Run {
 
 pub(super) fn run(call: &Call) -> Result<i32> {
     let asked: Run = call.parse()?;
+    let made = birth::create(&call.root()?, &asked.create.id, &wish(call, &asked.create, !asked.detach)?)?;
+    stay(call, &asked, &made, || verbs::start(&made.container).map(|warnings| call.warn(&warnings)))
+}
+
+/// Lets a container go, and stays with it until it ends and is removed, unless told otherwise.
+pub(super) fn stay(call: &Call, asked: &Run, made: &Made, go: impl FnOnce() -> Result<()>) -> Result<i32> {
     let root = call.root()?;
-    let made = birth::create(&root, &asked.create.id, &wish(call, &asked.create, !asked.detach)?)?;
     call.warn(&made.warnings);
     let remove = |call: &Call| match verbs::delete(&root, &asked.create.id, Manner::Force) {
         Ok(warnings) => call.warn(&warnings),
         Err(err) => call.warn(&[err.to_string()]),
     };
     let ended = match asked.detach {
-        true => start(call, &made).map(|()| None),
+        true => go().map(|()| None),
         false => Stay::begin().and_then(|stay| {
-            start(call, &made)?;
+            go()?;
             stay.until_end(&made.pidfd, made.master.as_ref()).map(Some)
         }),
     };
@@ -120,10 +125,6 @@ pub(super) fn run(call: &Call) -> Result<i32> {
             Err(err)
         }
     }
-}
-
-fn start(call: &Call, made: &Made) -> Result<()> {
-    verbs::start(&made.container).map(|warnings| call.warn(&warnings))
 }
 
 #[derive(Debug, Args)]

@@ -74,14 +74,27 @@ struct Planned {
 }
 
 pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
-    let id = Id::parse(id)?;
     program::be_unwritable()?;
     let _holes = program::hold_preserved(wish.preserved)?;
+    create_by(root, id, wish, |container, plan, cgroup| give_birth(container, plan, cgroup, wish))
+}
+
+/// How a process comes to a container: its pidfd, and its terminal where nobody else takes that.
+type Begotten = Result<(OwnedFd, Option<OwnedFd>)>;
+
+/// All of a creation but how its process comes about: the cgroup is there, unless systemd is to make it.
+pub fn create_by(
+    root: &Path,
+    id: &str,
+    wish: &Wish,
+    beget: impl FnOnce(&mut Container, &Plan, Option<Cgroup>) -> Begotten,
+) -> Result<Made> {
+    let id = Id::parse(id)?;
     let planned = plan(&id, wish)?;
     check_console(&planned.plan, wish)?;
     let dir = make_dir(root, &id)?;
     fault::point("oci.directory");
-    let made = make(&id, &dir, planned, wish);
+    let made = make(&id, &dir, planned, wish, beget);
     if made.is_err() {
         let _ = std::fs::remove_dir_all(&dir.0);
     }
@@ -172,7 +185,13 @@ fn make_dir(root: &Path, id: &Id) -> Result<Dir> {
     }
 }
 
-fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
+fn make(
+    id: &Id,
+    dir: &Dir,
+    planned: Planned,
+    wish: &Wish,
+    beget: impl FnOnce(&mut Container, &Plan, Option<Cgroup>) -> Begotten,
+) -> Result<Made> {
     let Planned { bundle, plan, alone, scope } = planned;
     let locked = dir.lock()?;
     let mut warnings = bundle.warnings;
@@ -203,7 +222,7 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
         None => Some(Cgroup::create(&plan.cgroup)?),
     };
     fault::point("oci.cgroup");
-    let made = give_birth(&mut container, plan, cgroup, wish);
+    let made = beget(&mut container, &plan, cgroup);
     if made.is_err() {
         let left = Cgroup::left_of(&container.record.cgroup);
         let _ = left.and_then(|cgroup| container.remove_cgroup(&cgroup, Duration::from_secs(2)));
@@ -216,17 +235,12 @@ fn make(id: &Id, dir: &Dir, planned: Planned, wish: &Wish) -> Result<Made> {
 
 /// The clone, and all that the newborn needs until it waits at its door: its pidfd, and its terminal where nobody else
 /// takes that.
-fn give_birth(
-    container: &mut Container,
-    plan: Plan,
-    cgroup: Option<Cgroup>,
-    wish: &Wish,
-) -> Result<(OwnedFd, Option<OwnedFd>)> {
+fn give_birth(container: &mut Container, plan: &Plan, cgroup: Option<Cgroup>, wish: &Wish) -> Begotten {
     let dir = &container.dir;
     let door =
         socket::listen(&dir.new_door(), Traffic::Messages).doing(|| format!("make {}", dir.new_door().display()))?;
     let rounds = Rounds::new(&container.record.alone.hooks)?;
-    let born = bear(&plan, &container.record.alone, &rounds, cgroup.as_ref(), &door, wish)?;
+    let born = bear(plan, &container.record.alone, &rounds, cgroup.as_ref(), &door, wish)?;
     drop(door);
     fault::point("oci.cloned");
     container.record.process = Some(ProcessRecord::of(born.child.pid));
@@ -317,9 +331,9 @@ fn bear(
     among(&joined, alone, || birth::container(plan, alone.by_clone(), &world, numbering, &cradle))
 }
 
-fn open_namespaces(joined: &[Joined]) -> Result<Vec<(OwnedFd, i32)>> {
+pub(super) fn open_namespaces<'j>(joined: impl IntoIterator<Item = &'j Joined>) -> Result<Vec<(OwnedFd, i32)>> {
     joined
-        .iter()
+        .into_iter()
         .map(|one| {
             let doing = || format!("open {} {}", one.place, one.path.lossy());
             let namespace = fd::open(one.path.c(), libc::O_RDONLY).doing(doing)?;
@@ -397,7 +411,7 @@ fn new_clocks(clocks: &[String]) -> Result<()> {
 /// A birth on its way to the door.
 struct Making<'c> {
     container: &'c Container,
-    plan: Plan,
+    plan: &'c Plan,
     rounds: Rounds,
     born: Born,
     master: Option<OwnedFd>,
@@ -456,7 +470,7 @@ impl Making<'_> {
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        birth::lone_error(&self.plan, &self.container.record.alone.hooks, failure)
+        birth::lone_error(self.plan, &self.container.record.alone.hooks, failure)
     }
 
     /// What is done for the newborn once its namespaces are there: the ids, and the hooks of the runtime's own namespaces.
