@@ -12,3 +12,4 @@ pub mod labels;
 pub mod listener;
 pub mod plan;
 pub mod planning;
+pub mod resctrl;

@@ -149,11 +149,9 @@ fn is_capability(name: &str) -> bool {
     name.parse::<caps::Capability>().is_ok()
 }
 
-/// What the specification knows and podrun does not do yet: honoured silently by nobody (pitfalls: fail closed).
-const NOT_HONOURED: [(&str, &str); 1] = [("/linux/intelRdt", "Intel RDT")];
-
-/// What a pod decides, or has not learnt yet, and `podrun oci` honours.
-const NOT_IN_PODS: [(&str, &str); 10] = [
+/// What a pod decides, or has not learnt yet, and `podrun oci` honours: honoured silently by nobody (pitfalls: fail closed).
+const NOT_IN_PODS: [(&str, &str); 11] = [
+    ("/linux/intelRdt", "Intel RDT"),
     ("/linux/uidMappings", "user namespaces"),
     ("/linux/gidMappings", "user namespaces"),
     ("/linux/timeOffsets", "time namespaces"),
@@ -175,7 +173,7 @@ fn refuse(document: &Value, whose: Whose) -> Result<(), Complaint> {
         _ => true,
     };
     let own = if whose == Whose::Pods { &NOT_IN_PODS[..] } else { &[] };
-    for (pointer, what) in NOT_HONOURED.iter().chain(own) {
+    for (pointer, what) in own {
         if document.pointer(pointer).is_some_and(asked) {
             return Err(Complaint::new(
                 Kind::Unsupported,
@@ -383,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_known_and_not_honoured_is_refused_with_its_path() {
-        for (pointer, what) in NOT_HONOURED.into_iter().chain(NOT_IN_PODS) {
+        for (pointer, what) in NOT_IN_PODS {
             let mut document: Value = serde_json::from_str(LEAST).unwrap();
             let mut at = &mut document;
             let keys: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();

@@ -374,6 +374,40 @@ fn a_network_namespace_is_joined_by_its_path() {
     host.podrun(format!("oci run --bundle {wrong} two")).fails(1).says("a namespace of type network, not uts");
 }
 
+// runc(8): --no-pivot, for hosts whose root is a ramdisk, which nobody can pivot away (pivot_root(2), "NOTES").
+#[test]
+fn without_a_pivot_the_root_is_covered() {
+    let host = Host::new();
+    let bundle =
+        script(&host, "ls / /..; cut -d ' ' -f 5 /proc/self/mountinfo; readlink /proc/1/root; cat /etc/passwd");
+    let pivoted = host.podrun(format!("oci run --bundle {bundle} one")).ok().text();
+    let covered = host.podrun(format!("oci run --no-pivot --bundle {bundle} two")).ok().text();
+    assert_eq!(covered, pivoted);
+    let kept = forever(&host);
+    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    host.command(format!("oci run --no-pivot -d --bundle {kept} three")).stdio(null(), null(), null()).run().ok();
+    host.podrun("oci exec three sh -c 'cat /proc/keys; echo x > /proc/sys/net/ipv4/ip_default_ttl'")
+        .fails(1)
+        .prints("");
+    host.podrun("oci delete --force three").ok();
+}
+
+// config-linux.md, "IntelRdt": "If no mounted resctrl … the runtime MUST generate an error."
+#[test]
+fn a_class_of_service_without_a_resctrl_is_told() {
+    let host = Host::new();
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - resctrl ") {
+        podrun_tests::skip!("this host has a resctrl, whose classes are its own");
+    }
+    let asked = |what: Value| host.bundle(|config| config["linux"]["intelRdt"] = what);
+    let one = asked(json!({"closID": "gold", "schemata": ["L3:0=f"]}));
+    host.podrun(format!("oci run --bundle {one} one")).fails(1).says("linux.intelRdt").says("not mounted");
+    let wrong = asked(json!({"closID": "a/b"}));
+    host.podrun(format!("oci run --bundle {wrong} one")).fails(1).says("read linux.intelRdt.closID");
+    host.podrun("oci list -q").ok().says_nothing();
+    host.expect_nothing_left("refusals");
+}
+
 /// With ids from 100000 on in the place of 0 and on; the rootfs is theirs.
 fn mapped(host: &Host, args: &[&str], change: impl FnOnce(&mut Value)) -> Bundle {
     let bundle = host.bundle(|config| {

@@ -29,7 +29,7 @@ mod terminal;
 
 use super::alone::CLONE_NEWTIME;
 use super::hooks::Round;
-use super::plan::{CgroupNamespace, Plan, Process};
+use super::plan::{CgroupNamespace, Entry, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::rootfs::Follow;
 use crate::rootfs::idmap::Namespaces;
@@ -313,7 +313,11 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     }
     // From here on the host's files are out of reach: no path below is a host path.
     mount::fchdir(root.as_fd()).map_err(at(Step::PivotRoot))?;
-    mount::pivot_root_here().map_err(at(Step::PivotRoot))?;
+    match plan.entry {
+        Entry::Pivot => mount::pivot_root_here(),
+        Entry::Cover => mount::cover_root_here(),
+    }
+    .map_err(at(Step::PivotRoot))?;
     if plan.root_propagation != 0 {
         mount::mount_flags(c"/", plan.root_propagation).map_err(at(Step::PivotRoot))?;
     }

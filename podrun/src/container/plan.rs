@@ -42,6 +42,17 @@ pub enum Access {
     ReadOnly,
 }
 
+/// How the rootfs becomes the root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Entry {
+    #[default]
+    Pivot,
+    /// It is moved onto the old one, which nobody can unmount: a ramdisk (pivot_root(2), "NOTES"). Whoever has
+    /// CAP_SYS_CHROOT can leave it again.
+    Cover,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
     pub resource: u32,
@@ -100,6 +111,8 @@ pub struct Plan {
     /// A host path: the one directory that becomes `/`.
     pub rootfs: Text,
     pub rootfs_access: Access,
+    #[serde(default)]
+    pub entry: Entry,
     /// What mounts and unmounts of the host reach the container: `MS_SLAVE` or `MS_PRIVATE`, with `MS_REC`.
     pub host_propagation: u64,
     /// The propagation of `/` once it is the root (`linux.rootfsPropagation`), 0 to leave it.

@@ -6,7 +6,7 @@
 use super::attributes;
 use super::labels::{self, Labels, Module};
 use super::listener;
-use super::plan::{Access, CgroupNamespace, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
+use super::plan::{Access, CgroupNamespace, Entry, NewPrivileges, PidNamespace, Plan, Process, Rlimit, Stdio};
 use crate::caps;
 use crate::cgroup::{CgroupPlan, Layout, Reach};
 use crate::error::{Error, Kind, Result};
@@ -124,6 +124,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     }
     Ok(Plan {
         rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,
+        entry: Entry::Pivot,
         rootfs_access: match document.root().as_ref().and_then(|root| root.readonly()) {
             Some(true) => Access::ReadOnly,
             _ => Access::ReadWrite,

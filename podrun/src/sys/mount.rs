@@ -123,6 +123,14 @@ pub fn pivot_root_here() -> io::Result<()> {
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }
 
+/// Moves the mount that is the current directory onto the root, and makes it the root of this process (chroot(2)).
+pub fn cover_root_here() -> io::Result<()> {
+    // SAFETY: both are C strings; MS_MOVE reads no type and no data.
+    check(unsafe { libc::mount(c".".as_ptr(), c"/".as_ptr(), null(), libc::MS_MOVE, null()) }.into())?;
+    // SAFETY: the path is a C string.
+    check(unsafe { libc::chroot(c".".as_ptr()) }.into()).map(drop)
+}
+
 /// fchdir(2).
 pub fn fchdir(dir: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: fchdir reads one integer.

@@ -132,7 +132,7 @@ pub(super) fn features(call: &Call) -> Result<i32> {
         "linux": {
             "namespaces": alone::kinds().collect::<Vec<_>>(),
             "capabilities": names,
-            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,
@@ -143,7 +143,7 @@ pub(super) fn features(call: &Call) -> Result<i32> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },

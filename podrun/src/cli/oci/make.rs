@@ -5,8 +5,9 @@
 use super::Call;
 use crate::caps;
 use crate::container::attributes::Keyring;
+use crate::container::plan::Entry;
 use crate::container::planning::ExecRequest;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::pod::oci::birth::{self, Made};
 use crate::pod::oci::exec::{self, Program};
 use crate::pod::oci::foreground::Stay;
@@ -31,7 +32,7 @@ pub(super) struct Create {
     pidfd_socket: Option<PathBuf>,
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Leave the root by chroot, where a ramdisk lets nobody pivot
+    /// Cover the root and chroot, where a ramdisk lets nobody pivot; CAP_SYS_CHROOT gets out of it
     #[arg(long)]
     no_pivot: bool,
     /// Stay in the caller's session keyring
@@ -43,15 +44,12 @@ pub(super) struct Create {
 }
 
 pub(super) fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth::Wish> {
-    if asked.no_pivot {
-        return Err(Error::new(Kind::Unsupported, "read --no-pivot", "podrun enters a rootfs by pivot_root(2) only")
-            .hint("chroot(2) can be left again by who has CAP_SYS_CHROOT"));
-    }
     Ok(birth::Wish {
         bundle: asked.bundle.clone(),
         console: asked.console_socket.clone(),
         pidfd: asked.pidfd_socket.clone(),
         pid_file: asked.pid_file.clone(),
+        entry: if asked.no_pivot { Entry::Cover } else { Entry::Pivot },
         keyring: if asked.no_new_keyring { Keyring::Inherited } else { Keyring::New },
         attended,
         // systemd's own gifts (sd_listen_fds(3)) are the container's, too.

@@ -11,8 +11,9 @@ use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::hooks::{self, Hook, Hooks, Round};
 use crate::container::init::{self, Failure, Ids, Loopback, Own, World};
 use crate::container::labels::Module;
-use crate::container::plan::Plan;
+use crate::container::plan::{Entry, Plan};
 use crate::container::planning::{self, Facts, Home, Host};
+use crate::container::resctrl::{self, Resctrl};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::ContainerName;
@@ -46,6 +47,7 @@ pub struct Wish {
     pub pidfd: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub keyring: Keyring,
+    pub entry: Entry,
     /// Whether the caller stays, and shows the terminal itself.
     pub attended: bool,
     pub preserved: i32,
@@ -71,6 +73,7 @@ struct Planned {
     plan: Plan,
     alone: Alone,
     scope: Option<Scope>,
+    resctrl: Option<Resctrl>,
 }
 
 pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
@@ -117,7 +120,9 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     let scope = plan_scope(id, &bundle, &host, wish)?;
     let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
     plan.process.attributes.keyring = wish.keyring;
-    Ok(Planned { bundle, plan, alone, scope })
+    plan.entry = wish.entry;
+    let resctrl = resctrl::plan(bundle.spec.linux().as_ref(), id.as_str())?;
+    Ok(Planned { bundle, plan, alone, scope, resctrl })
 }
 
 fn plan_scope(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Option<Scope>> {
@@ -192,7 +197,7 @@ fn make(
     wish: &Wish,
     beget: impl FnOnce(&mut Container, &Plan, Option<Cgroup>) -> Begotten,
 ) -> Result<Made> {
-    let Planned { bundle, plan, alone, scope } = planned;
+    let Planned { bundle, plan, alone, scope, resctrl } = planned;
     let locked = dir.lock()?;
     let mut warnings = bundle.warnings;
     warnings.extend(plan.process.seccomp.iter().flat_map(|program| program.warnings.clone()));
@@ -212,6 +217,7 @@ fn make(
         chosen_place: bundle.spec.linux().as_ref().is_none_or(|linux| linux.cgroups_path().is_none()),
         startable: !plan.process.argv.is_empty(),
         alone,
+        resctrl,
     };
     store::write(&dir.plan(), &plan)?;
     store::write(&dir.state(), &record)?;
@@ -477,6 +483,9 @@ impl Making<'_> {
     fn furnish(&mut self) -> Result<()> {
         if let Some(scope) = &self.container.record.scope {
             self.move_into(scope)?;
+        }
+        if let Some(resctrl) = &self.container.record.resctrl {
+            resctrl.take_in(&[self.born.child.pid])?;
         }
         let alone = &self.container.record.alone;
         if let Some(ids) = &alone.ids {

@@ -258,6 +258,10 @@ fn become_criu(criu: &mut Command, rootfs: &Text, tasks: &Tasks, given: &[(Owned
 fn settle(container: &mut Container, plan: &Plan, cgroup: &Cgroup, born: &Child, of: &birth::Wish) -> Result<()> {
     container.record.process = Some(ProcessRecord::of(born.pid));
     cgroup.guard(&plan.cgroup, &mut Programs::default())?;
+    if let Some(resctrl) = &container.record.resctrl {
+        let all: Vec<i32> = cgroup.procs().into_iter().map(nix::unistd::Pid::as_raw).collect();
+        resctrl.take_in(&all)?;
+    }
     store::write(&container.dir.state(), &container.record)?;
     if let Some(path) = &of.pidfd {
         birth::hand_over(path, b"pidfd", born.pidfd.as_fd())?;

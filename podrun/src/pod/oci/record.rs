@@ -12,6 +12,7 @@
 use crate::cgroup::{Cgroup, CgroupPlan, Scope};
 use crate::container::alone::Alone;
 use crate::container::plan::Plan;
+use crate::container::resctrl::Resctrl;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::store::{self, ProcessRecord};
 use serde::{Deserialize, Serialize};
@@ -116,6 +117,8 @@ pub struct Record {
     /// Whether the place of its cgroup is podrun's choice, and the directory above podrun's own.
     pub chosen_place: bool,
     pub alone: Alone,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Resctrl>,
     /// Whether its document has a `process`.
     pub startable: bool,
 }
@@ -191,6 +194,9 @@ impl Container {
             scope.stop()?;
         }
         cgroup.remove(within)?;
+        if let Some(resctrl) = &self.record.resctrl {
+            resctrl.leave()?;
+        }
         if self.record.chosen_place {
             cgroup.remove_parent_if_empty();
         }
