@@ -68,9 +68,9 @@ pub fn exec(
     own_pid: BorrowedFd<'_>,
     cradle: &Cradle<'_>,
 ) -> Result<Born> {
-    let numbering = Some(Numbering { target: first, own: own_pid }).filter(|_| !visit.as_its_root);
-    let as_its_root = [(first, libc::CLONE_NEWUSER | libc::CLONE_NEWPID)];
-    let within = if visit.as_its_root { &as_its_root[..] } else { &[] };
+    let numbering = Some(Numbering { target: first, own: own_pid }).filter(|_| visit.between == 0);
+    let between = [(first, visit.between)];
+    let within = if visit.between == 0 { &[] } else { &between[..] };
     let (affinity, idmaps) = (&process.attributes.exec_affinity, Namespaces::default());
     let cell = Cell { new: 0, within, affinity, idmaps: &idmaps };
     bear(process, &cell, numbering.as_ref(), cradle, |ground| init::join(process, first, visit, ground))

@@ -245,8 +245,9 @@ pub struct Visit {
     /// `CLONE_NEW*` of the namespaces that it joins, but for the PID namespace.
     pub kinds: i32,
     pub ids: Ids,
-    /// Whether podrun has no right to join a PID namespace before it is root of the container's user namespace.
-    pub as_its_root: bool,
+    /// `CLONE_NEW*` of what a process in between joins for it, one that need not come back: to its own PID namespace only root
+    /// of the machine may.
+    pub between: i32,
 }
 
 impl Visit {
@@ -254,7 +255,7 @@ impl Visit {
     pub const USUAL: Self = Self {
         kinds: libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP,
         ids: Ids::Host,
-        as_its_root: false,
+        between: 0,
     };
 }
 

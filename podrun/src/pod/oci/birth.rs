@@ -300,11 +300,11 @@ fn bear(
     let privilege = Privilege::own();
     let mut within: Vec<_> = joined
         .iter()
-        .filter(|(_, kind)| *kind == libc::CLONE_NEWUSER || privilege == Privilege::User)
+        .filter(|(_, kind)| *kind == libc::CLONE_NEWUSER || privilege != Privilege::Host)
         .map(|(namespace, kind)| (namespace.as_fd(), *kind))
         .collect();
-    // Only its root may join the others.
-    within.sort_by_key(|(_, kind)| *kind != libc::CLONE_NEWUSER);
+    // A user may join the others as its root alone; root of another user namespace as that one alone.
+    within.sort_by_key(|(_, kind)| (*kind == libc::CLONE_NEWUSER) != (privilege == Privilege::User));
     let own_users = alone.has_own_users();
     // A user is let to open trees in a mount namespace of his own alone, so there init does it itself, as the same user.
     let (rootfs, trees) =
@@ -380,12 +380,15 @@ fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> 
 fn among<T>(joined: &[(OwnedFd, i32)], alone: &Alone, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut back = Vec::new();
     let own = |kind| ns::own(alone::file(kind)).doing(|| "open podrun's own namespaces".into());
-    let user = Privilege::own() == Privilege::User;
-    for (namespace, kind) in joined.iter().filter(|(_, kind)| *kind != libc::CLONE_NEWUSER && !user) {
+    // To its own namespaces only root of the machine may come back: for others a process in between goes there.
+    if Privilege::own() != Privilege::Host {
+        return work();
+    }
+    for (namespace, kind) in joined.iter().filter(|(_, kind)| *kind != libc::CLONE_NEWUSER) {
         back.push((own(*kind)?, *kind));
         ns::setns(namespace.as_fd(), *kind).doing(|| format!("join the {} namespace", alone::word(*kind)))?;
     }
-    if alone.makes(CLONE_NEWTIME) && !user {
+    if alone.makes(CLONE_NEWTIME) {
         back.push((own(CLONE_NEWTIME)?, CLONE_NEWTIME));
         new_clocks(&alone.clocks)?;
     }
@@ -396,9 +399,9 @@ fn among<T>(joined: &[(OwnedFd, i32)], alone: &Alone, work: impl FnOnce() -> Res
     done
 }
 
-/// A user has no right to a time namespace before he is root of a user namespace: init makes it.
+/// Init makes it itself where its maker could not come back from it.
 fn clocks(alone: &Alone, privilege: Privilege) -> Result<Option<Text>> {
-    match alone.makes(CLONE_NEWTIME) && privilege == Privilege::User {
+    match alone.makes(CLONE_NEWTIME) && privilege != Privilege::Host {
         true => Text::new("linux.timeOffsets", alone.clocks.join("\n")).map(Some),
         false => Ok(None),
     }

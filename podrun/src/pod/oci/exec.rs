@@ -157,16 +157,16 @@ fn visit(container: &Container) -> Visit {
     let ids = if more & libc::CLONE_NEWUSER == 0 { Ids::Host } else { Ids::Mapped };
     let privilege = Privilege::own();
     if privilege == Privilege::Host {
-        return Visit { kinds: Visit::USUAL.kinds | more, ids, as_its_root: false };
+        return Visit { kinds: Visit::USUAL.kinds | more, ids, between: 0 };
     }
     let pid = container.record.process.map_or(0, |process| process.pid);
-    let others =
-        alone::each(Visit::USUAL.kinds).filter(|kind| !ns::is_shared_with(pid, alone::file(*kind)).unwrap_or(false));
-    let kinds = others.fold(more, |all, kind| all | kind);
-    match (privilege, ids) {
-        (Privilege::User, Ids::Mapped) => Visit { kinds: kinds & !libc::CLONE_NEWUSER, ids, as_its_root: true },
-        _ => Visit { kinds, ids, as_its_root: false },
-    }
+    let is_shared = |kind| ns::is_shared_with(pid, alone::file(kind)).unwrap_or(false);
+    let others = alone::each(Visit::USUAL.kinds | libc::CLONE_NEWPID).filter(|kind| !is_shared(*kind));
+    let all = others.fold(more, |all, kind| all | kind);
+    // A user has a right to none of them before he is root of the container's.
+    let user = if privilege == Privilege::User { libc::CLONE_NEWUSER } else { 0 };
+    let between = all & (libc::CLONE_NEWPID | user);
+    Visit { kinds: all & !between & !libc::CLONE_NEWPID, ids, between }
 }
 
 /// Answers the newborn until it has become its program.
