@@ -257,6 +257,16 @@ impl Host {
         self.before.as_ref().expect("taken in new").expect_the_mounts_of(self);
     }
 
+    /// Shows the fake host a file at another place, whoever may reach it at its own.
+    pub fn bind(&self, from: &Path, at: &Path) {
+        fs::write(at, "").expect("make a mount point");
+        let (from, at) = (from.to_owned(), at.to_owned());
+        self.inside(move || {
+            mount(Some(&from), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind a file");
+        });
+        self.before.as_ref().expect("taken in new").expect_the_mounts_of(self);
+    }
+
     /// A wire between two fake hosts: `ours` is its end here, `theirs` the one there.
     #[track_caller]
     pub fn wire(&self, ours: &str, other: &Host, theirs: &str) {

@@ -261,8 +261,12 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
         _ => return process_error(&plan.process, failure),
     };
     let err = finish(doing, failure);
-    match (failure.step, failure.errno, plan.mounts.get(index).and_then(refusal)) {
-        (Step::Mount, libc::EPERM, Some(hint)) => err.hint(hint),
+    let mount = plan.mounts.get(index).filter(|_| failure.step == Step::Mount);
+    match (failure.errno, mount.and_then(refusal), mount.map(|mount| &mount.source)) {
+        (libc::EPERM, Some(hint), _) => err.hint(hint),
+        (libc::EINVAL, _, Some(Source::Bind { recursive: false, .. })) => {
+            err.hint("in a user namespace what the host has mounted below cannot be left out: bind it with rbind")
+        }
         _ => err,
     }
 }
