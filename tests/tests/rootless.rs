@@ -523,3 +523,284 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
     done.ok().prints("0\n1\n1,5\n5\n1\n1\n2");
     host.expect_nothing_left("containers of a user namespace's root");
 }
+
+/// A field of the specification, as a user sees it; the column "rootless" of docs/oci.md is made from these lines, each by its
+/// promise in SPECIFICATION.md.
+struct Field {
+    promise: &'static str,
+    change: fn(&mut Value),
+    script: &'static str,
+    seen: Seen,
+}
+
+enum Seen {
+    Prints(&'static str),
+    Says(&'static str),
+}
+
+/// It is what it is for root: a script prints this.
+fn held(promise: &'static str, change: fn(&mut Value), script: &'static str, prints: &'static str) -> Field {
+    Field { promise, change, script, seen: Seen::Prints(prints) }
+}
+
+/// It is an error for everybody.
+fn told(promise: &'static str, change: fn(&mut Value), says: &'static str) -> Field {
+    Field { promise, change, script: "echo ran", seen: Seen::Says(says) }
+}
+
+/// The kernel grants it to no user.
+fn refused(promise: &'static str, change: fn(&mut Value), says: &'static str) -> Field {
+    told(promise, change, says)
+}
+
+fn mounted(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+fn seccomp(config: &mut Value, rule: Value) {
+    config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+}
+
+const NAMES: &str = "for name in null zero full random urandom tty; do test -c /dev/$name || echo no $name; done; \
+    readlink /dev/fd; readlink /dev/stdin; echo x > /dev/null && echo written";
+
+fn process_fields() -> Vec<Field> {
+    vec![
+        held(
+            "4.1",
+            |config| {
+                config["process"]["env"] = json!(["PATH=/bin", "A=b c"]);
+                config["process"]["cwd"] = json!("/tmp");
+            },
+            "echo \"$A\"; pwd",
+            "b c\n/tmp",
+        ),
+        held("4.2", |config| config["process"]["env"] = json!(["PATH=/nowhere:/bin"]), "echo found", "found"),
+        held(
+            "4.3",
+            |config| {
+                more_ids(config);
+                config["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9, 10], "umask": 0o27});
+            },
+            "id -u; id -G; umask",
+            "7\n8 9 10\n0027",
+        ),
+        held("4.4", more_ids, "id -G; umask", "0\n0022"),
+        held(
+            "4.5",
+            |config| {
+                config["process"]["capabilities"] = json!({"bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_SYS_ADMIN"],
+                    "effective": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN", "CAP_KILL"], "inheritable": [], "ambient": []});
+                config["process"]["user"] = json!({"uid": 0, "gid": 0});
+                config["process"]["noNewPrivileges"] = json!(true);
+            },
+            "grep CapBnd /proc/self/status",
+            "CapBnd:\t0000000000200021",
+        ),
+        held(
+            "4.9",
+            |config| config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}]),
+            "ulimit -n; ulimit -H -n",
+            "100\n200",
+        ),
+        told(
+            "4.10",
+            |config| {
+                let limit = json!({"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200});
+                config["process"]["rlimits"] = json!([limit, limit]);
+            },
+            "process.rlimits[1]: the same type twice",
+        ),
+        held(
+            "4.11",
+            |config| config["process"]["noNewPrivileges"] = json!(false),
+            "grep NoNewPrivs /proc/self/status",
+            "NoNewPrivs:\t0",
+        ),
+        held("4.12", |config| config["process"]["oomScoreAdj"] = json!(500), "cat /proc/self/oom_score_adj", "500"),
+        held(
+            "4.26",
+            |config| {
+                let names = json!(["mkdir", "mkdirat"]);
+                seccomp(config, json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": libc_enospc()}));
+            },
+            "mkdir /tmp/x 2>&1 | grep -o 'No space.*'",
+            "No space left on device",
+        ),
+        held(
+            "4.27",
+            |config| {
+                let args = json!([{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]);
+                seccomp(config, json!({"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": args}));
+            },
+            "kill -0 $$ 2>/dev/null || echo refused; kill -CHLD $$ && echo sent",
+            "refused\nsent",
+        ),
+        held("4.30", |config| config["unheard"] = json!({"of": 1}), "echo ran", "ran"),
+        held(
+            "30.1",
+            |config| config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7}),
+            "busybox cut -d ' ' -f 19,41 /proc/self/stat",
+            "7 3",
+        ),
+        held(
+            "30.3",
+            |config| {
+                config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0});
+                config["linux"]["personality"] = json!({"domain": "LINUX32"});
+            },
+            "cat /proc/self/personality; busybox ionice -p $$ | grep -o idle",
+            "00000008\nidle",
+        ),
+    ]
+}
+
+/// ENOSPC of errno(3): an errno that nobody gives by chance.
+fn libc_enospc() -> i32 {
+    28
+}
+
+fn mount_fields() -> Vec<Field> {
+    vec![
+        held(
+            "4.13",
+            |config| config["root"]["readonly"] = json!(true),
+            "touch /x 2>&1 | grep -o 'Read-only.*'",
+            "Read-only file system",
+        ),
+        held(
+            "4.18",
+            |config| {
+                let options = json!(["rbind", "ro", "noexec"]);
+                mounted(
+                    config,
+                    json!({"destination": "/new/place", "type": "bind", "source": "/dev", "options": options}),
+                );
+            },
+            "test -c /new/place/null && touch /new/place/x 2>&1 | grep -o 'Read-only.*'",
+            "Read-only file system",
+        ),
+        held(
+            "4.21",
+            |config| {
+                let all = json!(["CAP_SYS_ADMIN"]);
+                config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+            },
+            "mount -t tmpfs mine /tmp && touch /tmp/x && echo mounted",
+            "mounted",
+        ),
+        held("4.22", |_| {}, NAMES, "/proc/self/fd\n/proc/self/fd/0\nwritten"),
+        refused(
+            "4.23",
+            |config| config["linux"]["devices"] = json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 5}]),
+            "bind /dev/mine to /dev/mine: No such file",
+        ),
+        held(
+            "4.24",
+            |_| {},
+            "cat /proc/keys /proc/timer_list | wc -c; \
+             sh -c 'echo 1 > /proc/sys/vm/swappiness' 2>&1 | grep -o 'Read-only.*'",
+            "0\nRead-only file system",
+        ),
+        held(
+            "30.7",
+            |config| {
+                let options = json!(["rbind", "rro"]);
+                mounted(config, json!({"destination": "/new", "type": "bind", "source": "/sys", "options": options}));
+            },
+            "mount | grep ' /new' | grep -v '(ro' | wc -l; test -d /new/kernel && echo there",
+            "0\nthere",
+        ),
+        held(
+            "30.10",
+            |config| {
+                mounted(
+                    config,
+                    json!({"destination": "/etc", "type": "tmpfs", "source": "x", "options": ["tmpcopyup"]}),
+                )
+            },
+            "ls /etc; touch /etc/x && echo written",
+            "group\npasswd\nwritten",
+        ),
+        held(
+            "30.12",
+            |config| {
+                mounted(config, json!({"destination": "/tmp", "type": "tmpfs", "source": "x"}));
+                mounted(
+                    config,
+                    json!({"destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["remount", "ro"]}),
+                );
+            },
+            "touch /tmp/x 2>&1 | grep -o 'Read-only.*'",
+            "Read-only file system",
+        ),
+        refused(
+            "30.13",
+            |config| {
+                let ids = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+                mounted(
+                    config,
+                    json!({"destination": "/new", "type": "bind", "source": "/dev/shm", "options": ["bind"],
+                    "uidMappings": ids, "gidMappings": ids}),
+                );
+            },
+            "map the IDs of the mount on /new",
+        ),
+        refused("30.26", |config| config["linux"]["netDevices"] = json!({"lo": {}}), "linux.netDevices"),
+    ]
+}
+
+fn namespace_fields() -> Vec<Field> {
+    vec![
+        held(
+            "30.16",
+            |config| config["domainname"] = json!("example.org"),
+            "cat /proc/sys/kernel/domainname",
+            "example.org",
+        ),
+        held("31.19", |_| {}, "hostname; ip link show lo | grep -o '<.*>'", "runc\n<LOOPBACK,UP,LOWER_UP>"),
+        held("31.20", |_| {}, "id -u; busybox tr -s ' ' < /proc/self/uid_map", "0\n 0 1000 1"),
+        held(
+            "31.22",
+            |config| {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+                config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 864_000_000}});
+            },
+            "read up rest < /proc/uptime; test ${up%.*} -gt 864000000 && echo later",
+            "later",
+        ),
+        held(
+            "31.24",
+            |config| {
+                let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "cat > /tmp/state"]}]);
+                config["hooks"] = json!({"startContainer": hook});
+            },
+            "grep -o '\"status\":\"[a-z]*\"' /tmp/state",
+            "\"status\":\"created\"",
+        ),
+        told(
+            "31.25",
+            |config| config["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}),
+            "hooks.createRuntime[0]",
+        ),
+    ]
+}
+
+#[test]
+fn fields_are_for_a_user_what_they_are_for_root() {
+    let host = Host::new();
+    let user = User::new(&host);
+    let mut wrong = Vec::new();
+    for field in [process_fields(), mount_fields(), namespace_fields()].into_iter().flatten() {
+        let done = user.run(field.script, field.change);
+        let right = match field.seen {
+            Seen::Prints(wanted) => done.code() == 0 && done.text().trim_end() == wanted,
+            Seen::Says(wanted) => done.code() == 1 && done.errors().contains(wanted) && done.text().is_empty(),
+        };
+        if !right {
+            wrong.push(format!("{}: {} {:?} {:?}", field.promise, done.code(), done.text(), done.errors()));
+        }
+    }
+    assert!(wrong.is_empty(), "not as for root:\n{}", wrong.join("\n"));
+    host.expect_nothing_left("a container for each field");
+}

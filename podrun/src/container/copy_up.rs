@@ -56,7 +56,7 @@ fn copy_entry(from: BorrowedFd<'_>, into: BorrowedFd<'_>, name: &CStr, deeper: u
         libc::S_IFLNK => copy_link(entry.as_fd(), into, name, &stat),
         _ => {
             fd::mknodat(into, name, stat.st_mode, stat.st_rdev)?;
-            fd::fchownat(into, name, stat.st_uid, stat.st_gid)
+            given(fd::fchownat(into, name, stat.st_uid, stat.st_gid)).map(|_| ())
         }
     }
 }
@@ -90,12 +90,28 @@ fn copy_link(entry: BorrowedFd<'_>, into: BorrowedFd<'_>, name: &CStr, stat: &li
     let length = fd::readlinkat(entry, c"", &mut target[..4096])?;
     let target = CStr::from_bytes_until_nul(&target[..=length]).map_err(|_| io::ErrorKind::InvalidData)?;
     fd::symlinkat(target, into, name)?;
-    fd::fchownat(into, name, stat.st_uid, stat.st_gid)
+    given(fd::fchownat(into, name, stat.st_uid, stat.st_gid)).map(|_| ())
 }
 
-/// chown(2) takes set-user-ID away, so the owner comes first.
+/// chown(2) takes set-user-ID away, so the owner comes first. Of a file that is not its owner's any more nobody gets the rights.
 fn dress(copy: BorrowedFd<'_>, stat: &libc::stat) -> io::Result<()> {
-    fd::fchown(copy, stat.st_uid, stat.st_gid)?;
-    dir::fchmod(copy, stat.st_mode & 0o7777)?;
+    let bits = match given(fd::fchown(copy, stat.st_uid, stat.st_gid))? {
+        Given::ToItsOwner => 0o7777,
+        Given::ToNobody => 0o1777,
+    };
+    dir::fchmod(copy, stat.st_mode & bits)?;
     dir::set_times(copy, stat)
+}
+
+enum Given {
+    ToItsOwner,
+    ToNobody,
+}
+
+/// EINVAL of chown(2): the user namespace has no such id, and the copy stays its root's.
+fn given(chown: io::Result<()>) -> io::Result<Given> {
+    match chown {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(Given::ToNobody),
+        other => other.map(|()| Given::ToItsOwner),
+    }
 }

@@ -119,6 +119,9 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     }
     let scope = plan_scope(id, &bundle, &host, wish)?;
     let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
+    if Privilege::own() == Privilege::User && !plan.net_devices.is_empty() {
+        return Err(Error::new(Kind::Unsupported, "move interfaces for linux.netDevices", "they are root's"));
+    }
     plan.process.attributes.keyring = wish.keyring;
     plan.entry = wish.entry;
     let resctrl = resctrl::plan(bundle.spec.linux().as_ref(), id.as_str())?;
