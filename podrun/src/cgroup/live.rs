@@ -359,19 +359,31 @@ fn prepare_parents(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf) -> Result<()
             false => Ok(()),
         };
     }
+    let asked = leaf.enable.iter().any(|enable| enable.asked.is_some());
+    if plan.reach == Reach::Delegated && !leaf.enable.is_empty() && is_populated(mount) {
+        match asked {
+            true => make_room(mount).doing(|| format!("move processes aside in {}", leaf.tree.mount.display()))?,
+            // To count is not worth it. Nor would the kernel refuse all of it: pids alone would make the directory the
+            // root of a threaded subtree, in which nobody can be born (cgroup-v2.rst, "Threads").
+            false => return Ok(()),
+        }
+    }
     for enable in &leaf.enable {
         let name = enable.controller.v2_name().unwrap_or_default();
         for parent in std::iter::once(".").chain(place.parents()) {
             let file = format!("{parent}/cgroup.subtree_control");
-            let hand_down = || write_at(mount, &file, &format!("+{name}"));
-            let (mut handed, Some(asked)) = (hand_down(), &enable.asked) else { continue };
-            if (handed, plan.reach, parent) == (Err(Errno::EBUSY), Reach::Delegated, ".") {
-                handed = make_room(mount).and_then(|()| hand_down());
+            let written = write_at(mount, &file, &format!("+{name}"));
+            if let (Err(errno), Some(asked)) = (written, &enable.asked) {
+                return Err(refused_controller(&leaf.tree.mount.join(file), name, asked, errno));
             }
-            handed.map_err(|errno| refused_controller(&leaf.tree.mount.join(&file), name, asked, errno))?;
         }
     }
     Ok(())
+}
+
+/// Whether processes stand in a tree's top itself.
+fn is_populated(mount: &OwnedFd) -> bool {
+    read_at(mount, "cgroup.procs").is_ok_and(|pids| !pids.is_empty())
 }
 
 /// A directory that hands controllers down holds no process (cgroup-v2.rst, "No Internal Process Constraint"), and whoever

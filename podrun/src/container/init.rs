@@ -39,7 +39,8 @@ use crate::sys::cred::{self, Pointers};
 use crate::sys::{fd, mount, ns, socket};
 use crate::text::Text;
 use program::become_program;
-use rootfs::{fill_rootfs, make_place, open_rootfs, protect_rootfs};
+use rootfs::{fill_rootfs, make_place, open_rootfs, open_trees, protect_rootfs};
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::io;
@@ -197,11 +198,33 @@ pub struct Own<'a> {
     pub ids: Ids,
     /// Where init has to make its time namespace itself: the lines of timens_offsets.
     pub clocks: Option<&'a Text>,
-    /// The rootfs and the source of each mount, where the parent has opened them: in a user namespace the way there may be
-    /// closed to whom root is mapped to.
-    pub rootfs: Option<BorrowedFd<'a>>,
-    pub trees: &'a [Option<OwnedFd>],
+    pub trees: &'a Trees,
     pub create_container: &'a Round,
+}
+
+/// The rootfs and the source of each bind mount as trees of their own, opened by who has the maker's uid: in a user namespace
+/// the way there may be closed to whom root is mapped to.
+#[derive(Debug)]
+pub struct Trees {
+    pub rootfs: OnceCell<OwnedFd>,
+    /// One for each mount.
+    pub sources: Vec<OnceCell<OwnedFd>>,
+    pub by: Opener,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opener {
+    /// Init where it needs them, by path: without a user namespace nothing stands in its way.
+    InitInPlace,
+    Parent,
+    /// Init, before it becomes root: who is not root may open trees in a mount namespace of his own alone.
+    InitAsMaker,
+}
+
+impl Trees {
+    pub fn new(plan: &Plan, by: Opener) -> Self {
+        Self { rootfs: OnceCell::new(), sources: plan.mounts.iter().map(|_| OnceCell::new()).collect(), by }
+    }
 }
 
 /// Whether the network namespace is new, and its loopback still down.
@@ -285,7 +308,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     }
     let mut groups = ground.alone.groups;
     if let Some(own) = world.own {
-        settle(own, ground.report, &mut groups)?;
+        settle(plan, own, ground.report, &mut groups)?;
     }
     if plan.cgroup_namespace == CgroupNamespace::New {
         // After the joining: the namespace's root is where we are now.
@@ -300,7 +323,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     }
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
-    let given = world.own.and_then(|own| own.rootfs);
+    let given = world.own.and_then(|own| own.trees.rootfs.get()).map(AsFd::as_fd);
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
     let bases = fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
@@ -326,11 +349,14 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
 }
 
 /// What a pod has done for its containers before they are born.
-fn settle(own: &Own<'_>, report: BorrowedFd<'_>, groups: &mut Groups) -> Result<(), Failure> {
+fn settle(plan: &Plan, own: &Own<'_>, report: BorrowedFd<'_>, groups: &mut Groups) -> Result<(), Failure> {
     socket::send(report, b"N", &[], 0).map_err(at(Step::Parent))?;
     let mut byte = [0];
     if fd::read(report, &mut byte).map_err(at(Step::Parent))? == 0 {
         exit(1);
+    }
+    if own.trees.by == Opener::InitAsMaker {
+        open_trees(plan, own.trees)?;
     }
     if own.ids == Ids::Mapped {
         become_root()?;

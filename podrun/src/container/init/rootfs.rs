@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Failure, Step, World, at, at_index};
+use super::{Failure, Step, Trees, World, at, at_index};
 use crate::container::copy_up::{copy_up, look_alike};
 use crate::container::plan::{Access, Plan};
 use crate::rootfs::idmap::{Namespaces, Reach};
@@ -13,6 +13,7 @@ use crate::sys::cred;
 use crate::sys::fd::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Setting};
 use crate::text::Text;
+use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,6 +55,19 @@ impl<'p> Bases<'p> {
     }
 }
 
+/// Nothing is there yet, so nothing is replaced.
+pub(super) fn open_trees(plan: &Plan, trees: &Trees) -> Result<(), Failure> {
+    for (index, (one, place)) in plan.mounts.iter().zip(&trees.sources).enumerate() {
+        if let Source::Bind { path, recursive } = &one.source {
+            let tree = mount::open_tree(mount::here(), path.c(), *recursive).map_err(at_index(Step::Mount, index))?;
+            let _ = place.set(tree);
+        }
+    }
+    let rootfs = mount::open_tree(mount::here(), plan.rootfs.c(), true).map_err(at(Step::OpenRootfs))?;
+    let _ = trees.rootfs.set(rootfs);
+    Ok(())
+}
+
 pub(super) fn fill_rootfs<'p>(
     plan: &'p Plan,
     root: BorrowedFd<'_>,
@@ -61,9 +75,9 @@ pub(super) fn fill_rootfs<'p>(
     idmaps: &Namespaces,
 ) -> Result<Bases<'p>, Failure> {
     let mut bases = Bases::new();
-    let trees = world.own.map_or(&[][..], |own| own.trees);
+    let trees = world.own.map_or(&[][..], |own| &own.trees.sources);
     for (index, one) in plan.mounts.iter().enumerate() {
-        let tree = trees.get(index).and_then(Option::as_ref);
+        let tree = trees.get(index).and_then(OnceCell::get);
         let detached = make_mount(root, one, world.memory, tree).map_err(at_index(Step::Mount, index))?;
         // A tree that was opened for us has them mapped already.
         if let (Some(map), Some(namespace), None) = (&one.idmap, idmaps.of(index), tree) {

@@ -9,7 +9,7 @@ use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined};
 use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::hooks::{self, Hook, Hooks, Round};
-use crate::container::init::{self, Failure, Ids, Loopback, Own, World};
+use crate::container::init::{self, Failure, Ids, Loopback, Opener, Own, Trees, World};
 use crate::container::labels::Module;
 use crate::container::plan::{Entry, Plan};
 use crate::container::planning::{self, Facts, Home, Host};
@@ -309,16 +309,23 @@ fn bear(
     // A user may join the others as its root alone; root of another user namespace as that one alone.
     within.sort_by_key(|(_, kind)| (*kind == libc::CLONE_NEWUSER) != (privilege == Privilege::User));
     let own_users = alone.has_own_users();
-    // A user is let to open trees in a mount namespace of his own alone, so there init does it itself, as the same user.
-    let (rootfs, trees) =
-        if own_users && privilege != Privilege::User { open_sources(plan)? } else { (None, Vec::new()) };
+    let trees = Trees::new(
+        plan,
+        match (own_users, privilege) {
+            (false, _) => Opener::InitInPlace,
+            (true, Privilege::User) => Opener::InitAsMaker,
+            (true, _) => Opener::Parent,
+        },
+    );
+    if trees.by == Opener::Parent {
+        open_sources(plan, &trees)?;
+    }
     let clocks = clocks(alone, privilege)?;
     let own = Own {
         hostname: alone.hostname.as_ref(),
         loopback: if alone.makes(libc::CLONE_NEWNET) { Loopback::Up } else { Loopback::Leave },
         ids: if own_users { Ids::Mapped } else { Ids::Host },
         clocks: clocks.as_ref(),
-        rootfs: rootfs.as_ref().map(AsFd::as_fd),
         trees: &trees,
         create_container: &rounds.create_container,
     };
@@ -358,24 +365,24 @@ pub(super) fn open_namespaces<'j>(joined: impl IntoIterator<Item = &'j Joined>) 
         .collect()
 }
 
-/// The rootfs and all sources of binds as trees of their own, opened while the host's paths are in reach.
-fn open_sources(plan: &Plan) -> Result<(Option<OwnedFd>, Vec<Option<OwnedFd>>)> {
+/// While the host's paths are in reach.
+fn open_sources(plan: &Plan, trees: &Trees) -> Result<()> {
     let open = |path: &Text, recursive| {
         mount::open_tree(mount::here(), path.c(), recursive).doing(|| format!("open {}", path.lossy()))
     };
     let maps = Namespaces::new(&plan.mounts)?;
-    let tree = |(index, one): (usize, &crate::rootfs::Mount)| {
-        let Source::Bind { path, recursive } = &one.source else { return Ok(None) };
+    for (index, (one, place)) in plan.mounts.iter().zip(&trees.sources).enumerate() {
+        let Source::Bind { path, recursive } = &one.source else { continue };
         let tree = open(path, *recursive)?;
         // Root of the container's user namespace may not map the ids of a filesystem of the host's.
         if let (Some(map), Some(namespace)) = (&one.idmap, maps.of(index)) {
             mount::map_ids(tree.as_fd(), namespace, map.reach == Reach::Below)
                 .map_err(|err| birth::idmap_error(one, &err))?;
         }
-        Ok(Some(tree))
-    };
-    let trees = plan.mounts.iter().enumerate().map(tree).collect::<Result<_>>()?;
-    Ok((Some(open(&plan.rootfs, true)?), trees))
+        let _ = place.set(tree);
+    }
+    let _ = trees.rootfs.set(open(&plan.rootfs, true)?);
+    Ok(())
 }
 
 /// Clones from within the namespaces that are joined, and comes back. What is born in them need have no right to join them:
