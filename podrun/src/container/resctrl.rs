@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::store;
 use oci_spec::runtime::{Linux, LinuxIntelRdt};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A container's class of service, and whether it is watched.
@@ -71,7 +71,7 @@ impl Resctrl {
         let group = resctrl.join(&self.group);
         match std::fs::create_dir(&group) {
             Ok(()) => self.write_schemata(&group)?,
-            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => self.compare_schemata(&group)?,
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => self.compare_schemata(&group)?,
             Err(err) => return Err(err).doing(|| format!("make {}", group.display())).map_err(hint_of_classes),
         }
         put_all(&group.join("tasks"), pids)?;
@@ -112,7 +112,10 @@ impl Resctrl {
         let watched = self.watched_as.iter().map(|name| group.join("mon_groups").join(name));
         let own = self.own.then(|| group.clone());
         for dir in watched.chain(own) {
-            store::gone(std::fs::remove_dir(&dir)).doing(|| format!("remove {}", dir.display()))?;
+            match std::fs::remove_dir(&dir) {
+                Err(err) if err.kind() == ErrorKind::NotFound => {}
+                other => other.doing(|| format!("remove {}", dir.display()))?,
+            }
         }
         Ok(())
     }
