@@ -2,8 +2,9 @@
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::unistd::{Gid, Uid, chown};
+use nix::unistd::{Gid, Uid, chown, mkfifo};
 use podrun_tests::{Bundle, Command, Host, Outcome, Value, eventually, json, note_skip};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -353,6 +354,9 @@ fn life_in_a_delegated_cgroup(host: &Host) {
             });
         user.oci(&format!("run --bundle {limited} two")).ok().prints(value);
     }
+    let scope = user.script("true", |config| config["linux"]["cgroupsPath"] = json!("user.slice:podrun:two"));
+    let asked = user.oci(&format!("--systemd-cgroup run --bundle {scope} two"));
+    asked.fails(1).says("use --systemd-cgroup: podrun asks the systemd of the machine alone");
     if !user.controllers().split(' ').any(|one| one == "memory") {
         let none = user.run("true", |config| config["linux"]["resources"] = json!({"memory": {"limit": 33_554_432}}));
         none.fails(1).says("linux.resources.memory.limit: the memory controller was not delegated to this user");
@@ -480,6 +484,41 @@ fn podruns_own_program_cannot_be_written_through_a_users_container() {
     // Who is installed on a read-only filesystem runs from there.
     assert!(read_only || seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL), "{seals:?}");
     user.oci("delete one").ok();
+}
+
+// CVE-2016-9962: whoever is root in the container could else take the host's root directory from a program on its way there.
+#[test]
+fn a_program_on_its_way_into_a_users_container_is_out_of_its_reach() {
+    let host = Host::new();
+    let user = User::new(&host);
+    let bundle = user.script("while :; do sleep 0.02; done", |config| {
+        let all = json!(["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL"]);
+        config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+        config["process"]["oomScoreAdj"] = json!(321);
+    });
+    user.start("one", &bundle);
+    // The pid file is written before the gate opens, and this one is not written before it is read.
+    let pid_file = user.runtime.join("pid");
+    mkfifo(&user.runtime.join(".pid.new"), Mode::S_IRWXU).unwrap();
+    give(&user.runtime.join(".pid.new"));
+    let line = format!("exec --pid-file {} one cat /proc/self/oom_score_adj", pid_file.display());
+    let stuck = user.command(&line).start();
+    let look = "for p in /proc/[0-9]*; do grep -q podrun $p/comm 2>/dev/null || continue; echo there; \
+        readlink $p/fd/0; ls $p/root/ | head -1; cat $p/environ | tr '\\0' ' '; done; true";
+    let looked = |wanted: &str| {
+        eventually(wanted, Duration::from_secs(10), || {
+            let done = user.program(&[user.podrun.to_str().unwrap(), "oci", "exec", "one", "sh", "-c", look]).run();
+            done.text().contains("there").then(|| (done.text(), done.errors()))
+        })
+    };
+    let (found, refused) = looked("the program is at its gate");
+    assert_eq!(found, "there\n", "it could be looked into");
+    assert_eq!(refused.matches("Permission denied").count(), 2, "{refused}");
+    let pipe = user.runtime.join(".pid.new");
+    let read = std::thread::spawn(move || fs::read_to_string(pipe));
+    stuck.wait().ok().prints("321");
+    assert!(read.join().unwrap().unwrap().parse::<u32>().is_ok());
+    user.oci("delete --force one").ok();
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::attributes::Affinity;
 use super::hooks::{self, Hooks};
-use super::init::{self, Alone, Failure, Ground, Step, Visit, World};
+use super::init::{self, Alone, Early, Failure, Ground, Step, Visit, World};
 use super::plan::{PidNamespace, Plan, Process};
 use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
@@ -98,7 +98,20 @@ fn bear(
     let (argv, envp) = (strings(&process.argv), strings(&process.env));
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "make the report socket".into())?;
     let (report, tasks, stdio, alone) = (theirs.as_fd(), cradle.tasks, cradle.stdio, &cradle.alone);
-    let ground = Ground { report, tasks, idmaps: cell.idmaps, stdio, argv: &argv, envp: &envp, alone };
+    // In a PID namespace that others are in. Of a new user namespace the parent has to write the maps, in procfs.
+    let joins_others = cell.within.iter().any(|(_, kinds)| kinds & libc::CLONE_NEWPID != 0);
+    let hidden = joins_others && cell.new & libc::CLONE_NEWUSER == 0;
+    let ground = Ground {
+        report,
+        tasks,
+        idmaps: cell.idmaps,
+        stdio,
+        argv: &argv,
+        envp: &envp,
+        alone,
+        hidden,
+        early: Early::new(None),
+    };
     let request = Clone { namespaces: cell.new, cgroup: cradle.cgroup };
     let born = || {
         // With a copy of the parent's end in its own hands it would never hear that the parent died.
@@ -107,7 +120,11 @@ fn bear(
     };
     let clone = || match cell.within {
         [] => clone3(&request, born),
-        within => clone_within(within, &request, born),
+        within => {
+            // What is born has a copy of the ground as it is then, and tells.
+            let hide = || ground.early.set(if hidden { init::hide(process).err() } else { None });
+            clone_within(within, &request, hide, born)
+        }
     };
     let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
@@ -118,12 +135,14 @@ fn bear(
 fn clone_within(
     within: &[(BorrowedFd<'_>, i32)],
     request: &Clone<'_>,
+    hide: impl FnOnce(),
     born: impl FnOnce() -> std::convert::Infallible,
 ) -> io::Result<Child> {
     // Not the report socket: there the newborn may speak first.
     let (ours, theirs) = socket::seqpacket_pair()?;
     let between = clone3(&Clone::default(), || {
         let sibling = Clone { namespaces: request.namespaces | libc::CLONE_PARENT, cgroup: request.cgroup };
+        hide();
         let joined = within.iter().try_for_each(|(namespace, kinds)| ns::setns(*namespace, *kinds));
         let made = joined.and_then(|()| clone3(&sibling, born));
         let _ = match made {

@@ -40,7 +40,7 @@ use crate::sys::{fd, mount, ns, socket};
 use crate::text::Text;
 use program::become_program;
 use rootfs::{fill_rootfs, make_place, open_rootfs, open_trees, protect_rootfs};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::ffi::CStr;
 use std::io;
@@ -155,7 +155,13 @@ pub struct Ground<'a> {
     pub argv: &'a Pointers,
     pub envp: &'a Pointers,
     pub alone: &'a Alone<'a>,
+    /// It was hidden from those whose PID namespace it is born into, and [`hide`] has set what it could not set any more.
+    pub hidden: bool,
+    /// What failed there.
+    pub early: Early,
 }
+
+pub type Early = Cell<Option<Failure>>;
 
 /// What only a process that no monitor keeps has: with nothing in it, it is one of a pod's.
 #[derive(Debug, Default)]
@@ -300,7 +306,11 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
-    set_oom_score(process.oom_score_adj.as_ref())?;
+    match (ground.hidden, ground.early.get()) {
+        (_, Some(failure)) => return Err(failure),
+        (true, None) => {}
+        (false, None) => set_oom_score(process.oom_score_adj.as_ref())?,
+    }
     process.labels.take_on()?;
     // Those of the pod are held open by pause.
     for (namespace, kind) in world.joined {
@@ -403,7 +413,11 @@ fn hook_failed(step: Step) -> impl Fn(super::hooks::Failed) -> Failure {
 fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground<'_>) -> Lived {
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
-    set_oom_score(process.oom_score_adj.as_ref())?;
+    match (ground.hidden, ground.early.get()) {
+        (_, Some(failure)) => return Err(failure),
+        (true, None) => {}
+        (false, None) => set_oom_score(process.oom_score_adj.as_ref())?,
+    }
     process.labels.take_on()?;
     process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
@@ -423,6 +437,14 @@ fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground
 fn accept_signals() {
     cred::reset_signal(libc::SIGPIPE);
     cred::unblock_signals();
+}
+
+/// Makes this process and its children not dumpable until they execute something: whoever is root of the user namespace that
+/// they join could else trace them, and take what podrun has of the host's (CVE-2016-9962). procfs gives them to root of the
+/// machine then, so what they write about themselves is written before.
+pub(super) fn hide(process: &Process) -> Result<(), Failure> {
+    set_oom_score(process.oom_score_adj.as_ref())?;
+    cred::prctl(libc::PR_SET_DUMPABLE, 0).map(drop).map_err(at(Step::JoinNamespaces))
 }
 
 fn set_oom_score(score: Option<&Text>) -> Result<(), Failure> {

@@ -132,6 +132,14 @@ fn plan_scope(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Opti
     if !wish.systemd {
         return Ok(None);
     }
+    if host.cgroups.reach != cgroup::Reach::Everything {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "use --systemd-cgroup",
+            "podrun asks the systemd of the machine alone",
+        )
+        .hint("a user's containers go into the cgroup that was delegated to him: leave the flag out"));
+    }
     if host.cgroups.version() != Version::V2 {
         return Err(Error::new(Kind::Unsupported, "use --systemd-cgroup", "this host has cgroup v1 hierarchies")
             .hint("there podrun makes cgroups by itself: leave the flag out"));
