@@ -74,6 +74,11 @@ impl Alone {
         self.new & kind != 0
     }
 
+    /// What clone3(2) makes besides what the plan asks it for.
+    pub fn by_clone(&self) -> i32 {
+        self.new & !NOT_BY_CLONE
+    }
+
     /// Whether it has a user namespace, new or joined.
     pub fn has_own_users(&self) -> bool {
         self.beyond() & libc::CLONE_NEWUSER != 0
@@ -111,13 +116,6 @@ fn namespaces(document: &Spec, alone: &mut Alone) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(Kind::Unsupported, "read linux.namespaces", "there is no new one of type mount")
             .hint("in the host's mount namespace a container's root would be everybody's")),
-    }
-}
-
-impl Alone {
-    /// What clone3(2) makes besides what the plan asks it for.
-    pub fn by_clone(&self) -> i32 {
-        self.new & !NOT_BY_CLONE
     }
 }
 

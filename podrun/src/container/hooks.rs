@@ -15,8 +15,10 @@ use nix::unistd::{Whence, lseek, pipe2};
 use oci_spec::runtime;
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
@@ -98,7 +100,7 @@ fn one(place: &str, hook: &runtime::Hook) -> Result<Hook> {
 #[derive(Debug)]
 pub struct Round {
     hooks: Vec<Ready>,
-    state: OwnedFd,
+    state: File,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl Round {
             timeout: hook.timeout,
         };
         let state = memfd_create(c"podrun-hook-state", MFdFlags::MFD_CLOEXEC).doing(doing)?;
-        Ok(Self { hooks: hooks.iter().map(ready).collect(), state })
+        Ok(Self { hooks: hooks.iter().map(ready).collect(), state: state.into() })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -141,11 +143,7 @@ impl Round {
 
     /// What the hooks will read. Whoever has a copy of this round, a clone's child say, sees it, too.
     pub fn tell(&self, state: &[u8]) -> Result<()> {
-        nix::unistd::ftruncate(&self.state, 0).doing(|| "write the hooks' state".into())?;
-        let mut file =
-            io::BufWriter::new(std::fs::File::from(self.state.try_clone().doing(|| "write the hooks' state".into())?));
-        lseek(&self.state, 0, Whence::SeekSet).doing(|| "write the hooks' state".into())?;
-        io::Write::write_all(&mut file, state).doing(|| "write the hooks' state".into())
+        self.state.set_len(0).and_then(|()| self.state.write_all_at(state, 0)).doing(|| "write the hooks' state".into())
     }
 
     /// Runs one after the other until one fails. No allocation, no lock.

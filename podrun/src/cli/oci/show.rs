@@ -47,11 +47,11 @@ fn row(one: &Container) -> Vec<String> {
     let status = one.status();
     vec![
         one.record.id.to_string(),
-        one.record.state(status)["pid"].to_string(),
+        one.record.pid(status).to_string(),
         status.word().to_owned(),
         one.record.bundle.display().to_string(),
         one.record.created.clone(),
-        one.record.owner.clone(),
+        one.record.owner(),
     ]
 }
 

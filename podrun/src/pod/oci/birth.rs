@@ -8,7 +8,7 @@ use crate::cgroup::{self, Cgroup, Existing, Place, Programs, Scope, Tasks, Versi
 use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined};
 use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
-use crate::container::hooks::{self, Hook, Hooks, Round};
+use crate::container::hooks::{self, Failed, Hook, Hooks, Round};
 use crate::container::init::{self, Failure, Ids, Loopback, Opener, Own, Trees, World};
 use crate::container::labels::Module;
 use crate::container::plan::{Entry, Plan};
@@ -220,7 +220,7 @@ fn make(
         bundle: std::path::absolute(&wish.bundle).doing(|| format!("find {}", wish.bundle.display()))?,
         rootfs: bundle.rootfs,
         created: Stamp::now().text(),
-        owner: owner(),
+        owner: cred::effective_uid().to_string(),
         annotations: bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
         process: None,
         cgroup: plan.cgroup.clone(),
@@ -241,8 +241,7 @@ fn make(
     fault::point("oci.cgroup");
     let made = beget(&mut container, &plan, cgroup);
     if made.is_err() {
-        let left = Cgroup::left_of(&container.record.cgroup);
-        let _ = left.and_then(|cgroup| container.remove_cgroup(&cgroup, Duration::from_secs(2)));
+        let _ = container.remove_cgroup(Duration::from_secs(2));
         // runtime.md, "Lifecycle": what fails before the start goes on with the deletion, poststop hooks included.
         let _ = after_the_end(&container);
     }
@@ -272,14 +271,6 @@ fn give_birth(container: &mut Container, plan: &Plan, cgroup: Option<Cgroup>, wi
         let _ = clone::wait(making.born.child.pidfd.as_fd());
     }
     attended.map(|()| (making.born.child.pidfd, making.master))
-}
-
-/// The name behind the uid that made it, as far as the host's own file knows it.
-fn owner() -> String {
-    let uid = cred::effective_uid();
-    let host = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY);
-    let name = host.ok().and_then(|root| crate::user::Files::read(root.as_fd()).name(uid).map(str::to_owned));
-    name.unwrap_or_else(|| uid.to_string())
 }
 
 /// The hooks that are run from inside, and the files that tell them of the container.
@@ -550,12 +541,16 @@ pub fn after_the_end(container: &Container) -> Vec<String> {
 }
 
 /// Runs all of them, whatever becomes of one; what went wrong is for the log.
-pub fn each_hook(kind: &str, hooks: &[Hook], state: &str) -> Vec<String> {
+pub fn each_hook(kind: &str, asked: &[Hook], state: &str) -> Vec<String> {
     let run = |(index, hook): (usize, &Hook)| {
-        let failed = run_hooks(kind, std::slice::from_ref(hook), state.as_bytes()).err()?;
-        Some(failed.to_string().replacen("[0]", &format!("[{index}]"), 1))
+        let round =
+            Round::new(std::slice::from_ref(hook)).and_then(|round| round.tell(state.as_bytes()).map(|()| round));
+        let ran = round.and_then(|round| {
+            round.run().map_err(|failed| hooks::error(kind, asked, Failed { index, errno: failed.errno }))
+        });
+        ran.err().map(|err| err.to_string())
     };
-    hooks.iter().enumerate().filter_map(run).collect()
+    asked.iter().enumerate().filter_map(run).collect()
 }
 
 pub fn run_hooks(kind: &str, asked: &[Hook], state: &[u8]) -> Result<()> {

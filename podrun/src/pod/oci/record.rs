@@ -15,11 +15,13 @@ use crate::container::plan::Plan;
 use crate::container::resctrl::Resctrl;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::store::{self, ProcessRecord};
+use crate::sys::fd;
+use crate::user::Files;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -107,6 +109,7 @@ pub struct Record {
     pub bundle: PathBuf,
     pub rootfs: PathBuf,
     pub created: String,
+    /// The uid that made it; a name in records of before.
     pub owner: String,
     pub annotations: BTreeMap<String, String>,
     pub process: Option<ProcessRecord>,
@@ -186,8 +189,9 @@ impl Container {
         Cgroup::open(&self.record.cgroup)
     }
 
-    /// Ends whatever is left in its cgroup, and removes that.
-    pub fn remove_cgroup(&self, cgroup: &Cgroup, within: Duration) -> Result<()> {
+    /// Ends whatever is left in its cgroup, and removes that, and its class of service.
+    pub fn remove_cgroup(&self, within: Duration) -> Result<()> {
+        let cgroup = Cgroup::left_of(&self.record.cgroup)?;
         // Without a PID namespace of its own its children live on.
         cgroup.kill_all(within)?;
         if let Some(scope) = &self.record.scope {
@@ -225,32 +229,41 @@ impl Container {
         }
     }
 
-    /// As the specification has it, for hooks.
-    pub fn state(&self, status: Status) -> Value {
-        self.record.state(status)
-    }
-
     /// As runc shows it.
     pub fn shown(&self) -> Value {
         let status = self.status();
         let mut state = self.record.state(status);
         state["rootfs"] = json!(self.record.rootfs);
         state["created"] = json!(self.record.created);
-        state["owner"] = json!(self.record.owner);
+        state["owner"] = json!(self.record.owner());
         state
     }
 }
 
 impl Record {
-    pub fn state(&self, status: Status) -> Value {
-        let pid = match (status, self.process) {
+    /// Of its first process, 0 where there is none.
+    pub fn pid(&self, status: Status) -> i32 {
+        match (status, self.process) {
             (Status::Stopped, _) | (_, None) => 0,
             (_, Some(process)) => process.pid,
-        };
+        }
+    }
+
+    /// The name behind the uid that made it, as far as the host's own file knows it.
+    pub fn owner(&self) -> String {
+        let name = self.owner.parse().ok().and_then(|uid: u32| {
+            let host = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).ok()?;
+            Files::read(host.as_fd()).name(uid).map(str::to_owned)
+        });
+        name.unwrap_or_else(|| self.owner.clone())
+    }
+
+    /// As the specification has it, for hooks.
+    pub fn state(&self, status: Status) -> Value {
         let mut state = json!({
             "ociVersion": self.oci_version,
             "id": self.id.as_str(),
-            "pid": pid,
+            "pid": self.pid(status),
             "status": status.word(),
             "bundle": self.bundle,
         });

@@ -146,8 +146,7 @@ pub fn delete(root: &Path, id: &str, manner: Manner) -> Result<Vec<String>> {
         }
         poll_one(process.as_fd(), libc::POLLIN, 10_000).doing(|| format!("wait for the end of {id}"))?;
     }
-    let cgroup = Cgroup::left_of(&container.record.cgroup)?;
-    container.remove_cgroup(&cgroup, GONE_WITHIN)?;
+    container.remove_cgroup(GONE_WITHIN)?;
     fault::point("oci.emptied");
     let warnings = birth::after_the_end(&container);
     remove_dir(&container.dir)?;
