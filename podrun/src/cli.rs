@@ -149,6 +149,7 @@ pub fn main(argv: Vec<String>) -> i32 {
         Ok((verb, taken)) => {
             let done = (verb.run)(&words.after(taken, verb.words, verb.about));
             crate::net::nfnetlink::let_go();
+            crate::rootless::leave();
             done.unwrap_or_else(|err| complain(&err, verb.workload))
         }
         Err(err) => complain(&err, false),

@@ -41,6 +41,7 @@ pub mod pump;
 pub mod store;
 // Floor 9
 pub mod monitor;
+pub mod rootless;
 // Floor 10
 pub mod pod;
 // Floor 11

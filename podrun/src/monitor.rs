@@ -19,8 +19,10 @@ mod run;
 pub mod services;
 pub mod socket;
 mod verbs;
+mod way_out;
 
 use crate::cgroup::{Cgroup, Layout, Programs};
+use crate::container::init::Groups;
 use crate::error::{Doing, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::roots::Roots;
@@ -42,6 +44,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use way_out::WayOut;
 
 /// The name under which main finds itself to be a monitor.
 pub const ARGV0: &str = "podrun-monitor";
@@ -57,6 +60,9 @@ pub struct PodFacts {
     pub run_root: PathBuf,
     pub share_pid: SharePid,
     pub cgroups: Layout,
+    /// In a user's own namespace: pause is in the host's net, uts and ipc namespaces, as the monitor is.
+    #[serde(default)]
+    pub rootless: bool,
 }
 
 impl PodFacts {
@@ -109,6 +115,8 @@ enum Token {
     InletExit,
     Services,
     NamesExit(u64),
+    WayOutExit,
+    WayMaker,
 }
 
 impl Token {
@@ -133,6 +141,8 @@ impl Token {
             Self::InletExit => (14, 0),
             Self::Services => (16, 0),
             Self::NamesExit(id) => (15, id),
+            Self::WayOutExit => (17, 0),
+            Self::WayMaker => (18, 0),
         };
         kind << Self::KIND | id
     }
@@ -157,6 +167,8 @@ impl Token {
             14 => Self::InletExit,
             16 => Self::Services,
             15 => Self::NamesExit(id),
+            17 => Self::WayOutExit,
+            18 => Self::WayMaker,
             _ => return None,
         })
     }
@@ -191,6 +203,8 @@ enum Alarm {
     Services,
     /// A name server is on its way, or could not be started.
     Names,
+    /// pasta is on its way, or could not be started.
+    WayOut,
 }
 
 /// One container: its record and, while it has a process, the run.
@@ -228,21 +242,28 @@ struct Namespaces {
     uts: OwnedFd,
     ipc: OwnedFd,
     own_pid: OwnedFd,
+    /// `CLONE_NEW*` of those that are to be joined. In a user namespace that may not be those that we are in ourselves, as the
+    /// host's are: setns(2) refuses even that.
+    not_ours: i32,
     /// The pod's /dev/shm, from the first container on that has it.
     memory: Option<SharedMemory>,
     /// The PID 1 of the pod's shared PID namespace, and that namespace.
     init: Option<(OwnedFd, OwnedFd)>,
+    init_record: Option<crate::store::ProcessRecord>,
     init_died: bool,
+    /// Whether the user namespace that all of them belong to lets a container have supplementary groups.
+    groups: Groups,
 }
 
 impl Namespaces {
-    /// Those that a new pause joins, each with its `CLONE_NEW*`.
+    /// Those that whoever belongs to the pod joins, each with its `CLONE_NEW*`.
     fn of_the_pod(&self) -> Vec<(BorrowedFd<'_>, i32)> {
-        vec![
+        let all = [
             (self.net.as_fd(), libc::CLONE_NEWNET),
             (self.uts.as_fd(), libc::CLONE_NEWUTS),
             (self.ipc.as_fd(), libc::CLONE_NEWIPC),
-        ]
+        ];
+        all.into_iter().filter(|(_, kind)| self.not_ours & kind != 0).collect()
     }
 }
 
@@ -271,6 +292,7 @@ struct Monitor {
     serving: Serving,
     inlet: Option<Inlet>,
     names: Vec<Kept>,
+    way_out: WayOut,
     alarms: Vec<(Instant, Alarm)>,
     /// Cgroups to be removed once everybody has been answered.
     emptied: Vec<Cgroup>,
@@ -334,6 +356,8 @@ impl Monitor {
             Token::Services => self.services_synced(),
             Token::InletExit => self.inlet_ended(),
             Token::NamesExit(id) => self.names_ended(id),
+            Token::WayOutExit => self.way_out_ended(),
+            Token::WayMaker => self.way_out_made(),
         }
     }
 
@@ -384,6 +408,7 @@ impl Monitor {
                 Alarm::Inlet => self.ensure_inlet(),
                 Alarm::Services => self.sync_services(),
                 Alarm::Names => self.keep_names(),
+                Alarm::WayOut => self.keep_way_out(),
             }
         }
     }

@@ -5,6 +5,7 @@
 //! * `ptp`: the same without a bridge; the host routes each address to its link.
 //! * `macvlan`, `ipvlan`: an interface in the pod that hangs on a link of the host, and a lease.
 //! * `cni:CONFLIST`: whatever its plugins make ([`cni`]).
+//! * `pasta`: a process of the user's that turns packets into sockets ([`pasta`]).
 //! * `none`, `host`, `netns:PATH`: nothing is attached, so there is nothing here to do.
 //! * `pod:NAME`: the member shares what the other pod holds ([`share`]), and gives it back by its own [`detach`]; the
 //!   addresses live until the last of them.
@@ -32,6 +33,7 @@ pub mod names;
 pub mod nfnetlink;
 pub mod nft;
 pub mod overlay;
+pub mod pasta;
 pub mod ports;
 mod prune;
 pub mod ranges;
@@ -133,8 +135,10 @@ pub fn held_by(roots: &Roots, pod: &PodId) -> Result<Vec<String>> {
 /// Ends what the pod holds: its links are silenced at once and go with its network namespace, unless another pod has
 /// joined that. Its ports are free before its addresses are. From the id alone, whatever a crash left; twice is fine.
 pub fn detach(roots: &Roots, pod: &PodId) -> Result<()> {
+    // Before its ports are anybody's.
+    let led_out = pasta::detach(roots, pod);
     let closed = ports::release(roots, pod);
-    ipam::release(roots, pod).and(closed)
+    ipam::release(roots, pod).and(closed).and(led_out)
 }
 
 /// Puts back what is missing of the host's side: bridge, rules, published ports. Nothing where nothing was made, or nothing

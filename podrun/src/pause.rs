@@ -11,6 +11,7 @@
 //!      5 ◀─────────────╗ the status pipe: pause writes to 6 (O_NONBLOCK); whoever is the monitor reads 5.
 //!      6 ══════════════╝   one note of 8 bytes a reaped child: pid u32, status of wait4(2) i32, as the machine has them
 //!      7  the monitor's program, O_PATH: execveat(7, "", [MONITOR_ARGV0, …], environment of pause, AT_EMPTY_PATH)
+//!      8, 9, 10  of a user's pod: its net, uts and ipc namespaces; pause is in the host's own
 //!
 //!   the monitor leaves with    pause
 //!     0                        leaves with 0: the pod is over
@@ -42,6 +43,10 @@ pub const STATUS_READ: RawFd = 5;
 pub const STATUS_WRITE: RawFd = 6;
 /// What the monitor is executed from.
 pub const MONITOR_PROGRAM: RawFd = 7;
+
+/// Of a user's pod: the namespaces that the pod's containers share, which pause holds without being in them. A monitor has to
+/// be in the host's, from where pasta reaches out, and in a user namespace nobody who left those may come back (setns(2)).
+pub const NAMESPACES: [(RawFd, &str); 3] = [(8, "net"), (9, "uts"), (10, "ipc")];
 
 /// Bytes of one note in the status pipe.
 pub const NOTE: usize = 8;

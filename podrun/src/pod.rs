@@ -22,3 +22,4 @@ pub mod terminal;
 pub mod update;
 pub mod upgrade;
 pub mod view;
+mod without_cgroup;

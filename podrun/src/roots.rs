@@ -18,6 +18,34 @@ pub struct Roots {
     pub run: PathBuf,
 }
 
+/// What of a user and of what he was logged in with decides where his pods lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    pub uid: u32,
+    pub home: Option<PathBuf>,
+    /// `$XDG_DATA_HOME`.
+    pub data: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime: Option<PathBuf>,
+    /// Whether `/run/user/UID` is there, as a login makes it.
+    pub has_run_user: bool,
+}
+
+impl Roots {
+    /// Those of a user who is not root (XDG Base Directory Specification): none where nobody says what is his. A relative path
+    /// is passed over, as the specification has it.
+    pub fn of_user(login: &Login) -> Option<Self> {
+        let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());
+        let data = absolute(&login.data).or_else(|| Some(absolute(&login.home)?.join(".local/share")));
+        let usual = || login.has_run_user.then(|| PathBuf::from(format!("/run/user/{}", login.uid)));
+        let run = match absolute(&login.runtime).or_else(usual) {
+            Some(runtime) => runtime.join("podrun"),
+            None => format!("/tmp/podrun-{}", login.uid).into(),
+        };
+        data.map(|data| Self { root: data.join("podrun"), run })
+    }
+}
+
 impl Default for Roots {
     fn default() -> Self {
         Self { root: DEFAULT_ROOT.into(), run: DEFAULT_RUN_ROOT.into() }
@@ -167,6 +195,21 @@ mod tests {
         }
         assert_ne!(plain.bridge_of("front"), other.bridge_of("front"));
         assert!(other.table().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    }
+
+    #[test]
+    fn a_users_pods_lie_where_his_files_do() {
+        let login = Login { uid: 7, home: Some("/home/a".into()), ..Login::default() };
+        let of = |login: Login| Roots::of_user(&login).map(|roots| (roots.root, roots.run));
+        let paths = |root: &str, run: &str| Some((PathBuf::from(root), PathBuf::from(run)));
+        assert_eq!(of(login.clone()), paths("/home/a/.local/share/podrun", "/tmp/podrun-7"));
+        let there = Login { has_run_user: true, ..login.clone() };
+        assert_eq!(of(there.clone()), paths("/home/a/.local/share/podrun", "/run/user/7/podrun"));
+        let said = Login { data: Some("/d".into()), runtime: Some("/r".into()), ..there.clone() };
+        assert_eq!(of(said), paths("/d/podrun", "/r/podrun"));
+        let relative = Login { data: Some("d".into()), runtime: Some("r".into()), ..there };
+        assert_eq!(of(relative), paths("/home/a/.local/share/podrun", "/run/user/7/podrun"));
+        assert_eq!(of(Login::default()), None);
     }
 
     /// What one build has put on the host another one has to find.

@@ -12,7 +12,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::pause;
 use crate::roots::Roots;
-use crate::sys::clone::{Child, Clone, clone3, exit};
+use crate::sys::clone::{Child, Clone, clone3, exit, wait};
 use crate::sys::cred::{self, Pointers};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{fd, ns, socket};
@@ -35,7 +35,7 @@ pub struct Wanted<'a> {
     pub sysctl: &'a [(Text, Text)],
     pub cgroup: Option<BorrowedFd<'a>>,
     pub tasks: Option<&'a Tasks>,
-    /// What pause holds from number 3 on: the store, the status pipe, the monitor's program.
+    /// What pause holds from number 3 on: the store, the status pipe, the monitor's program, and a user's pod's namespaces.
     pub held: &'a [BorrowedFd<'a>],
     /// After "pause": the monitor's argv, or nothing where it shall start none.
     pub argv: Vec<CString>,
@@ -73,17 +73,57 @@ pub fn start(wanted: &Wanted<'_>) -> Result<Waiting> {
         fd::close_inherited(ours.as_fd());
         become_pause(wanted, theirs.as_fd(), &argv, &envp)
     };
-    let child = clone3(&request, born).map_err(|err| {
-        let errno = err.raw_os_error();
-        let failed = Err::<(), _>(err).doing(|| "make the pod's namespaces".into()).unwrap_err();
-        match errno {
-            Some(libc::EPERM) => failed.hint("podrun needs root; rootless pods are not there yet"),
-            Some(libc::ENOSPC | libc::EUSERS) => failed.hint("a limit below /proc/sys/user is reached"),
-            Some(libc::EAGAIN) => failed.hint("a limit of processes is reached"),
-            _ => failed,
-        }
-    })?;
+    let child = clone3(&request, born).map_err(refused)?;
     Ok(Waiting { child, report: ours })
+}
+
+/// The pod's net, uts and ipc namespaces alone, for a user's pause, which holds them without being in them. Whoever makes
+/// them ends at once.
+pub fn namespaces(wanted: &Wanted<'_>) -> Result<[OwnedFd; 3]> {
+    let doing = || "make the pod's namespaces".to_owned();
+    let (ours, theirs) = socket::seqpacket_pair().doing(doing)?;
+    let child = clone3(&Clone { namespaces: wanted.new, cgroup: None }, || {
+        fd::close_inherited(ours.as_fd());
+        hand_back(wanted, theirs.as_fd());
+        exit(0)
+    })
+    .map_err(refused)?;
+    drop(theirs);
+    let mut buffer = [0; 8];
+    let heard = socket::receive(ours.as_fd(), &mut buffer, 0);
+    wait(child.pidfd.as_fd()).doing(doing)?;
+    let (count, fds) = heard.doing(doing)?;
+    match (&buffer[..count], <[OwnedFd; 3]>::try_from(fds)) {
+        (b"N", Ok(namespaces)) => Ok(namespaces),
+        (&[step, index, a, b, c, d], _) => Err(sentence(step, index, i32::from_ne_bytes([a, b, c, d]), wanted.sysctl)),
+        _ => Err(Error::new(Kind::Kernel, doing(), "whoever made them was killed")),
+    }
+}
+
+/// Between clone3 and exit: no allocation, no lock.
+fn hand_back(wanted: &Wanted<'_>, report: BorrowedFd<'_>) {
+    let open = |path| fd::open(path, libc::O_RDONLY);
+    let handed = settle(wanted).and_then(|()| {
+        (|| {
+            let all = [open(c"/proc/self/ns/net")?, open(c"/proc/self/ns/uts")?, open(c"/proc/self/ns/ipc")?];
+            socket::send(report, b"N", &[all[0].as_fd(), all[1].as_fd(), all[2].as_fd()], 0)
+        })()
+        .map_err(|err| (Step::Namespaces, 0, err))
+    });
+    if let Err(failed) = handed {
+        tell(report, &failed);
+    }
+}
+
+fn refused(err: io::Error) -> Error {
+    let errno = err.raw_os_error();
+    let failed = Err::<(), _>(err).doing(|| "make the pod's namespaces".into()).unwrap_err();
+    match errno {
+        Some(libc::EPERM) => failed.hint("podrun needs CAP_SYS_ADMIN, as root or in a user namespace"),
+        Some(libc::ENOSPC | libc::EUSERS) => failed.hint("a limit below /proc/sys/user is reached"),
+        Some(libc::EAGAIN) => failed.hint("a limit of processes is reached"),
+        _ => failed,
+    }
 }
 
 impl Waiting {
@@ -142,10 +182,14 @@ fn sentence(step: u8, index: u8, errno: i32, sysctl: &[(Text, Text)]) -> Error {
 }
 
 fn become_pause(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Pointers) -> Infallible {
-    let Err((step, index, err)) = live(wanted, report, argv, envp);
-    let [a, b, c, d] = err.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
-    let _ = socket::send(report, &[step as u8, index, a, b, c, d], &[], 0);
+    let Err(failed) = live(wanted, report, argv, envp);
+    tell(report, &failed);
     exit(1)
+}
+
+fn tell(report: BorrowedFd<'_>, (step, index, err): &Failed) {
+    let [a, b, c, d] = err.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes();
+    let _ = socket::send(report, &[*step as u8, *index, a, b, c, d], &[], 0);
 }
 
 type Failed = (Step, u8, io::Error);
@@ -160,6 +204,21 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         tasks.join().map_err(|errno| (Step::Cgroup, 0, errno.into()))?;
     }
     lower_oom_score();
+    settle(wanted)?;
+    fault::step("create-pod.pause-ready").map_err(at(Step::Descriptors))?;
+    let mut byte = [0];
+    match fd::read(report, &mut byte) {
+        Ok(1) => {}
+        // The maker died: nobody knows of us.
+        _ => exit(1),
+    }
+    let program = hand_down(wanted, report).map_err(at(Step::Descriptors))?;
+    Err((Step::Exec, 0, cred::fexecve(program.as_fd(), argv, envp)))
+}
+
+/// What belongs to the namespaces, by whoever is in them.
+fn settle(wanted: &Wanted<'_>) -> Result<(), Failed> {
+    let at = |step: Step| move |err: io::Error| (step, 0, err);
     for (namespace, kind) in &wanted.joined {
         ns::setns(*namespace, *kind).map_err(at(Step::Namespaces))?;
     }
@@ -173,15 +232,7 @@ fn live(wanted: &Wanted<'_>, report: BorrowedFd<'_>, argv: &Pointers, envp: &Poi
         write(file.c(), value.c().to_bytes())
             .map_err(|err| (Step::Sysctl, u8::try_from(index).unwrap_or(u8::MAX), err))?;
     }
-    fault::step("create-pod.pause-ready").map_err(at(Step::Descriptors))?;
-    let mut byte = [0];
-    match fd::read(report, &mut byte) {
-        Ok(1) => {}
-        // The maker died: nobody knows of us.
-        _ => exit(1),
-    }
-    let program = hand_down(wanted, report).map_err(at(Step::Descriptors))?;
-    Err((Step::Exec, 0, cred::fexecve(program.as_fd(), argv, envp)))
+    Ok(())
 }
 
 /// To what the host grants: -1000 where it does, else as it is. The OOM killer shall take workloads first.
@@ -202,7 +253,7 @@ fn write(path: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
 /// overwritten before its turn. `/` is the current directory, so that no mount is pinned.
 fn hand_down(wanted: &Wanted<'_>, report: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const ABOVE: i32 = 64;
-    const MOST: usize = 8;
+    const MOST: usize = 8; // the store, the status pipe, the monitor's program, three namespaces
     let program = fd::dup_above(wanted.program, ABOVE)?;
     let null = fd::dup_above(fd::open(c"/dev/null", libc::O_RDWR)?.as_fd(), ABOVE)?;
     let mut copies: [Option<OwnedFd>; MOST] = [const { None }; MOST];
@@ -261,10 +312,26 @@ pub fn own_program() -> Result<OwnedFd> {
     let doing = || "open podrun's own program".to_owned();
     let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
     let detached = mount::open_tree(mount::here(), c"/proc/self/exe", false)
+        .or_else(|_| own_program_by_name())
         .and_then(|tree| mount::mount_setattr(tree.as_fd(), read_only, false).map(|()| tree));
     match detached {
         Ok(tree) => Ok(tree),
         Err(_) => sealed_copy().doing(doing),
+    }
+}
+
+/// Where this process has come into another mount namespace since it was executed: the same file, by the mount that it has
+/// there.
+fn own_program_by_name() -> io::Result<OwnedFd> {
+    use std::os::unix::fs::MetadataExt;
+    let path = std::fs::read_link("/proc/self/exe")?;
+    let executed = std::fs::metadata("/proc/self/exe")?;
+    let path = CString::new(path.into_os_string().into_encoded_bytes())?;
+    let tree = mount::open_tree(mount::here(), &path, false)?;
+    let found = fd::fstat(tree.as_fd())?;
+    match (found.st_dev, found.st_ino) == (executed.dev(), executed.ino()) {
+        true => Ok(tree),
+        false => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

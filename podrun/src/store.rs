@@ -24,6 +24,7 @@ use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
 use crate::net::definition::Driver;
 use crate::net::names::Names;
+use crate::pause;
 use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
@@ -93,8 +94,12 @@ impl Networks {
 
 /// The oldest format whose builds know every driver of these: others cannot read what is wired by it.
 pub fn wiring_known_since(attachments: &[Attachment]) -> u32 {
-    let is_new = |one: &Attachment| matches!(one.driver, Driver::Vxlan | Driver::Cni);
-    if attachments.iter().any(is_new) { 3 } else { READABLE_SINCE }
+    let since = |one: &Attachment| match one.driver {
+        Driver::Pasta => 4,
+        Driver::Vxlan | Driver::Cni => 3,
+        Driver::Bridge | Driver::Ptp | Driver::Macvlan | Driver::Ipvlan => READABLE_SINCE,
+    };
+    attachments.iter().map(since).max().unwrap_or(READABLE_SINCE)
 }
 
 /// A pod's interfaces as they are now. A pod of the first builds has one at most, and its record says it.
@@ -131,6 +136,18 @@ pub struct ProcessRecord {
     pub pid: i32,
     /// Field 22 of proc_pid_stat(5), in clock ticks after boot.
     pub start_time: u64,
+}
+
+impl Keepers {
+    /// Where a namespace of the pod's can be opened, by its man-page name: as long as pause lives.
+    pub fn namespace(&self, kind: &str) -> PathBuf {
+        let pid = self.pause.pid;
+        let held = pause::NAMESPACES.iter().find(|(_, known)| *known == kind);
+        match held.filter(|_| self.namespaces_by_descriptor) {
+            Some((number, _)) => format!("/proc/{pid}/fd/{number}").into(),
+            None => format!("/proc/{pid}/ns/{kind}").into(),
+        }
+    }
 }
 
 impl ProcessRecord {
@@ -174,8 +191,14 @@ pub struct Keepers {
     pub pause: ProcessRecord,
     pub monitor: ProcessRecord,
     pub pump: Option<ProcessRecord>,
+    /// The PID 1 of a shared PID namespace.
+    #[serde(default)]
+    pub init: Option<ProcessRecord>,
     /// Whether pause starts a monitor's successor, or (made anew by a monitor) only holds.
     pub pause_restarts: bool,
+    /// Whether pause holds the pod's namespaces as descriptors and stays in the host's ([`crate::pause::NAMESPACES`]).
+    #[serde(default)]
+    pub namespaces_by_descriptor: bool,
 }
 
 /// Why a container ended.

@@ -5,6 +5,7 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName};
 use crate::pod::find::{self, KUBECTL, Pod};
+use crate::rootless;
 use crate::roots::Roots;
 use clap::{Args, Command};
 use nix::errno::Errno;
@@ -115,16 +116,28 @@ pub(super) struct Global {
 }
 
 impl Global {
+    /// Where things lie; whoever is not root is in his own user namespace from here on.
     pub(super) fn roots(&self) -> Result<Roots> {
+        let roots = self.roots_from_outside()?;
+        rootless::enter(&roots)?.iter().for_each(|warning| super::warn(warning));
+        Ok(roots)
+    }
+
+    pub(super) fn roots_from_outside(&self) -> Result<Roots> {
         let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let defaults = Roots::default();
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|err| Error::new(Kind::Usage, format!("find {}", path.display()), err))
         };
-        Ok(Roots {
-            root: absolute(self.root.clone().or_else(|| from_env("PODRUN_ROOT")).unwrap_or(defaults.root))?,
-            run: absolute(self.run_root.clone().or_else(|| from_env("PODRUN_RUN_ROOT")).unwrap_or(defaults.run))?,
-        })
+        let root = self.root.clone().or_else(|| from_env("PODRUN_ROOT"));
+        let run = self.run_root.clone().or_else(|| from_env("PODRUN_RUN_ROOT"));
+        let roots = match (root, run) {
+            (Some(root), Some(run)) => Roots { root, run },
+            (root, run) => {
+                let defaults = rootless::default_roots()?;
+                Roots { root: root.unwrap_or(defaults.root), run: run.unwrap_or(defaults.run) }
+            }
+        };
+        Ok(Roots { root: absolute(roots.root)?, run: absolute(roots.run)? })
     }
 
     pub(super) fn namespace(&self) -> Result<NamespaceName> {
@@ -137,12 +150,14 @@ impl Global {
 
     /// For verbs that look for pods: one that may not look must not say that there are none.
     pub(super) fn readable(&self) -> Result<Roots> {
-        let roots = self.roots()?;
+        let roots = self.roots_from_outside()?;
         match access(&roots.pods(), AccessFlags::R_OK | AccessFlags::X_OK) {
             Err(Errno::EACCES) => Err(Errno::EACCES)
                 .doing(|| format!("read {}", roots.pods().display()))
                 .map_err(|err: Error| err.hint("pods belong to root: run podrun with sudo")),
-            _ => Ok(roots),
+            // Nobody to look for, and nobody to be joined for it.
+            _ if rootless::is_idle(&roots) => Ok(roots),
+            _ => self.roots(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{Alias, PodName, VolumeName};
 use crate::pod::create;
 use crate::pod::view;
+use crate::rootless;
 use crate::spec::network::{self, Attach, Link, Network};
 use crate::spec::port::Wish;
 use crate::spec::{Owner, PodSpec, SharePid};
@@ -20,10 +21,11 @@ struct CreatePod {
     global: Global,
     /// The pod's name
     name: String,
-    /// What an interface leads to, the first one out; as often as wanted. A network's name, or bridge, ptp, host, none,
-    /// pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST (a name in /etc/cni/net.d, a path, or nothing
-    /// for the first); keys: ip, mac, mtu, interface, alias, and for a CNI plugin ingress and egress
-    #[arg(long, default_value = "bridge", value_name = "NET[,KEY=VALUE]…")]
+    /// What an interface leads to, the first one out; as often as wanted; bridge by default, pasta without root. A network's
+    /// name, or bridge, ptp, host, none, pasta, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST (a
+    /// name in /etc/cni/net.d, a path, or nothing for the first); keys: ip, mac, mtu, interface, alias, and for a CNI plugin
+    /// ingress and egress
+    #[arg(long, value_name = "NET[,KEY=VALUE]…")]
     network: Vec<String>,
     /// A port of the host that leads to one of the pod's: 8080:80, 127.0.0.1:53:53/udp, 80 for any free one
     #[arg(short = 'p', long, value_name = "[IP:]HOST:PORT[/PROTO]")]
@@ -163,6 +165,9 @@ fn spec(asked: &CreatePod) -> Result<PodSpec> {
         (None, false) => name.to_string(),
     };
     let mut networks = asked.network.iter().map(|text| Attach::parse(text)).collect::<Result<Vec<_>>>()?;
+    if networks.is_empty() {
+        networks.push(if rootless::is_user() { Network::Pasta } else { Network::Bridge }.into());
+    }
     network::check(&networks)?;
     let links = asked.link.iter().map(|text| Link::parse(text)).collect::<Result<Vec<_>>>()?;
     give_names(&mut networks, &asked.alias, &links)?;
@@ -216,7 +221,7 @@ pub(super) fn publishes<'a>(networks: impl IntoIterator<Item = &'a Network>) -> 
     let mut refused = None;
     for network in networks {
         let (cause, hint) = match network {
-            Network::Bridge | Network::Ptp | Network::Named(_) | Network::Cni(_) => return Ok(()),
+            Network::Bridge | Network::Ptp | Network::Named(_) | Network::Cni(_) | Network::Pasta => return Ok(()),
             Network::Host => (
                 "a pod on the host's network has the host's ports as they are",
                 "leave --publish out: what listens in the pod listens on the host".to_owned(),

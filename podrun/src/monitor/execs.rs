@@ -14,6 +14,7 @@ use crate::id::ContainerName;
 use crate::record::Stamp;
 use crate::store::{Ended, State};
 use crate::sys::clone::{self, Exit, Reap};
+use crate::sys::ns;
 use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -115,9 +116,25 @@ impl Monitor {
             cgroup: run.cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
-            alone: Alone::default(),
+            alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
         };
-        birth::exec(process, run.pidfd.as_fd(), Visit::USUAL, self.namespaces.own_pid.as_fd(), &cradle)
+        birth::exec(process, run.pidfd.as_fd(), self.visit(run.pid), self.namespaces.own_pid.as_fd(), &cradle)
+    }
+
+    /// In a user namespace nobody may join what is the host's, not even where he is there already (setns(2)).
+    fn visit(&self, pid: i32) -> Visit {
+        const OF_THE_HOST: [(&str, i32); 4] = [
+            ("net", libc::CLONE_NEWNET),
+            ("uts", libc::CLONE_NEWUTS),
+            ("ipc", libc::CLONE_NEWIPC),
+            ("cgroup", libc::CLONE_NEWCGROUP),
+        ];
+        let mut visit = Visit::USUAL;
+        if self.facts.rootless {
+            let shared = OF_THE_HOST.iter().filter(|(kind, _)| ns::is_shared_with(pid, kind).unwrap_or(false));
+            shared.for_each(|(_, kind)| visit.kinds &= !kind);
+        }
+        visit
     }
 
     fn spare(&self) -> Result<OwnedFd> {

@@ -40,7 +40,8 @@ impl Monitor {
             // A full one has enough to look for.
             let _ = socket::send(inlet.leash.as_fd(), b"!", &[], libc::MSG_DONTWAIT);
         }
-        let published = ports::file(&self.facts.roots(), &self.facts.id).exists();
+        // pasta listens on all addresses by itself.
+        let published = !self.facts.rootless && ports::file(&self.facts.roots(), &self.facts.id).exists();
         if self.inlet.is_some() || self.leaving.is_some() || !published || !Path::new("/proc/net/if_inet6").exists() {
             return;
         }

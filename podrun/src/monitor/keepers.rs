@@ -202,10 +202,16 @@ impl Monitor {
         let home = Cgroup::find(&self.facts.cgroups, &place)?;
         let tasks = home.tasks()?;
         let [tail, head] = self.store.ends();
-        let held = [tail, head, self.status.as_fd(), self.status_write.as_fd(), self.program.as_fd()];
+        let mut held = vec![tail, head, self.status.as_fd(), self.status_write.as_fd(), self.program.as_fd()];
+        let mut joined = self.namespaces.of_the_pod();
+        if self.facts.rootless {
+            let of = &self.namespaces;
+            held.extend([&of.net, &of.uts, &of.ipc].map(AsFd::as_fd));
+            joined.clear();
+        }
         let wanted = Wanted {
             new: 0,
-            joined: self.namespaces.of_the_pod(),
+            joined,
             hostname: None,
             sysctl: &[],
             cgroup: home.unified_fd(),
@@ -252,11 +258,12 @@ impl Monitor {
         let child = waiting.run()?;
         let fds = [child.pidfd.as_fd(), namespace.as_fd()];
         self.store.put(key::INIT, &json!({"pid": child.pid}), &fds).doing(doing)?;
-        self.take_init(child.pidfd, namespace)
+        self.take_init(child.pid, child.pidfd, namespace)
     }
 
-    pub(super) fn take_init(&mut self, pidfd: OwnedFd, namespace: OwnedFd) -> Result<()> {
+    pub(super) fn take_init(&mut self, pid: i32, pidfd: OwnedFd, namespace: OwnedFd) -> Result<()> {
         self.watch(&pidfd, Token::InitExit, EpollFlags::EPOLLIN)?;
+        self.namespaces.init_record = Some(ProcessRecord::of(pid));
         self.namespaces.init = Some((pidfd, namespace));
         Ok(())
     }
@@ -312,7 +319,9 @@ impl Monitor {
             pause,
             monitor: ProcessRecord::of(own),
             pump: self.outlet.process.as_ref().map(|(record, _)| *record),
+            init: self.namespaces.init_record,
             pause_restarts,
+            namespaces_by_descriptor: self.facts.rootless,
         };
         store::write(&self.dir.keepers(), &record)
     }

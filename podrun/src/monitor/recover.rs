@@ -7,8 +7,10 @@ use super::keep::{Entry, Store};
 use super::keepers::{Outlet, Pause, forget_the_caller};
 use super::run::{Gate, Kept, Run};
 use super::services::Serving;
+use super::way_out::WayOut;
 use super::{Alarm, Container, Monitor, Namespaces, PodFacts, Token, key};
 use crate::cgroup::{self, Cgroup, Programs};
+use crate::container::init::Groups;
 use crate::container::plan::{PidNamespace, Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -93,15 +95,26 @@ fn assemble(
     let facts: PodFacts =
         serde_json::from_value(pod.body).map_err(std::io::Error::from).doing(|| "read the pod's facts".into())?;
     let [host_net, host_uts, host_ipc, net, uts, ipc] = <[OwnedFd; 6]>::try_from(pod.fds).map_err(|_| missing())?;
-    // pause is in the pod's namespaces, and we came from there; the monitor is the host's.
-    let home = || "return to the host's namespaces".to_owned();
-    ns::setns(host_net.as_fd(), libc::CLONE_NEWNET).doing(home)?;
-    ns::setns(host_uts.as_fd(), libc::CLONE_NEWUTS).doing(home)?;
-    ns::setns(host_ipc.as_fd(), libc::CLONE_NEWIPC).doing(home)?;
+    // pause is in the pod's namespaces, and we came from there; the monitor is the host's. A user's pause is the host's, too.
+    let mut not_ours = libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    let pairs = [
+        (&host_net, &net, libc::CLONE_NEWNET),
+        (&host_uts, &uts, libc::CLONE_NEWUTS),
+        (&host_ipc, &ipc, libc::CLONE_NEWIPC),
+    ];
+    for (host, pods, kind) in pairs {
+        match facts.rootless {
+            false => ns::setns(host.as_fd(), kind).doing(|| "return to the host's namespaces".to_owned())?,
+            true if fd::is_same(host.as_fd(), pods.as_fd()) => not_ours &= !kind,
+            true => {}
+        }
+    }
     fault::point("recover.home");
     let door = entries.remove(key::DOOR).and_then(|entry| entry.fds.into_iter().next()).ok_or_else(missing)?;
     let dir = PodDir(dir.into());
     let doing = || "set up the monitor".to_owned();
+    let denied = || std::fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"deny"));
+    let groups = if facts.rootless && denied() { Groups::Denied } else { Groups::Set };
     let own_pid = ns::own("pid").doing(doing)?;
     let null = fd::open(c"/dev/null", libc::O_RDWR).doing(doing)?;
     nix::fcntl::fcntl(&door, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).doing(doing)?;
@@ -117,7 +130,18 @@ fn assemble(
         status,
         status_write,
         program,
-        namespaces: Namespaces { net, uts, ipc, own_pid, memory, init: None, init_died: false },
+        namespaces: Namespaces {
+            net,
+            uts,
+            ipc,
+            own_pid,
+            not_ours,
+            memory,
+            init: None,
+            init_record: None,
+            init_died: false,
+            groups,
+        },
         pause,
         outlet: Outlet::default(),
         null,
@@ -130,6 +154,7 @@ fn assemble(
         serving: Serving::default(),
         inlet: None,
         names: Vec::new(),
+        way_out: WayOut::default(),
         alarms: Vec::new(),
         emptied: Vec::new(),
         notes: VecDeque::new(),
@@ -137,6 +162,10 @@ fn assemble(
         next_id: u64::from_ne_bytes(fd::random().doing(doing)?) >> 16,
         leaving: None,
     })
+}
+
+fn pid_of(body: &serde_json::Value) -> Option<i32> {
+    body.get("pid").and_then(serde_json::Value::as_i64).and_then(|pid| i32::try_from(pid).ok())
 }
 
 fn recover_memory(entry: Entry) -> Option<SharedMemory> {
@@ -176,8 +205,9 @@ impl Monitor {
                 self.make_init()?;
             }
             Some(entry) => {
+                let pid = pid_of(&entry.body).unwrap_or(0);
                 if let Ok([pidfd, namespace]) = <[OwnedFd; 2]>::try_from(entry.fds) {
-                    self.take_init(pidfd, namespace)?;
+                    self.take_init(pid, pidfd, namespace)?;
                 }
             }
             None if self.facts.share_pid == SharePid::Pod => self.make_init()?,
@@ -212,7 +242,10 @@ impl Monitor {
         self.store.forget_old().doing(|| "tidy the fd store".into())?;
         fault::point("recover.execs");
         // A pod whose rules nobody watches is a pod all the same.
-        let _ = self.listen_to_firewall();
+        match self.facts.rootless {
+            false => drop(self.listen_to_firewall()),
+            true => self.keep_way_out(),
+        }
         self.ensure_inlet();
         self.keep_names();
         let _ = std::fs::remove_file(self.dir.0.join("monitor.error"));
@@ -222,7 +255,7 @@ impl Monitor {
     }
 
     fn recover_pump(&mut self, entry: Entry) {
-        let pid = entry.body.get("pid").and_then(serde_json::Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid_of(&entry.body);
         if let (Some(pid), Ok([pidfd, control])) = (pid, <[OwnedFd; 2]>::try_from(entry.fds)) {
             // If it cannot be watched there is none, and the next one takes its place.
             let _ = self.take_pump(pid, pidfd, control);

@@ -20,7 +20,6 @@ use crate::spec::Stdin;
 use crate::store::{self, ProcessRecord, State, Wanted};
 use crate::sys::clone::{self, Exit, pidfd_send_signal};
 use crate::sys::fd;
-use libc::{CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS};
 use nix::sys::epoll::EpollFlags;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -173,7 +172,7 @@ impl Monitor {
             cgroup: cgroup.unified_fd(),
             tasks: &tasks,
             stdio: [input.as_fd(), output.as_fd(), errors.as_fd()],
-            alone: Alone::default(),
+            alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
         };
         let numbering = self
             .namespaces
@@ -181,7 +180,7 @@ impl Monitor {
             .as_ref()
             .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
         let of = &self.namespaces;
-        let joined = [(of.net.as_fd(), CLONE_NEWNET), (of.uts.as_fd(), CLONE_NEWUTS), (of.ipc.as_fd(), CLONE_NEWIPC)];
+        let joined = of.of_the_pod();
         let world = World { within: &[], joined: &joined, memory: of.memory.as_ref(), own: None };
         let born = birth::container(plan, 0, &world, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))

@@ -32,6 +32,8 @@ pub enum Driver {
     Vxlan,
     /// Plugins; described by a configuration of theirs, and by no definition of ours.
     Cni,
+    /// A process of the user's, and no definition either.
+    Pasta,
 }
 
 impl Driver {
@@ -44,7 +46,8 @@ impl Driver {
     ];
 
     pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or("cni", |(word, _)| word)
+        let other = if self == Self::Pasta { "pasta" } else { "cni" };
+        Self::ALL.iter().find(|(_, driver)| *driver == self).map_or(other, |(word, _)| word)
     }
 
     pub fn has_a_bridge(self) -> bool {
@@ -185,7 +188,7 @@ impl Definition {
 
     /// Whether somebody outside can be let in to its pods by the host.
     pub fn has_a_way_in(&self) -> bool {
-        !self.internal && !self.driver.hangs_on_a_link() && self.driver != Driver::Cni
+        !self.internal && !self.driver.hangs_on_a_link() && !matches!(self.driver, Driver::Cni | Driver::Pasta)
     }
 
     pub fn names(&self) -> Names {
@@ -229,6 +232,7 @@ impl Definition {
             Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
             Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade, binding],
+            Driver::Pasta => return Err("driver: pasta is for one pod, and is not described".to_owned()),
             Driver::Cni => return Err("driver: a network of plugins is described below /etc/cni/net.d".to_owned()),
         };
         if let Some((key, _)) = refused.into_iter().find(|(_, set)| *set) {

@@ -392,6 +392,10 @@ fn claimed(roots: &Roots, pod: &PodId) -> Result<Vec<Port>> {
 }
 
 fn forget_udp(ports: &[Port], pods: &[IpAddr]) -> Result<()> {
+    // Nothing was led there, as where pasta has the ports, whose user could not ask either.
+    if pods.is_empty() {
+        return Ok(());
+    }
     let udp: BTreeSet<u16> = ports.iter().filter(|port| port.protocol == Protocol::Udp).map(|port| port.host).collect();
     conntrack::forget_udp(&udp.into_iter().collect::<Vec<_>>(), pods)
 }

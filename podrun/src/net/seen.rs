@@ -19,7 +19,15 @@ pub struct Seen {
 
 /// The interfaces of a network namespace, those with an address first; without a loopback that has no more than its own.
 pub fn look(netns: BorrowedFd<'_>) -> Result<Vec<Seen>> {
-    let inside = Netlink::inside(netns, || Ok(()))?;
+    seen(&Netlink::inside(netns, || Ok(()))?)
+}
+
+/// The same of the network namespace that this thread is in.
+pub(super) fn here() -> Result<Vec<Seen>> {
+    seen(&Netlink::here()?)
+}
+
+fn seen(inside: &Netlink) -> Result<Vec<Seen>> {
     let addresses = inside.addresses()?;
     let mut seen: Vec<Seen> = inside
         .links()?

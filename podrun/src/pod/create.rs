@@ -12,6 +12,7 @@ use crate::monitor::{self, PodFacts, keep, key};
 use crate::net::files::{self, Dns, HostEntry};
 use crate::net::names::Names;
 use crate::net::{self, Attachment, definition};
+use crate::privilege::Privilege;
 use crate::record::Stamp;
 use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
@@ -121,8 +122,8 @@ pub fn probe() -> Result<Host> {
     let capabilities = crate::caps::mask(mine);
     let needed = caps::Capability::CAP_SYS_ADMIN.bitmask();
     if cred::effective_uid() != 0 || capabilities & needed == 0 {
-        return Err(Error::new(Kind::Unsupported, "make a pod", "podrun needs root and CAP_SYS_ADMIN")
-            .hint("rootless podrun can show versions, help and images so far; run it with sudo"));
+        return Err(Error::new(Kind::Unsupported, "make a pod", "podrun needs CAP_SYS_ADMIN, and it is withheld")
+            .hint("run it as root with that, or as a user in whose namespace it may have it"));
     }
     if let Some(call) = calls::missing().find(|call| call.need == Need::Always) {
         return Err(error::without(&[call], "make a pod"));
@@ -175,7 +176,9 @@ fn make(
     let neighbour = neighbour(roots, spec)?;
     check_links(roots, spec)?;
     let names = names(spec);
+    refuse_out_of_reach(spec)?;
     let asks = asks(roots, spec, id)?;
+    net::pasta::refuse(if *spec.network() == Network::Pasta { &asks.ports } else { &[] })?;
     fault::step("create-pod.claimed").doing(|| "make the pod".into())?;
     let sysctl = sysctls(spec)?;
     let place = cgroup::Place::pod(&roots.cgroup(), id);
@@ -192,6 +195,11 @@ fn make(
             (other.attachments(), Vec::new())
         }
         (Network::Host | Network::None | Network::Pod(_) | Network::Netns(_), _) => (Vec::new(), Vec::new()),
+        (Network::Pasta, _) => {
+            let tasks = home.tasks()?;
+            let home = net::pasta::Home { unified: home.unified_fd(), tasks: Some(&tasks) };
+            (vec![net::pasta::attach(roots, id, netns.as_fd(), home)?], Vec::new())
+        }
         _ => {
             let title = store::title(&spec.namespace, &spec.name);
             let pod = net::Pod { id, title: &title, netns: netns.as_fd(), beside: &[], asks: &asks, names: &names };
@@ -238,6 +246,24 @@ fn make(
     store::write(&dir.record(), &record)?;
     fault::step("create-pod.recorded").doing(|| "make the pod".into())?;
     Ok(Created { record, attachments, warnings })
+}
+
+/// What belongs to the host's own network is root's, and pasta is for those who are not.
+fn refuse_out_of_reach(spec: &PodSpec) -> Result<()> {
+    let is_user = Privilege::own() != Privilege::Host;
+    let reachable = |network: &Network| match network {
+        Network::Pasta => is_user,
+        Network::Host | Network::None | Network::Pod(_) | Network::Netns(_) => true,
+        _ => !is_user,
+    };
+    let Some(one) = spec.networks.iter().find(|one| !reachable(&one.network)) else { return Ok(()) };
+    let doing = format!("attach it to {}", one.network);
+    Err(match is_user {
+        true => Error::new(Kind::Unsupported, doing, "the host's links and firewall are for root to change")
+            .hint("without root there are --network pasta, none, host and pod:NAME"),
+        false => Error::new(Kind::Unsupported, doing, "pasta is the way out of users who are not root")
+            .hint("root has --network bridge, which is faster"),
+    })
 }
 
 /// Takes the host's ports, and says what plugins are to be told of them and of names.
@@ -330,8 +356,9 @@ fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
     let owners = owners(spec);
     let mut planned = Vec::new();
     if owners.net == Owner::Pod {
+        let everybody = format!("0 {}", last_group());
         for (key, value) in
-            [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")]
+            [("net.ipv4.ping_group_range", everybody.as_str()), ("net.ipv4.ip_unprivileged_port_start", "0")]
         {
             if !spec.sysctl.iter().any(|(asked, _)| asked == key) {
                 planned.push(planning::sysctl("the sysctl", key, value, owners)?);
@@ -342,6 +369,22 @@ fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
         planned.push(planning::sysctl("the sysctl", key, value, owners)?);
     }
     Ok(planned)
+}
+
+/// The last one that the kernel takes here: in a user namespace, that has one (user_namespaces(7), gid_map).
+fn last_group() -> u32 {
+    /// Of icmp(7)'s own range.
+    const LAST: u32 = i32::MAX.cast_unsigned();
+    if Privilege::own() == Privilege::Host {
+        return LAST;
+    }
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let ends = map.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, count) = (words.next()?.ok()?, words.nth(1)?.ok()?);
+        inside.checked_add(count)?.checked_sub(1)
+    });
+    ends.max().unwrap_or(0).min(LAST)
 }
 
 /// Descriptors of a sandbox that was just made.
@@ -377,30 +420,38 @@ fn start_pause(
     let new = own_if(spec.uts, libc::CLONE_NEWUTS)
         | own_if(spec.ipc, libc::CLONE_NEWIPC)
         | if spec.network().is_own() { libc::CLONE_NEWNET } else { 0 };
-    let held = [a.as_fd(), b.as_fd(), status.as_fd(), status_write.as_fd(), own.as_fd()];
+    let mut held = vec![a.as_fd(), b.as_fd(), status.as_fd(), status_write.as_fd(), own.as_fd()];
     let argv = [monitor::ARGV0.to_owned(), dir.0.to_string_lossy().into_owned()];
     let argv: std::result::Result<Vec<CString>, _> = argv.into_iter().map(CString::new).collect();
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         new,
         joined: joined_net.iter().map(|net| (net.as_fd(), libc::CLONE_NEWNET)).collect(),
         hostname: (spec.uts == Owner::Pod).then_some(hostname),
         sysctl,
         cgroup: home.unified_fd(),
         tasks: Some(&tasks),
-        held: &held,
+        held: &[],
         argv: argv.map_err(|_| Error::new(Kind::Invalid, doing(), "the run-root holds a NUL byte"))?,
         program: program.as_fd(),
     };
+    // Of a user's pod pause holds the namespaces, and is in none of them.
+    let rootless = Privilege::own() != Privilege::Host;
+    let apart = if rootless { Some(sandbox::namespaces(&wanted)?) } else { None };
+    if let Some(apart) = &apart {
+        held.extend(apart.iter().map(AsFd::as_fd));
+        (wanted.new, wanted.joined, wanted.hostname, wanted.sysctl) = (0, Vec::new(), None, &[]);
+    }
+    wanted.held = &held;
     let waiting = sandbox::start(&wanted)?;
     fault::step("create-pod.pause-waits").doing(|| "make the pod".into())?;
     // It waits at its gate, so its namespaces are what it was born with.
-    let pid = waiting.child.pid;
-    let of = |kind: &str| ns::of(pid, kind).doing(doing);
-    let net = match joined_net {
-        Some(net) => net,
-        None => of("net")?,
+    let of = |kind: &str| ns::of(waiting.child.pid, kind).doing(doing);
+    let copy = |fd: &OwnedFd| fd.try_clone().doing(doing);
+    let (net, uts, ipc) = match (&apart, joined_net) {
+        (Some([net, uts, ipc]), _) => (copy(net)?, copy(uts)?, copy(ipc)?),
+        (None, Some(net)) => (net, of("uts")?, of("ipc")?),
+        (None, None) => (of("net")?, of("uts")?, of("ipc")?),
     };
-    let (uts, ipc) = (of("uts")?, of("ipc")?);
     let mine = |kind: &str| ns::own(kind).doing(doing);
     let (host_net, host_uts, host_ipc) = (mine("net")?, mine("uts")?, mine("ipc")?);
     let facts = PodFacts {
@@ -411,9 +462,9 @@ fn start_pause(
         run_root: roots.run.clone(),
         share_pid: spec.pid,
         cgroups: host.cgroups.clone(),
+        rootless,
     };
     let body = serde_json::to_value(&facts).map_err(std::io::Error::from).doing(doing)?;
-    let copy = |fd: &OwnedFd| fd.try_clone().doing(doing);
     let mut first = keep::Store::new(copy(&a)?, copy(&b)?);
     let six = [&host_net, &host_uts, &host_ipc, &net, &uts, &ipc].map(AsFd::as_fd);
     first.put(key::POD, &body, &six).doing(doing)?;
@@ -452,7 +503,7 @@ pub fn network_namespace(pod: &find::Pod) -> Result<OwnedFd> {
 pub(super) fn network_namespace_now(dir: &PodDir) -> Option<OwnedFd> {
     let keepers = store::read::<store::Keepers>(&dir.keepers()).ok()?;
     let held = keepers.pause.open()?;
-    let net = ns::of(keepers.pause.pid, "net").ok()?;
+    let net = OwnedFd::from(std::fs::File::open(keepers.namespace("net")).ok()?);
     // Still alive after the open: the number was pause's all the time.
     pidfd_send_signal(held.as_fd(), 0).is_ok().then_some(net)
 }

@@ -6,6 +6,7 @@ use super::client;
 use super::create;
 use super::find::{self, Pod};
 use super::heal::{self, Served};
+use super::without_cgroup;
 use crate::cgroup::{self, Cgroup, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
@@ -95,7 +96,11 @@ fn stop(pod: &Pod, manner: Manner) {
 /// Kills pause, monitor and pump: at once, so that none of them makes the others anew.
 pub(super) fn kill_keepers(roots: &Roots, id: &PodId, pause: &OwnedFd) {
     let place = cgroup::Place::pod(&roots.cgroup(), id).own();
-    if let Ok(layout) = Layout::detect()
+    let layout = Layout::detect();
+    if layout.as_ref().is_ok_and(without_cgroup::is_it) {
+        let _ = without_cgroup::kill_all(&PodDir(roots.pod(id)), GONE);
+    }
+    if let Ok(layout) = layout
         && let Ok(own) = Cgroup::find(&layout, &place)
     {
         let _ = own.kill_all(GONE);
@@ -122,7 +127,7 @@ pub(super) fn remove_from_host(
         step("network", net::detach(roots, id));
     }
     fault::point("delete-pod.network");
-    step("processes", kill_everybody(layout, &place));
+    step("processes", kill_everybody(roots, id, layout, &place));
     fault::point("delete-pod.processes");
     if has_ports {
         step("network", net::detach(roots, id));
@@ -150,7 +155,10 @@ pub(super) fn remove_from_host(
 }
 
 /// On v2 and hybrid hosts one write reaches everybody below the pod; on v1 each leaf is killed by itself.
-fn kill_everybody(layout: &Layout, place: &cgroup::Place) -> Result<()> {
+fn kill_everybody(roots: &Roots, id: &PodId, layout: &Layout, place: &cgroup::Place) -> Result<()> {
+    if without_cgroup::is_it(layout) {
+        return without_cgroup::kill_all(&PodDir(roots.pod(id)), GONE);
+    }
     let pod = Cgroup::find(layout, place)?;
     pod.kill_all(GONE)
 }

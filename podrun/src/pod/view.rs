@@ -85,7 +85,7 @@ pub fn inspect(pod: &Pod) -> Value {
     let keepers = keepers(pod);
     let pid = |process: Option<i32>| process.map_or(Value::Null, |pid| json!({"pid": pid}));
     let pause = keepers.as_ref().map(|keepers| keepers.pause.pid);
-    let namespace = |kind: &str| pause.map(|pid| format!("/proc/{pid}/ns/{kind}"));
+    let namespace = |kind: &str| keepers.as_ref().map(|keepers| keepers.namespace(kind));
     let mut namespaces = json!({"net": namespace("net"), "uts": namespace("uts"), "ipc": namespace("ipc")});
     if record.share_pid == SharePid::Pod
         && let Some(member) = pod.containers().iter().find_map(|container| container.process)

@@ -34,6 +34,8 @@ pub enum Network {
     Ipvlan(Below<IpvlanMode>),
     /// A network that was made by `network create`.
     Named(NetworkName),
+    /// A way out through the sockets of a program of the user's, passt's pasta(1), for pods of whoever is not root.
+    Pasta,
     /// One that plugins make, by the name or path of its configuration; without a word, this host's first.
     Cni(String),
 }
@@ -113,7 +115,7 @@ pub struct Bandwidth {
     pub egress: Option<u64>,
 }
 
-const WORDS: &str = "bridge, host, none, ptp, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST, or a network's \
+const WORDS: &str = "bridge, host, none, ptp, pasta, pod:NAME, netns:PATH, macvlan:parent=IF, ipvlan:parent=IF, cni:CONFLIST, or a network's \
                      name";
 const KEYS: &str = "ip=, mac=, mtu=, interface=, alias=";
 
@@ -146,7 +148,7 @@ impl Attach {
 
     /// Whether it is all of a pod's network, so that nothing stands beside it.
     pub fn is_alone(&self) -> bool {
-        matches!(self.network, Network::Host | Network::None | Network::Pod(_) | Network::Netns(_))
+        matches!(self.network, Network::Host | Network::None | Network::Pasta | Network::Pod(_) | Network::Netns(_))
     }
 
     /// Whether there may be a name server, as far as the word says.
@@ -357,6 +359,7 @@ impl Network {
             ("host", _) => Ok(Self::Host),
             ("none", _) => Ok(Self::None),
             ("ptp", _) => Ok(Self::Ptp),
+            ("pasta", _) => Ok(Self::Pasta),
             (_, Some(("pod", name))) => Ok(Self::Pod(PodName::parse(name)?)),
             (_, Some(("netns", path))) if path.starts_with('/') && !path.contains('\0') => Ok(Self::Netns(path.into())),
             (_, Some(("netns", _))) => Err(unknown(text, "the path of a network namespace begins with a slash")),
@@ -379,6 +382,7 @@ impl Network {
             Self::Bridge | Self::Host | Self::None | Self::Pod(_) => 1,
             Self::Netns(_) | Self::Ptp | Self::Macvlan(_) | Self::Ipvlan(_) | Self::Named(_) => 2,
             Self::Cni(_) => 3,
+            Self::Pasta => 4,
         }
     }
 }
@@ -394,6 +398,7 @@ impl fmt::Display for Network {
             Self::Host => f.write_str("host"),
             Self::None => f.write_str("none"),
             Self::Ptp => f.write_str("ptp"),
+            Self::Pasta => f.write_str("pasta"),
             Self::Pod(name) => write!(f, "pod:{name}"),
             Self::Netns(path) => write!(f, "netns:{}", path.display()),
             Self::Macvlan(below) => write!(f, "macvlan:parent={}", below.parent),
@@ -413,6 +418,7 @@ mod tests {
         for (text, network) in [
             ("bridge", Network::Bridge),
             ("ptp", Network::Ptp),
+            ("pasta", Network::Pasta),
             ("pod:web", Network::Pod(PodName::parse("web").unwrap())),
             ("netns:/run/netns/x", Network::Netns("/run/netns/x".into())),
             ("front", Network::Named(NetworkName::parse("front").unwrap())),
@@ -494,6 +500,7 @@ mod tests {
             ("bridge,interface=a/b", "cannot be an interface"),
             ("bridge,interface=sixteen-bytes-xx", "cannot be an interface"),
             ("host,mtu=1400", "nothing to choose"),
+            ("pasta,ip=10.0.0.3", "nothing to choose"),
             ("pod:web,ip=10.0.0.3", "nothing to choose"),
             ("cni:../x", "neither the name of a CNI network"),
             ("cni:a b", "neither the name of a CNI network"),

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use std::fs;
 
 /// The format that this build writes, of the records on disk and of what a monitor keeps in the fd store. The second has a
-/// pod's interfaces as a list, and more words for what they lead to; the third overlays and networks of CNI plugins.
-pub const VERSION: u32 = if cfg!(feature = "later-format") { 4 } else { 3 };
+/// pod's interfaces as a list, and more words for what they lead to; the third overlays and networks of CNI plugins, the fourth
+/// pods of users.
+pub const VERSION: u32 = if cfg!(feature = "later-format") { 5 } else { 4 };
 
 /// The oldest format whose builds may read what this one writes. A field more, which they may pass over, leaves it as it is.
 pub const READABLE_SINCE: u32 = 1;

@@ -119,6 +119,12 @@ pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     Ok(stat)
 }
 
+/// Whether both are the same file or namespace. Neither of those that cannot be asked is.
+pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let key = |fd| fstat(fd).map(|found| (found.st_dev, found.st_ino));
+    matches!((key(one), key(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// fstatfs(2): the magic number of the filesystem behind `fd`.
 pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
     // SAFETY: statfs is plain integers, for which zero is a value, and the kernel fills it.

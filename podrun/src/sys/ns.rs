@@ -26,6 +26,13 @@ pub fn kind(fd: BorrowedFd<'_>) -> io::Result<i32> {
     i32::try_from(kind).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// NS_GET_PARENT of ioctl_ns(2): the user namespace that a user namespace was made in; EPERM above our own.
+pub fn parent(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_PARENT: libc::c_ulong = 0xb702; // _IO(0xb7, 0x2)
+    // SAFETY: this ioctl takes no argument; `fd` is open for the whole call since we hold a borrow of it.
+    owned(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PARENT as _) }.into())
+}
+
 /// A namespace of this process, by its man-page name (`net`, `uts`, …).
 pub fn own(kind: &str) -> io::Result<OwnedFd> {
     open(&format!("/proc/self/ns/{kind}"))

@@ -1,0 +1,3 @@
+//! doctor for users: filled below.
+
+#![forbid(unsafe_code)]
