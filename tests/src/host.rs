@@ -251,6 +251,12 @@ impl Host {
     pub fn replace_file(&self, path: &'static str, content: &str) {
         let with = self.fresh("file");
         fs::write(&with, content).expect("write a file");
+        self.replace_by(path, &with);
+    }
+
+    /// The same by a file that is there.
+    pub fn replace_by(&self, path: &'static str, with: &Path) {
+        let with = with.to_owned();
         self.inside(move || {
             mount(Some(&with), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind a file over another");
         });

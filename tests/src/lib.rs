@@ -19,6 +19,7 @@ mod stress;
 pub mod sys;
 mod terminal;
 pub mod traffic;
+mod user;
 mod wait;
 mod words;
 
@@ -32,6 +33,7 @@ pub use serde_json::{Value, json};
 pub use skip::note_skip;
 pub use stress::{HOUR, full, many};
 pub use terminal::Terminal;
+pub use user::User;
 pub use wait::{eventually, patience};
 pub use words::words;
 

@@ -16,6 +16,7 @@ use crate::pod::find::Pod;
 use crate::pod::foreground::{self, Foreground, Input, Outcome};
 use crate::pod::{client, launch, terminal};
 use crate::record::Stamp;
+use crate::rootless;
 use crate::signal;
 use crate::spec::{ContainerSpec, Policy, Remove, Restart, Stdin};
 use crate::store::Ended;
@@ -240,8 +241,12 @@ fn tell_end(name: &ContainerName, ended: &Ended) -> i32 {
 
 fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
     let (pod, name) = asked.global.one(&asked.target, asked.container.as_ref())?;
-    let (document, bundle, rootfs) = document(asked)?;
+    let (mut document, bundle, rootfs) = document(asked)?;
     let pod = asked.global.pod(&pod)?;
+    // In the user's namespace from here on.
+    if asked.bundle.is_none() && !rootless::has_group(defaults::TTY) {
+        defaults::without_tty(&mut document);
+    }
     let policy = policy(asked, &document)?;
     let mut spec = ContainerSpec { name, oci: document, bundle, rootfs, policy, user: asked.user.clone() };
     adjust(&mut spec.oci, asked, &pod)?;

@@ -111,11 +111,20 @@ pub fn ensure(roots: &Roots, pod: &PodId, netns: BorrowedFd<'_>, home: Home<'_>)
     start(roots, pod, netns, home)
 }
 
-/// The ports are other ones: it is ended, and started again with those of now. Who else wants one waits meanwhile.
-pub fn restart(roots: &Roots, pod: &PodId, netns: BorrowedFd<'_>, home: Home<'_>) -> Result<()> {
+/// Changes the pod's ports while it is ended, so that what it gives up is free, and starts it again with those that there are
+/// then. Who else wants one waits meanwhile.
+pub fn change<T>(
+    roots: &Roots,
+    pod: &PodId,
+    netns: BorrowedFd<'_>,
+    home: Home<'_>,
+    change: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let _starting = lock(&roots.pod(pod).join("pasta.lock"), Hold::Exclusive)?;
     end(roots, pod);
-    start(roots, pod, netns, home)
+    let changed = change();
+    let started = start(roots, pod, netns, home);
+    changed.and_then(|changed| started.map(|()| changed))
 }
 
 /// Ends it for good. From the id alone, whatever a crash left; twice is fine.

@@ -57,6 +57,20 @@ pub fn document(args: &[String]) -> Result<Spec> {
     serde_json::from_value(document).map_err(|err| Error::new(Kind::Invalid, "make the default document", err))
 }
 
+/// The group of terminals, `tty`, everywhere.
+pub const TTY: u32 = 5;
+
+/// The same where that group is not mapped: terminals are of their user's own.
+pub fn without_tty(document: &mut Spec) {
+    let mut mounts = document.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        let options =
+            mount.options().clone().map(|all| all.into_iter().filter(|one| *one != format!("gid={TTY}")).collect());
+        mount.set_options(options);
+    }
+    document.set_mounts(Some(mounts));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +81,10 @@ mod tests {
         let text = serde_json::to_string(&spec).unwrap();
         assert!(crate::oci::parse(&text).is_ok());
         assert_eq!(spec.mounts().as_ref().unwrap().len(), 7);
+        let mut without = spec;
+        assert!(serde_json::to_string(&without).unwrap().contains("gid=5"));
+        without_tty(&mut without);
+        let text = serde_json::to_string(&without).unwrap();
+        assert!(!text.contains("gid=5") && text.contains("mode=0620"), "{text}");
     }
 }

@@ -14,6 +14,7 @@ use crate::net::names::Names;
 use crate::net::{self, Attachment, definition};
 use crate::privilege::Privilege;
 use crate::record::Stamp;
+use crate::rootless;
 use crate::roots::Roots;
 use crate::sandbox::{self, Waiting, Wanted};
 use crate::spec::{Network, Owner, Owners, PodSpec};
@@ -378,13 +379,7 @@ fn last_group() -> u32 {
     if Privilege::own() == Privilege::Host {
         return LAST;
     }
-    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    let ends = map.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().map(str::parse::<u32>);
-        let (inside, count) = (words.next()?.ok()?, words.nth(1)?.ok()?);
-        inside.checked_add(count)?.checked_sub(1)
-    });
-    ends.max().unwrap_or(0).min(LAST)
+    rootless::last_group().min(LAST)
 }
 
 /// Descriptors of a sandbox that was just made.

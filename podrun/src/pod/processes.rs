@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::find::Pod;
+use super::without_cgroup;
 use crate::cgroup::{self, Cgroup};
 use crate::error::Result;
 use crate::id::ContainerName;
+use crate::sys::ns;
 use serde::Serialize;
 
 #[derive(Debug, Clone, Serialize)]
@@ -29,10 +31,21 @@ pub fn of(pod: &Pod, names: &[ContainerName]) -> Result<Vec<Process>> {
         if !names.is_empty() && !names.contains(&record.name) {
             continue;
         }
-        let members = Cgroup::find(&pod.record.host.cgroups, &place.container(&record.name))?.procs();
+        let members = match (without_cgroup::is_it(&pod.record.host.cgroups), &record.process) {
+            (false, _) => Cgroup::find(&pod.record.host.cgroups, &place.container(&record.name))?.procs(),
+            (true, Some(first)) => beside(first.pid).into_iter().map(nix::unistd::Pid::from_raw).collect(),
+            (true, None) => Vec::new(),
+        };
         found.extend(members.into_iter().filter_map(|pid| read(record.name.as_str(), pid.as_raw())));
     }
     Ok(found)
+}
+
+/// Without a cgroup: those that have the container's mounts, as each has that was born in it or joined it.
+fn beside(first: i32) -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| ns::are_together(*pid, first, "mnt").unwrap_or(false)).collect()
 }
 
 /// `None` for one that has ended meanwhile.

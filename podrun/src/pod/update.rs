@@ -3,16 +3,20 @@
 #![forbid(unsafe_code)]
 
 use super::client;
+use super::create;
 use super::find::Pod;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::monitor::socket::Request;
 use crate::net::Attachment;
 use crate::net::definition::{self, Driver};
+use crate::net::pasta;
 use crate::net::ports::{self, Port};
 use crate::spec::port::{HostPort, Wish};
 use crate::store;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 
 /// Ends the ports of `unpublish` and makes those of `publish`: all, or none. Connections by other ports notice nothing.
 pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port>> {
@@ -29,6 +33,9 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
             "`podrun network connect bridge {}` gives it a network where they can be changed",
             pod.record.name
         )));
+    }
+    if pasta::is_of(&pod.roots, id) {
+        return by_pasta(pod, publish, unpublish);
     }
     let publish = &ports::at_binding(publish, host_binding(pod, &attachments)?);
     ports::close(&pod.roots, id, unpublish)?;
@@ -54,6 +61,32 @@ pub fn ports(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port
     fault::point("update.opened");
     tell(pod);
     made
+}
+
+/// pasta learns of ports when it starts: it is another one from now on, and all connections through the former are over.
+fn by_pasta(pod: &Pod, publish: &[Wish], unpublish: &[Port]) -> Result<Vec<Port>> {
+    let (roots, id) = (&pod.roots, &pod.record.id);
+    let netns = create::network_namespace(pod)?;
+    let own = cgroup::Place::pod(&roots.cgroup(), id).own();
+    let own = Cgroup::find(&pod.record.host.cgroups, &own)?;
+    let tasks = own.tasks()?;
+    let home = pasta::Home { unified: own.unified_fd(), tasks: Some(&tasks) };
+    pasta::change(roots, id, netns.as_fd(), home, || {
+        ports::close(roots, id, unpublish)?;
+        fault::point("update.closed");
+        let made = ports::claim(roots, id, &wanting(pod, publish)).and_then(|made| {
+            let claimed = fault::step("update.claimed").doing(|| "publish the ports".into());
+            match claimed.and_then(|()| pasta::refuse(&ports::of(roots, id))) {
+                Ok(()) => Ok(made),
+                Err(err) => ports::close(roots, id, &made).and(Err(err)),
+            }
+        });
+        if made.is_err() {
+            // What was given up for it comes back.
+            ports::claim(roots, id, &unpublish.iter().map(wish).collect::<Vec<_>>())?;
+        }
+        made
+    })
 }
 
 /// Those that the pod does not have yet, so that what was killed half-way can be asked for again.

@@ -112,6 +112,16 @@ pub struct Extent {
     pub count: u32,
 }
 
+/// Of the user namespace that this process is in.
+pub fn mapped_groups() -> impl Iterator<Item = Extent> {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace().map(str::parse);
+        Some(Extent { inside: words.next()?.ok()?, outside: words.next()?.ok()?, count: words.next()?.ok()? })
+    };
+    map.lines().filter_map(parse).collect::<Vec<_>>().into_iter()
+}
+
 /// The user himself as 0, and his ranges after it in the file's order.
 pub fn extents<'a>(own: u32, ranges: impl IntoIterator<Item = &'a Range>) -> Vec<Extent> {
     /// Lines that the kernel takes (user_namespaces(7)).

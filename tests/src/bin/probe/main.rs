@@ -35,8 +35,8 @@ fn act(words: &[&str]) -> Act {
         ["anchor"] => acts::anchor(),
         ["with", rest @ ..] => with::run(rest),
         [
-            "listen" | "echo" | "talk" | "ask" | "udp-listen" | "udp-ask" | "udp-stream" | "sctp-listen" | "sctp-ask"
-            | "ping" | "advertise" | "abstract-sockets",
+            "listen" | "answer" | "call" | "echo" | "talk" | "ask" | "udp-listen" | "udp-ask" | "udp-stream"
+            | "sctp-listen" | "sctp-ask" | "ping" | "advertise" | "abstract-sockets",
             ..,
         ] => network::act(words),
         ["dns" | "dns-noise" | "dns-loop" | "dns-serve", ..] => dns::act(words),

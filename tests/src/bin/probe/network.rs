@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn act(words: &[&str]) -> Act {
     match words {
         ["listen", at, text] => listen(&TcpListener::bind(at)?, text)?,
+        ["answer", at, text] => answer(&TcpListener::bind(at)?, text)?,
+        ["call", whom] => call(whom)?,
         ["echo", at] => echo(at)?,
         ["talk", whom] => talk(whom)?,
         ["ask", whom] => ask(whom)?,
@@ -46,6 +48,27 @@ fn listen(listener: &TcpListener, text: &str) -> std::io::Result<()> {
         let _ = writeln!(caller, "{text} to {from}");
     }
     Ok(())
+}
+
+/// The same, to callers that say a line first.
+fn answer(listener: &TcpListener, text: &str) -> std::io::Result<()> {
+    say("listening")?;
+    for caller in listener.incoming() {
+        let mut caller = caller?;
+        let from = caller.peer_addr()?.ip();
+        caller.set_read_timeout(Some(PATIENCE))?;
+        if matches!(caller.read(&mut [0; 512]), Ok(1..)) {
+            let _ = writeln!(caller, "{text} to {from}");
+        }
+    }
+    Ok(())
+}
+
+/// Says a line first.
+fn call(whom: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect_timeout(&whom.parse::<SocketAddr>()?, PATIENCE)?;
+    writeln!(stream, "?")?;
+    hear(stream)
 }
 
 /// Gives every caller back what it sends, for ever.

@@ -1,0 +1,332 @@
+//! Pods of users who are not root: their own user namespace, pasta as the way out, and nothing of the host's.
+
+use podrun_tests::{Host, Outcome, User, Value, eventually};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A host with users and an address in a network, and a far host there, which is its way out.
+struct Land {
+    host: Host,
+    far: Host,
+}
+
+impl Land {
+    fn new() -> Self {
+        let land = Self { host: Host::new(), far: Host::new() };
+        land.far.wire("world", &land.host, "uplink");
+        for (host, link, own) in [(&land.far, "world", 1), (&land.host, "uplink", 2)] {
+            host.program("ip link set lo up").run().ok();
+            host.program(format!("ip addr add 192.0.2.{own}/24 dev {link}")).run().ok();
+            host.program(format!("ip -6 addr add 2001:db8::{own}/64 dev {link} nodad")).run().ok();
+            host.program(format!("ip link set {link} up")).run().ok();
+        }
+        land.host.program("ip route add default via 192.0.2.1").run().ok();
+        land.host.program("ip -6 route add default via 2001:db8::1").run().ok();
+        land.host.replace_file("/etc/resolv.conf", "nameserver 192.0.2.1\n");
+        land
+    }
+
+    /// What the far host hears from the server at `whom`.
+    fn ask(&self, act: &str, whom: &str) -> Outcome {
+        self.far.program(format!("timeout 5 {} {act} {whom}", self.far.probe().display())).run()
+    }
+}
+
+impl Drop for Land {
+    fn drop(&mut self) {
+        self.far.program("ip link del world").run();
+    }
+}
+
+/// A server in a container that says its name and whom it saw.
+fn serve(user: &User<'_>, container: &str, act: &str, at: &str) {
+    user.start(container, "", &format!("/probe {act} {at} {container}"));
+    let log = format!("logs {container}");
+    eventually("it listens", SOON, || user.podrun(&log).text().contains("listening").then_some(()));
+}
+
+/// The pasta of the user's only pod.
+fn pasta(user: &User<'_>) -> Option<String> {
+    user.processes().into_iter().find(|line| line.contains("pasta --quiet"))
+}
+
+fn pid(line: &str) -> Value {
+    line.split(' ').next().and_then(|pid| pid.parse::<i64>().ok()).expect("a pid").into()
+}
+
+fn keeper(user: &User<'_>) -> Value {
+    let record = fs::read_to_string(user.host.outside(user.run_root().join("keeper.json"))).expect("a keeper");
+    serde_json::from_str::<Value>(&record).expect("JSON")["keeper"]["pid"].clone()
+}
+
+#[track_caller]
+fn expect_nobody(user: &User<'_>) {
+    eventually("nobody is left", SOON, || user.processes().is_empty().then_some(()));
+}
+
+// Issue 5, 4: "everything that the kernel lets an unprivileged user do".
+#[test]
+fn a_user_runs_a_pod_whose_containers_share_loopback_and_nothing_is_left_of_it() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web").ok();
+    serve(&alice, "web/server", "answer", "127.0.0.1:80");
+    alice.run("web/client", "--rm", "/probe call 127.0.0.1:80").ok().prints("web/server to 127.0.0.1");
+    alice.podrun("exec web/server id").ok().prints("uid=0(root) gid=0(root)");
+    alice.podrun("exec -u 5:6 web/server -- sh -c 'id -u; id -g'").ok().prints("5\n6");
+    alice.podrun("logs web/server").ok().prints("listening");
+    alice.podrun("get pods").ok().prints_something_like("web");
+    alice.podrun("top web").ok().prints_something_like("/probe answer");
+    alice.podrun("stop web/server").ok();
+    alice.podrun("start web/server").ok();
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+    let left = |dir: &str| fs::read_dir(land.host.outside(alice.run_root().join(dir))).map_or(0, Iterator::count);
+    assert_eq!(["pods", "names", "ports"].map(left), [0; 3]);
+    assert!(!alice.run_root().join("keeper.json").exists());
+}
+
+// user_namespaces(7): what root of the namespace owns is the user's outside, and the rest is from /etc/subuid.
+#[test]
+fn files_of_a_containers_root_are_the_users_and_of_others_his_subordinate_ids() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web --network none").ok();
+    let rootfs = alice.rootfs();
+    let run =
+        |flags: &str| alice.podrun(format!("run web/a --rm {flags} --rootfs {rootfs} -- touch /tmp/by{}", flags.len()));
+    run("").ok();
+    run("-u 1:1").ok();
+    let owner = |name: &str| {
+        let found = rootfs.path().join("tmp").join(name).metadata().expect("it is there");
+        (found.uid(), found.gid())
+    };
+    assert_eq!(owner("by0"), (alice.uid, alice.uid));
+    assert_eq!(owner("by6"), (alice.sub, alice.sub));
+}
+
+// CVE-2021-20199: remote callers appeared as 127.0.0.1, past what the program allows to whom.
+#[test]
+fn a_published_port_shows_the_far_callers_own_address() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice
+        .podrun("create pod web -p 8080:80 -p 8080:80/udp -p 9000-9001:90-91")
+        .ok()
+        .prints_something_like("8080->80/tcp");
+    serve(&alice, "web/tcp", "answer", "[::]:80");
+    serve(&alice, "web/udp", "udp-listen", "0.0.0.0:80");
+    serve(&alice, "web/more", "answer", "0.0.0.0:91");
+    for (act, whom, said) in [
+        ("call", "192.0.2.2:8080", "web/tcp to ::ffff:192.0.2.1"),
+        ("call", "[2001:db8::2]:8080", "web/tcp to 2001:db8::1"),
+        ("udp-ask", "192.0.2.2:8080", "web/udp to 192.0.2.1"),
+        ("call", "192.0.2.2:9001", "web/more to 192.0.2.1"),
+    ] {
+        land.ask(act, whom).ok().prints(said);
+    }
+    let pod = alice.inspect("web");
+    assert_eq!(pod["network"]["ip"], serde_json::json!(["192.0.2.2", "2001:db8::2"]), "{pod}");
+    alice.podrun("port web").ok().prints_something_like("0.0.0.0:8080");
+}
+
+#[test]
+fn a_port_of_one_address_is_reached_there_alone_and_one_that_is_taken_is_told_before_anything_is_left() {
+    let land = Land::new();
+    let [alice, bob] = land.host.users(["alice", "bob"]);
+    alice.podrun("create pod web -p 127.0.0.1:8080:80 -p 0:81").ok();
+    serve(&alice, "web/tcp", "answer", "[::]:80");
+    land.host
+        .program(format!("{} call 127.0.0.1:8080", land.host.probe().display()))
+        .run()
+        .ok()
+        .prints_something_like("web/tcp");
+    assert_ne!(land.ask("call", "192.0.2.2:8080").code(), 0);
+    let any = alice.inspect("web")["ports"][1]["hostPort"].as_u64().expect("a port");
+    assert!(any >= 1024, "{any}");
+    for user in [&alice, &bob] {
+        user.podrun("create pod other -p 127.0.0.1:8080:80").fails(1).says("has it");
+        user.podrun("create pod other -p 80:80").fails(1).says("CAP_NET_BIND_SERVICE");
+        user.podrun("create pod other -p 8081:80/sctp").fails(1);
+    }
+    expect_nobody(&bob);
+    alice.podrun("update pod web --publish 192.0.2.2:8081:80 --unpublish 8080").ok();
+    eventually("the new port leads there", SOON, || (land.ask("call", "192.0.2.2:8081").code() == 0).then_some(()));
+    land.ask("call", "192.0.2.2:8081").ok().prints("web/tcp to ::ffff:192.0.2.1");
+    assert_ne!(land.host.program(format!("{} call 127.0.0.1:8080", land.host.probe().display())).run().code(), 0);
+}
+
+#[test]
+fn a_users_pod_reaches_the_far_host_and_not_the_hosts_own_loopback() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    let listen = |host: &Host, at: &str| format!("{} listen {at} far", host.probe().display());
+    let mut far = land.far.program(listen(&land.far, "[::]:7000")).start();
+    far.until_it_prints("listening");
+    let mut near = land.host.program(listen(&land.host, "127.0.0.1:7001")).start();
+    near.until_it_prints("listening");
+    alice.podrun("create pod web").ok();
+    alice.run("web/a", "--rm", "/probe ask 192.0.2.1:7000").ok().prints("far to ::ffff:192.0.2.2");
+    alice.run("web/a", "--rm", "/probe ask [2001:db8::1]:7000").ok().prints("far to 2001:db8::2");
+    alice.run("web/a", "--rm", "cat /etc/resolv.conf").ok().prints("nameserver 192.0.2.1");
+    // Neither by its own loopback nor by the gateway's address, which pasta would lead there.
+    for whom in ["127.0.0.1:7001", "192.0.2.1:7001"] {
+        assert_ne!(alice.run("web/a", "--rm", &format!("/probe ask {whom}")).code(), 0, "{whom}");
+    }
+}
+
+#[test]
+fn each_part_of_a_users_pod_may_be_killed_and_no_container_notices() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web -p 8080:80").ok();
+    serve(&alice, "web/a", "answer", "[::]:80");
+    let born = alice.inspect("web/a")["process"]["pid"].clone();
+    let check = |what: &str| {
+        alice.podrun("exec web/a echo here").ok().prints("here");
+        eventually(&format!("it is reached, {what}"), SOON, || {
+            (land.ask("call", "192.0.2.2:8080").code() == 0).then_some(())
+        });
+        assert_eq!(alice.inspect("web/a")["process"]["pid"], born, "{what}");
+    };
+    check("at first");
+    for round in 0..2 {
+        for part in ["monitor", "pump", "pause"] {
+            let before = alice.inspect("web")[part]["pid"].clone();
+            land.host.kill(&before, libc::SIGKILL);
+            eventually("another one", SOON, || {
+                let now = alice.inspect("web")[part]["pid"].clone();
+                (now != before && land.host.lives(&now)).then_some(())
+            });
+            check(&format!("{part} was killed, round {round}"));
+        }
+        let before = pasta(&alice).expect("it has one");
+        land.host.kill(&pid(&before), libc::SIGKILL);
+        eventually("another pasta", SOON, || pasta(&alice).filter(|now| *now != before));
+        check("pasta was killed");
+        let before = keeper(&alice);
+        land.host.kill(&before, libc::SIGKILL);
+        check("the keeper was killed");
+        assert_ne!(keeper(&alice), before);
+    }
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+}
+
+// Without a cgroup nobody else would find them.
+#[test]
+fn of_a_users_pod_whose_keepers_were_all_killed_nothing_is_left() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    for share in ["", "--share pid"] {
+        alice.podrun(format!("create pod web {share}")).ok();
+        alice.start("web/a", "", "sleep 1000");
+        let pod = alice.inspect("web");
+        let pids: Vec<String> = ["pause", "monitor"].iter().map(|part| pod[*part]["pid"].to_string()).collect();
+        land.host.program(format!("kill -STOP {}", pids.join(" "))).run().ok();
+        land.host.program(format!("kill -KILL {} {}", pids.join(" "), keeper(&alice))).run().ok();
+        alice.podrun("delete pod web --force").ok();
+        expect_nobody(&alice);
+    }
+}
+
+#[test]
+fn two_users_do_not_see_each_other() {
+    let land = Land::new();
+    let [alice, bob] = land.host.users(["alice", "bob"]);
+    for user in [&alice, &bob] {
+        user.podrun("create pod web --network none").ok();
+        user.start("web/a", "", "sleep 1000");
+        user.podrun("get pods").ok().does_not_print("alice");
+    }
+    alice.podrun("create pod second --network none").ok();
+    bob.podrun("get pods").ok().does_not_print("second");
+    let run_root = alice.run_root();
+    bob.podrun(format!("--run-root {} get pods", run_root.display())).fails(1);
+    bob.podrun(format!("--run-root {} create pod x", run_root.display())).fails(1).says("belongs to uid");
+    land.host.podrun("get pods").ok().does_not_print("web");
+    alice.podrun("delete pod second").ok();
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+    bob.podrun("exec web/a echo still").ok().prints("still");
+}
+
+#[test]
+fn two_first_commands_at_once_make_one_namespace() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    for round in 0..5 {
+        let names: Vec<String> = (0..4).map(|n| format!("pod{n}")).collect();
+        let all: Vec<_> =
+            names.iter().map(|name| alice.command(format!("create pod {name} --network none")).start()).collect();
+        all.into_iter().for_each(|one| drop(one.wait().ok()));
+        let user =
+            |pid: &Value| fs::read_link(land.host.outside(format!("/proc/{pid}/ns/user"))).expect("a user namespace");
+        let own = user(&keeper(&alice));
+        for name in &names {
+            assert_eq!(user(&alice.inspect(name)["pause"]["pid"]), own, "round {round}");
+        }
+        let all: Vec<_> = names.iter().map(|name| alice.command(format!("delete pod {name}")).start()).collect();
+        all.into_iter().for_each(|one| drop(one.wait().ok()));
+        expect_nobody(&alice);
+    }
+}
+
+#[test]
+fn without_a_range_of_ids_a_user_has_one_and_is_told_so() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    land.host.replace_file("/etc/subgid", "bob:1:2\n");
+    let made = alice.podrun("create pod web");
+    made.ok().says("/etc/subgid has no range for alice");
+    alice.run("web/a", "--rm", "cat /proc/self/uid_map").ok().prints_something_like(&alice.uid.to_string());
+    alice.run("web/a", "--rm", "id -u").ok().prints("0");
+    alice.run("web/a", "--rm -u 1", "id -u").fails(125);
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+}
+
+#[test]
+fn other_networks_of_a_user_work_or_are_refused_with_what_there_is() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web -p 8080:80").ok();
+    serve(&alice, "web/a", "answer", "[::]:80");
+    alice.podrun("create pod side --network pod:web").ok();
+    alice.run("side/b", "--rm", "/probe call 127.0.0.1:80").ok().prints_something_like("web/a to");
+    alice.podrun("delete pod side").ok();
+    land.ask("call", "192.0.2.2:8080").ok();
+    alice.podrun("create pod alone --network none").ok();
+    alice.run("alone/a", "--rm", "ip -o link").ok().does_not_print("eth0");
+    alice.podrun("create pod open --network host").ok();
+    alice.start("open/a", "", "sleep 1000");
+    alice.run("open/b", "--rm", "ip -o addr").ok().prints_something_like("192.0.2.2");
+    alice.podrun("exec open/a ip -o addr").ok().prints_something_like("192.0.2.2");
+    for network in ["bridge", "ptp", "macvlan:parent=uplink,ip=192.0.2.9/24", "cni:podman", "front"] {
+        alice
+            .podrun(format!("create pod no --network {network}"))
+            .fails(1)
+            .says("--network pasta, none, host and pod:NAME");
+    }
+    land.host.podrun("create pod no --network pasta").fails(1).says("users who are not root");
+}
+
+#[test]
+fn what_pasta_lacks_is_told_by_its_name_and_its_own_words_are_shown() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    let empty = land.host.fresh("empty");
+    fs::write(&empty, "").expect("write a file");
+    land.host.program("ip route del default").run().ok();
+    land.host.program("ip -6 route del default").run().ok();
+    alice.podrun("create pod web").fails(1).says("start pasta: ").says("interface");
+    land.host.replace_by("/dev/net/tun", &empty);
+    land.host.program("chmod 600 /dev/net/tun").run().ok();
+    alice.podrun("create pod web").fails(1).says("/dev/net/tun");
+    land.host.replace_by("/usr/bin/pasta", std::path::Path::new("/dev/null"));
+    alice.podrun("create pod web").fails(1).says("the package passt");
+    expect_nobody(&alice);
+}
