@@ -300,6 +300,21 @@ pub fn rlimit_number(kind: PosixRlimitType) -> Option<u32> {
     RLIMITS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
+/// sysfs shows a network namespace, and only who owns that may mount it (sysfs(5), user_namespaces(7)): a user's container on
+/// the host's network has the host's own, bound, and as read-only as the document would have it below, too.
+pub fn with_the_hosts_sys(document: &mut Spec) {
+    let mut mounts = document.mounts().clone().unwrap_or_default();
+    for mount in mounts.iter_mut().filter(|mount| mount.typ().as_deref() == Some("sysfs")) {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.push("rbind".into());
+        if options.iter().any(|one| one == "ro") {
+            options.push("rro".into());
+        }
+        mount.set_typ(Some("bind".into())).set_source(Some("/sys".into())).set_options(Some(options));
+    }
+    document.set_mounts(Some(mounts));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

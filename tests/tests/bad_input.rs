@@ -149,16 +149,16 @@ fn run_needs_a_root_or_a_bundle_and_not_both() {
     host.podrun(format!("run web --rootfs {rootfs} -- /probe")).fails(2);
 }
 
-// "no root (what rootless can and can't do yet)".
+// What is another's, root's here, a user is refused; his own is in `rootless_pods`.
 #[test]
-fn without_root_it_is_said_what_is_missing() {
+fn a_user_is_told_whose_run_root_it_is() {
     let host = Host::new();
     let line = format!("setpriv --reuid 1000 --clear-groups {} create pod web", host.podrun_path().display());
     let out = host.program(line).run();
     if out.code() == 126 || out.errors().contains("Permission denied") && !out.errors().starts_with("podrun:") {
         podrun_tests::skip!("podrun's file is in a directory that only root may enter");
     }
-    out.fails(1).with_one_line().says("root");
+    out.fails(1).with_one_line().says("belongs to uid 0, not to you");
 }
 
 // "a full disk … (tested with a small tmpfs)": of the run-root, where records, sockets and leases are.

@@ -74,8 +74,8 @@ fn rows() -> Vec<Row> {
         row("withheld: {}; what needs them is refused", "withheld: CAP_SYS_BOOT", "info", |host| {
             through(host, "setpriv --bounding-set -sys_boot")
         }),
-        row("\"privileges\", \"wrong\"", "podrun needs root", "wrong", |host| {
-            through(host, "setpriv --reuid 1000 --clear-groups")
+        row("\"privileges\", \"wrong\"", "podrun needs CAP_SYS_ADMIN", "wrong", |host| {
+            through(host, "setpriv --bounding-set -sys_admin")
         }),
         row("{release} is older than 5.10", "is older than 5.10", "wrong", |host| through(host, "setarch --uname-2.6")),
         row("it has no {} (Linux {}): {price}", "it has no mount_setattr (Linux 5.12): the older way", "info", |host| {

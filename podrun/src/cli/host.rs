@@ -74,7 +74,7 @@ struct Doctor {
 /// 1 where something is wrong.
 pub(super) fn doctor(words: &Words) -> Result<i32> {
     let asked: Doctor = words.parse("  podrun doctor\n  podrun doctor -o json")?;
-    let findings = pruning::doctor(&asked.global.roots()?);
+    let findings = pruning::doctor(&asked.global.roots_from_outside()?);
     let wrong = findings.iter().any(|finding| finding.state == "wrong");
     match asked.output.as_deref() {
         Some("json") => table::json(&json!(findings)),

@@ -247,6 +247,9 @@ fn prepare(asked: &Container) -> Result<(Pod, ContainerSpec)> {
     if asked.bundle.is_none() && !rootless::has_group(defaults::TTY) {
         defaults::without_tty(&mut document);
     }
+    if rootless::is_user() && pod.has_the_hosts_network() {
+        oci::with_the_hosts_sys(&mut document);
+    }
     let policy = policy(asked, &document)?;
     let mut spec = ContainerSpec { name, oci: document, bundle, rootfs, policy, user: asked.user.clone() };
     adjust(&mut spec.oci, asked, &pod)?;

@@ -366,6 +366,13 @@ fn sysctls(spec: &PodSpec) -> Result<Vec<(Text, Text)>> {
             }
         }
     }
+    if *spec.network() == Network::Pasta && Path::new("/proc/net/if_inet6").exists() {
+        // Nobody else is on the link who could have its address, or who should be believed. Without it a caller by IPv6 would
+        // wait in the pod's first seconds.
+        for key in ["net.ipv6.conf.default.accept_dad", "net.ipv6.conf.default.accept_ra"] {
+            planned.push(planning::sysctl("the sysctl", key, "0", owners)?);
+        }
+    }
     for (key, value) in &spec.sysctl {
         planned.push(planning::sysctl("the sysctl", key, value, owners)?);
     }

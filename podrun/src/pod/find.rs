@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerName, NamespaceName, PodId, PodName};
 use crate::net::Attachment;
 use crate::roots::Roots;
+use crate::spec::Network;
 use crate::store::{self, ContainerRecord, Keepers, PodDir, PodRecord};
 
 /// kubectl's way to say that a pod is meant, and what `-o name` prints; no name of a pod has a slash.
@@ -107,6 +108,17 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 impl Pod {
+    /// By its own wish, or as another pod's whose network it has.
+    pub fn has_the_hosts_network(&self) -> bool {
+        let network = match &self.record.network_of {
+            Some(owner) => {
+                store::read::<PodRecord>(&PodDir(self.roots.pod(owner)).record()).map(|record| record.network)
+            }
+            None => Ok(self.record.network.clone()),
+        };
+        network.is_ok_and(|network| network == Network::Host)
+    }
+
     /// Its interfaces, the first one first.
     pub fn attachments(&self) -> Vec<Attachment> {
         store::attachments(&self.dir, &self.record)

@@ -9,6 +9,7 @@ use crate::cgroup::{self, Layout};
 use crate::error::{Error, Kind, Result};
 use crate::id::PodId;
 use crate::net::{self, Prune};
+use crate::rootless;
 use crate::roots::Roots;
 use crate::store::{self, PodDir};
 use crate::sys::calls::{self, Need};
@@ -169,7 +170,13 @@ fn finding(what: &str, state: &'static str, said: impl Into<String>, cure: Optio
 }
 
 pub fn doctor(roots: &Roots) -> Vec<Finding> {
-    let mut findings = look_at_host();
+    let login = rootless::login();
+    let mut findings = login.iter().flat_map(rootless::doctor::findings).map(of_a_user).collect::<Vec<_>>();
+    if let Err(err) = rootless::enter(roots) {
+        findings.push(of_a_user(rootless::doctor::not_entered(&err)));
+        return findings;
+    }
+    findings.extend(look_at_host());
     let mut live = Vec::new();
     for (id, dir, record) in store::pods(roots) {
         findings.extend(look_at_pod(roots, &id, &dir, record));
@@ -180,6 +187,10 @@ pub fn doctor(roots: &Roots) -> Vec<Finding> {
         0 => finding("leftovers", "ok", "nothing on this host belongs to no pod", None),
         _ => finding("leftovers", "wrong", leftovers.join("; "), Some("podrun prune --force")),
     });
+    if login.is_some() {
+        // The host's links and firewall are root's affair.
+        return findings;
+    }
     findings.extend(net::findings(roots, &live).into_iter().map(|found| {
         let state = match found.state {
             net::State::Good => "ok",
@@ -189,6 +200,10 @@ pub fn doctor(roots: &Roots) -> Vec<Finding> {
         Finding { what: "network".to_owned(), state, said: found.what, cure: found.cure }
     }));
     findings
+}
+
+fn of_a_user(found: rootless::doctor::Found) -> Finding {
+    Finding { what: found.what.to_owned(), state: found.state, said: found.said, cure: found.cure }
 }
 
 fn look_at_host() -> Vec<Finding> {

@@ -125,6 +125,14 @@ pub fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     matches!((key(one), key(other)), (Ok(one), Ok(other)) if one == other)
 }
 
+/// getxattr(2): whether a file has an extended attribute.
+pub fn has_attribute(path: &std::path::Path, name: &CStr) -> bool {
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()) else { return false };
+    // SAFETY: both names are C strings; with a size of 0 nothing is written to the null pointer.
+    let size = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) };
+    size >= 0
+}
+
 /// fstatfs(2): the magic number of the filesystem behind `fd`.
 pub fn filesystem(fd: BorrowedFd<'_>) -> io::Result<i64> {
     // SAFETY: statfs is plain integers, for which zero is a value, and the kernel fills it.
