@@ -120,6 +120,19 @@ impl<'h> Command<'h> {
         self
     }
 
+    /// As another command would start it: by env(1), which brings its variables along.
+    pub fn into_words(self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["env".into()];
+        words.extend(self.env.iter().map(|(key, value)| {
+            let mut pair = key.clone();
+            pair.push("=");
+            pair.push(value);
+            pair
+        }));
+        words.extend(self.words());
+        words
+    }
+
     fn words(&self) -> Vec<OsString> {
         let mut words = self.through.clone();
         words.push(self.program.clone());

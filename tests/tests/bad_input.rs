@@ -153,6 +153,7 @@ fn run_needs_a_root_or_a_bundle_and_not_both() {
 #[test]
 fn a_user_is_told_whose_run_root_it_is() {
     let host = Host::new();
+    host.pod("roots");
     let line = format!("setpriv --reuid 1000 --clear-groups {} create pod web", host.podrun_path().display());
     let out = host.program(line).run();
     if out.code() == 126 || out.errors().contains("Permission denied") && !out.errors().starts_with("podrun:") {

@@ -330,3 +330,185 @@ fn what_pasta_lacks_is_told_by_its_name_and_its_own_words_are_shown() {
     alice.podrun("create pod web").fails(1).says("the package passt");
     expect_nobody(&alice);
 }
+
+#[test]
+fn what_root_has_of_a_pod_a_user_has_too() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web --volume data --share pid --label tier=front --sysctl net.ipv4.tcp_syncookies=0").ok();
+    let rootfs = alice.rootfs();
+    let run = |name: &str, flags: &str, command: &str| {
+        alice.podrun(format!("run web/{name} {flags} --rootfs {rootfs} -- {command}"))
+    };
+    run("a", "--rm -v data:/var", "sh -c 'echo kept > /var/note'").ok();
+    run("b", "--rm -v data:/var", "cat /var/note").ok().prints("kept");
+    run("c", "-d --restart always", "sleep 1000").ok();
+    land.host.kill(&alice.inspect("web/c")["process"]["pid"], libc::SIGKILL);
+    eventually("it runs again", SOON, || (alice.inspect("web/c")["restarts"].as_u64() > Some(0)).then_some(()));
+    run("d", "-d", "cat /proc/sys/net/ipv4/tcp_syncookies").ok();
+    eventually("it says so", SOON, || (alice.podrun("logs web/d").ok().text() == "0\n").then_some(()));
+    run("e", "-d -i", "cat").ok();
+    alice.command("attach web/e").stdin("hello\n").run().ok().prints("hello");
+    alice.podrun("wait web/e").ok().prints("0");
+    alice.podrun("netns web ip -o link show eth0").ok().prints_something_like("eth0");
+    alice.podrun("upgrade web").ok().prints_something_like("pod/web upgraded");
+    alice.podrun("exec web/c true").ok();
+    alice.podrun("pause web/c").fails(1).says("none was delegated");
+    run("f", "--rm --memory 10m", "true").fails(125).says("no cgroup was delegated to this user");
+    alice.podrun("kill web/c").ok();
+    alice.podrun("prune").ok();
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+}
+
+#[test]
+fn a_port_of_the_host_is_forwarded_to_a_users_pod_while_the_command_runs() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web").ok();
+    serve(&alice, "web/a", "answer", "127.0.0.1:80");
+    let mut forward = alice.command("port-forward web 8080:80").start();
+    forward.until_it_prints("leads to port 80");
+    land.host.program(format!("{} call 127.0.0.1:8080", land.host.probe().display())).run().ok().prints("web/a to 127.0.0.1");
+    forward.signal(libc::SIGTERM);
+    forward.wait();
+}
+
+// cgroups(7), "Cgroups delegation": a directory that is the user's, with what he needs in it to move his processes.
+#[test]
+fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    let tree = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().find(|dir| {
+        std::path::Path::new(dir).join("cgroup.controllers").exists()
+    });
+    let Some(tree) = tree else { podrun_tests::skip!("no cgroup2 is mounted") };
+    let own = format!("{tree}/podrun-test-of-users-{}", std::process::id());
+    let made = land.host.program(format!(
+        "sh -ec 'for one in $(cat {tree}/cgroup.controllers); do echo +$one > {tree}/cgroup.subtree_control || true; done; mkdir -p {own}/shell; \
+         cd {own}; chown {0} . cgroup.procs cgroup.subtree_control cgroup.threads shell shell/cgroup.procs'",
+        alice.uid
+    ));
+    made.run().ok();
+    let inside = |line: &str| {
+        let enter = format!("echo 0 > {own}/shell/cgroup.procs; exec \"$@\"");
+        let command = alice.command(line);
+        land.host.program("sh -ec").args([enter.as_str(), "sh"]).args(command.into_words()).run()
+    };
+    inside("create pod web").ok();
+    inside(&format!("run web/a -d --rootfs {} -- sleep 1000", alice.rootfs())).ok();
+    let pid = alice.inspect("web/a")["process"]["pid"].clone();
+    let place = land.host.read(format!("/proc/{pid}/cgroup"));
+    assert!(place.contains(&format!("/podrun-test-of-users-{}/podrun-", std::process::id())), "{place}");
+    inside("pause web/a").ok();
+    assert_eq!(alice.inspect("web/a")["state"], "Paused");
+    inside("resume web/a").ok();
+    inside("top web").ok().prints_something_like("sleep 1000");
+    let controllers = fs::read_to_string(format!("{own}/cgroup.controllers")).expect("it is there");
+    if controllers.contains("memory") && controllers.contains("pids") {
+        inside(&format!("run web/b -d --memory 20m --pids-limit 9 --rootfs {} -- sleep 1000", alice.rootfs())).ok();
+        let pid = alice.inspect("web/b")["process"]["pid"].clone();
+        let place = land.host.read(format!("/proc/{pid}/cgroup"));
+        let dir = format!("{tree}{}", place.lines().find_map(|line| line.strip_prefix("0::")).expect("it has one"));
+        let limit = |file: &str| fs::read_to_string(format!("{dir}/{file}")).expect("it is there").trim().to_owned();
+        assert_eq!((limit("memory.max"), limit("pids.max")), ("20971520".to_owned(), "9".to_owned()));
+    } else {
+        inside(&format!("run web/b --memory 20m --rootfs {} -- true", alice.rootfs())).fails(125).says("was not delegated");
+        podrun_tests::note_skip("this host's cgroup2 has neither memory nor pids: only the refusal was seen");
+    }
+    inside("delete pod web").ok();
+    expect_nobody(&alice);
+    let left: Vec<_> = fs::read_dir(&own).expect("it is there").flatten().filter(|one| one.path().is_dir()).collect();
+    land.host.program(format!("sh -c 'find {own} -depth -type d -exec rmdir {{}} +'")).run();
+    let left: Vec<_> = left.iter().map(|one| one.file_name()).filter(|name| name != "shell" && name != "podrun-aside").collect();
+    assert!(left.iter().all(|name| name.to_string_lossy().starts_with("podrun-")), "{left:?}");
+}
+
+/// What is done to a host, and what the doctor then says to a user of it.
+type Row = (&'static str, &'static str, fn(&Land, &User<'_>));
+
+const ROWS: [Row; 14] = [
+    ("wrong", "/etc/subuid has no range for alice", |land, _| land.host.replace_file("/etc/subuid", "bob:9:9\n")),
+    ("wrong", "/etc/subgid has no range for alice", |land, _| land.host.replace_file("/etc/subgid", "")),
+    ("info", "/etc/subuid has 99 ids for alice", |land, _| land.host.replace_file("/etc/subuid", "alice:100000:99\n")),
+    ("wrong", "they may reach each other's files", |land, _| {
+        land.host.replace_file("/etc/subgid", "alice:100000:65536\nbob:165535:65536\n");
+    }),
+    ("wrong", "which are those of users of this host", |land, _| {
+        land.host.replace_file("/etc/subuid", "alice:2000:65536\n");
+    }),
+    ("wrong", "newuidmap is not installed", |land, _| land.host.replace_file("/usr/bin/newuidmap", "")),
+    ("wrong", "newgidmap has lost its setuid bit", |land, _| {
+        let copy = land.host.fresh("newgidmap");
+        land.host.program(format!("cp /usr/bin/newgidmap {}", copy.display())).run().ok();
+        land.host.program(format!("chmod 755 {}", copy.display())).run().ok();
+        land.host.replace_by("/usr/bin/newgidmap", &copy);
+    }),
+    ("wrong", "/proc/sys/user/max_user_namespaces is 0", |land, _| {
+        land.host.replace_file("/proc/sys/user/max_user_namespaces", "0\n");
+    }),
+    ("wrong", "pasta is not installed", |land, _| {
+        land.host.replace_by("/usr/bin/pasta", std::path::Path::new("/dev/null"));
+    }),
+    ("wrong", "/dev/net/tun cannot be opened: ", |land, _| {
+        land.host.program("chmod 600 /dev/net/tun").run().ok();
+    }),
+    ("info", "XDG_RUNTIME_DIR is not set", |_, _| ()),
+    ("info", "limits are refused", |_, _| ()),
+    ("info", "pods end with this user's last session", |land, _| {
+        land.host.program("mkdir -p /run/systemd/system").run().ok();
+    }),
+    ("wrong", "belongs to uid 0, not to you", |land, alice| {
+        land.host.program(format!("mkdir -p {}", alice.run_root().display())).run().ok();
+    }),
+];
+
+// "each finding with how to mend it".
+#[test]
+fn doctor_says_what_a_user_lacks_and_how_to_mend_it() {
+    for (state, said, provoke) in ROWS {
+        let land = Land::new();
+        let [alice] = land.host.users(["alice"]);
+        provoke(&land, &alice);
+        let command = alice.command("doctor");
+        let out = match said.starts_with("XDG") {
+            true => command.env("XDG_RUNTIME_DIR", "").run(),
+            false => command.run(),
+        };
+        let text = out.text();
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines.iter().position(|line| line.starts_with(state) && line.contains(said));
+        let at = at.unwrap_or_else(|| panic!("{state} {said} is not in\n{text}"));
+        assert!(lines.get(at + 1).is_some_and(|line| line.trim_start().starts_with("mend it: ")), "{said}:\n{text}");
+        let wrong = lines.iter().any(|line| line.starts_with("wrong"));
+        assert_eq!(out.code(), i32::from(wrong), "{text}");
+        land.host.program("rm -rf /run/systemd /tmp/podrun-4001").run();
+    }
+}
+
+#[test]
+fn a_healthy_host_has_nothing_wrong_for_a_user() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    alice.podrun("create pod web").ok();
+    alice.podrun("doctor").ok().does_not_print("wrong");
+    alice.podrun("info").ok().prints_something_like(&alice.run_root().display().to_string());
+}
+
+#[test]
+fn commands_that_need_no_pod_make_no_namespace() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    for line in ["version", "help", "create pod --help", "oci spec --help", "get pods", "ps"] {
+        alice.podrun(line).ok();
+        assert!(!alice.run_root().join("keeper.json").exists(), "{line}");
+    }
+    alice.podrun("create pod web --network none").ok();
+    // Whoever is inside when the last pod goes is the one who lets go.
+    let mut follow = alice.command("netns web -- sh -c 'echo inside; sleep 1'").start();
+    follow.until_it_prints("inside");
+    alice.podrun("delete pod web").ok();
+    follow.wait();
+    alice.podrun("get pods").ok();
+    expect_nobody(&alice);
+}
