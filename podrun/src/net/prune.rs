@@ -12,6 +12,7 @@ use crate::net::link::{Link, Netlink};
 use crate::net::lock::{Hold, gone, lock};
 use crate::net::ports;
 use crate::net::vlan;
+use crate::privilege::Privilege;
 use crate::roots::Roots;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,6 +33,10 @@ pub enum Prune {
 pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     let in_use = |pod: &PodId| live.contains(pod) || roots.pod(pod).exists();
     let mut said = ports::prune(roots, in_use, how == Prune::Now)?;
+    if Privilege::own() != Privilege::Host {
+        // A user has changed nothing else of the host's network.
+        return Ok(said);
+    }
     said.extend(cni::prune(roots, &in_use, how));
     let known = bridge::known(roots)?;
     let made = |name: &String| bridge::remembered(roots, name).is_some() || bridge::remains_of(roots, name).is_some();
