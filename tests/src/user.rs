@@ -23,7 +23,7 @@ pub struct User<'h> {
 }
 
 /// How many ids each has there.
-pub const RANGE: u32 = 65_536;
+pub(crate) const RANGE: u32 = 65_536;
 
 impl Host {
     /// Makes these users, from uid 4001 on, and all that a desktop's host has for them: their ids, and /dev/net/tun for all.
