@@ -62,6 +62,14 @@ fn keeper(user: &User<'_>) -> Value {
     serde_json::from_str::<Value>(&record).expect("JSON")["keeper"]["pid"].clone()
 }
 
+/// Pods, reserved names and ports, but for the lock of those.
+fn left_of(user: &User<'_>) -> Vec<String> {
+    let dirs = ["pods", "names", "ports"].map(|dir| user.host.outside(user.run_root().join(dir)));
+    let all = dirs.into_iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let names = all.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| !name.contains("lock")).collect()
+}
+
 #[track_caller]
 fn expect_nobody(user: &User<'_>) {
     eventually("nobody is left", SOON, || user.processes().is_empty().then_some(()));
@@ -84,8 +92,7 @@ fn a_user_runs_a_pod_whose_containers_share_loopback_and_nothing_is_left_of_it()
     alice.podrun("start web/server").ok();
     alice.podrun("delete pod web").ok();
     expect_nobody(&alice);
-    let left = |dir: &str| fs::read_dir(land.host.outside(alice.run_root().join(dir))).map_or(0, Iterator::count);
-    assert_eq!(["pods", "names", "ports"].map(left), [0; 3]);
+    assert_eq!(left_of(&alice), Vec::<String>::new());
     assert!(!alice.run_root().join("keeper.json").exists());
 }
 
@@ -262,7 +269,9 @@ fn two_first_commands_at_once_make_one_namespace() {
         let names: Vec<String> = (0..4).map(|n| format!("pod{n}")).collect();
         let all: Vec<_> =
             names.iter().map(|name| alice.command(format!("create pod {name} --network none")).start()).collect();
-        all.into_iter().for_each(|one| drop(one.wait().ok()));
+        for one in all {
+            one.wait().ok();
+        }
         let user =
             |pid: &Value| fs::read_link(land.host.outside(format!("/proc/{pid}/ns/user"))).expect("a user namespace");
         let own = user(&keeper(&alice));
@@ -270,7 +279,9 @@ fn two_first_commands_at_once_make_one_namespace() {
             assert_eq!(user(&alice.inspect(name)["pause"]["pid"]), own, "round {round}");
         }
         let all: Vec<_> = names.iter().map(|name| alice.command(format!("delete pod {name}")).start()).collect();
-        all.into_iter().for_each(|one| drop(one.wait().ok()));
+        for one in all {
+            one.wait().ok();
+        }
         expect_nobody(&alice);
     }
 }
@@ -537,4 +548,41 @@ fn commands_that_need_no_pod_make_no_namespace() {
     follow.wait();
     alice.podrun("get pods").ok();
     expect_nobody(&alice);
+}
+
+// As `crash` has it for root: whoever makes or removes a pod may be killed at every step.
+#[test]
+fn a_users_command_may_be_killed_at_every_step_of_making_and_removing_a_pod() {
+    let land = Land::new();
+    land.host.install(podrun_tests::faulty_binary());
+    let [alice] = land.host.users(["alice"]);
+    let points = |group: &'static str| podrun::fault::POINTS.iter().filter(move |point| point.starts_with(group));
+    let mut died = 0;
+    for point in points("create-pod.").chain(points("delete-pod.")) {
+        let told = Told(point);
+        let [make, remove] = ["create pod web -p 8080:80", "delete pod web"];
+        let first = alice.command(make).env("PODRUN_FAULT", point).run();
+        died += usize::from(first.code() != 0);
+        // One that was whole already is there, and one that was not is taken over.
+        if alice.podrun("get pods -o name").ok().text().is_empty() {
+            alice.podrun(make).ok();
+        }
+        let last = alice.command(remove).env("PODRUN_FAULT", point).run();
+        died += usize::from(last.code() != 0);
+        alice.podrun(remove);
+        alice.podrun("prune --force").ok();
+        expect_nobody(&alice);
+        assert_eq!(left_of(&alice), Vec::<String>::new());
+        std::mem::forget(told);
+    }
+    assert!(died > 20, "only {died} died where they were told to");
+}
+
+/// Says where it was when a try panics.
+struct Told<'a>(&'a str);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        eprintln!("--- at {}", self.0);
+    }
 }

@@ -8,7 +8,6 @@
 
 use super::{Alarm, Monitor, Token};
 use crate::error::{Doing, Result};
-use crate::fault;
 use crate::net::pasta;
 use crate::sys::clone::{Clone, Exit, Reap, clone3, exit, waitid};
 use crate::sys::fd;
@@ -70,7 +69,6 @@ impl Monitor {
 
     fn make_way_out(&mut self) -> Result<()> {
         let (roots, id) = (self.facts.roots(), self.facts.id.clone());
-        fault::point("pasta.missed");
         let child = clone3(&Clone::default(), || {
             let netns = fd::keep_only(self.namespaces.net.as_fd());
             let home = pasta::Home::default();
