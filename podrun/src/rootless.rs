@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod delegation;
 pub mod doctor;
 pub mod ids;
 mod keeper;
@@ -78,6 +79,16 @@ pub fn login() -> Option<Login> {
 /// Whether there is nothing that a command could find: no pod, and nobody who keeps the namespace of one.
 pub fn is_idle(roots: &Roots) -> bool {
     cred::effective_uid() != 0 && store::pods(roots).is_empty() && keeper::recorded(roots).is_none()
+}
+
+/// Before a pod is made, and before [`enter`]: into a cgroup that is the user's, if his service manager has one. Whoever has
+/// none makes pods all the same; a limit that is asked for says then what is missing.
+pub fn seek_cgroup() {
+    if INSIDE.get().is_none()
+        && let Some(login) = login()
+    {
+        let _ = delegation::seek(&login);
+    }
 }
 
 /// Takes this process into the user's namespace, if it is a user's; a second time is nothing. Says what he should know. Before

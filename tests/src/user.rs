@@ -101,6 +101,11 @@ impl User<'_> {
         self.runtime.join("podrun")
     }
 
+    /// His XDG_RUNTIME_DIR.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     pub fn home(&self) -> &Path {
         &self.home
     }

@@ -1,8 +1,11 @@
 //! Pods of users who are not root: their own user namespace, pasta as the way out, and nothing of the host's.
 
+use podrun::dbus::wire::{self, Type, Value as Bus};
 use podrun_tests::{Host, Outcome, User, Value, eventually};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -394,18 +397,8 @@ fn a_port_of_the_host_is_forwarded_to_a_users_pod_while_the_command_runs() {
 fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
     let land = Land::new();
     let [alice] = land.host.users(["alice"]);
-    let tree = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .into_iter()
-        .find(|dir| std::path::Path::new(dir).join("cgroup.controllers").exists());
-    let Some(tree) = tree else { podrun_tests::skip!("no cgroup2 is mounted") };
-    let own = format!("{tree}/podrun-test-of-users-{}", std::process::id());
-    let made = land.host.program(format!(
-        "sh -ec 'for one in $(cat {tree}/cgroup.controllers); do echo +$one > {tree}/cgroup.subtree_control || true; done; mkdir -p {own}/shell; \
-         cd {own}; chown {0} . cgroup.procs cgroup.subtree_control shell shell/cgroup.procs shell/cgroup.subtree_control'",
-        alice.uid
-    ));
-    made.run().ok();
-    let delegated = Delegated(own.clone());
+    let Some(tree) = unified() else { podrun_tests::skip!("no cgroup2 is mounted") };
+    let (own, delegated) = delegate(&land, tree, &alice);
     let inside = |line: &str| {
         let enter = format!("echo 0 > {own}/shell/cgroup.procs; exec \"$@\"");
         let command = alice.command(line);
@@ -415,7 +408,7 @@ fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
     inside(&format!("run web/a -d --rootfs {} -- sleep 1000", alice.rootfs())).ok();
     let pid = alice.inspect("web/a")["pid"].clone();
     let place = land.host.read(format!("/proc/{pid}/cgroup"));
-    assert!(place.contains(&format!("/podrun-test-of-users-{}/podrun-", std::process::id())), "{place}");
+    assert!(place.contains(&format!("{}/podrun-", own.trim_start_matches(tree))), "{place}");
     inside("pause web/a").ok();
     assert_eq!(alice.inspect("web/a")["state"], "Paused");
     inside("resume web/a").ok();
@@ -437,6 +430,77 @@ fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
     inside("delete pod web").ok();
     expect_nobody(&alice);
     assert_eq!(delegated.left(), ["shell"], "what belongs to a pod is left");
+}
+
+/// The user's service manager, as far as one scope needs it: it puts the caller `into` a directory; the call.
+fn take_in(user: &User<'_>, listener: &UnixListener, into: &str) -> String {
+    let (mut stream, _) = listener.accept().expect("a caller");
+    let mut said = Vec::new();
+    let mut byte = [0];
+    while !said.ends_with(b"BEGIN\r\n") {
+        stream.read_exact(&mut byte).expect("a caller that says who he is");
+        said.push(byte[0]);
+    }
+    stream.write_all(b"OK 0123456789abcdef\r\n").expect("answer");
+    let mut head = [0; wire::HEAD];
+    stream.read_exact(&mut head).expect("a call");
+    let mut rest = vec![0; wire::rest_of(&head).expect("its length")];
+    stream.read_exact(&mut rest).expect("its rest");
+    let call = wire::read(&head, &rest).expect("a message");
+    let told = format!("{:?}", call.body[2]);
+    let pids = told.split("\"PIDs\"").nth(1).and_then(|rest| rest.split("U32(").nth(1)).expect("whom");
+    let pid: String = pids.chars().take_while(char::is_ascii_digit).collect();
+    user.host.program(format!("sh -ec 'echo {pid} > {into}/cgroup.procs'")).run().ok();
+    let job = Bus::Path("/org/freedesktop/systemd1/job/1".into());
+    let unit = call.body[0].text().unwrap_or_default().to_owned();
+    let removed = [Bus::U32(1), job.clone(), Bus::Text(unit.clone()), Bus::Text("done".into())];
+    stream.write_all(&wire::answer(Type::Signal, 8, 0, Some("JobRemoved"), &removed)).expect("tell");
+    stream.write_all(&wire::answer(Type::Return, 7, call.serial, None, &[job])).expect("answer");
+    format!("{} {unit} {told}", call.member.unwrap_or_default())
+}
+
+// A login's session is a scope of root's; what is the user's is where his own manager is (systemd.resource-control(5)).
+#[test]
+fn a_users_service_manager_takes_his_pods_into_what_is_delegated_to_it() {
+    let land = Land::new();
+    let [alice] = land.host.users(["alice"]);
+    let Some(tree) = unified() else { podrun_tests::skip!("no cgroup2 is mounted") };
+    let (own, _delegated) = delegate(&land, tree, &alice);
+    let dir = alice.runtime().join("systemd");
+    fs::create_dir_all(&dir).expect("make a directory");
+    let listener = UnixListener::bind(dir.join("private")).expect("listen");
+    fs::set_permissions(dir.join("private"), fs::Permissions::from_mode(0o666)).expect("let all in");
+    let making = alice.command("create pod web").start();
+    let told = take_in(&alice, &listener, &format!("{own}/shell"));
+    making.wait().ok();
+    for word in ["StartTransientUnit podrun-", "\"Delegate\"", "app.slice"] {
+        assert!(told.contains(word), "{told}");
+    }
+    alice.start("web/a", "", "sleep 1000");
+    let pid = alice.inspect("web/a")["pid"].clone();
+    let place = land.host.read(format!("/proc/{pid}/cgroup"));
+    assert!(place.contains("/podrun-test-of-users-") && !place.contains("/shell"), "{place}");
+    alice.podrun("delete pod web").ok();
+    expect_nobody(&alice);
+}
+
+fn unified() -> Option<&'static str> {
+    let has = |dir: &&str| std::path::Path::new(dir).join("cgroup.controllers").exists();
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().find(has)
+}
+
+/// A directory of the user's in the tree, with one in it for his shell.
+fn delegate(land: &Land, tree: &str, user: &User<'_>) -> (String, Delegated) {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let own = format!("{tree}/podrun-test-of-users-{}-{number}", std::process::id());
+    let made = land.host.program(format!(
+        "sh -ec 'for one in $(cat {tree}/cgroup.controllers); do echo +$one > {tree}/cgroup.subtree_control || true; done; mkdir -p {own}/shell; \
+         cd {own}; chown {0} . cgroup.procs cgroup.subtree_control shell shell/cgroup.procs shell/cgroup.subtree_control'",
+        user.uid
+    ));
+    made.run().ok();
+    (own.clone(), Delegated(own))
 }
 
 /// A directory of the cgroup2 tree, which goes with the test.

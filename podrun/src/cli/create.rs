@@ -85,6 +85,7 @@ pub(super) fn pod(words: &Words) -> Result<i32> {
     let asked: CreatePod = words.parse(EXAMPLES)?;
     let format = Format::parse(asked.output.as_deref())?;
     let spec = spec(&asked)?;
+    rootless::seek_cgroup();
     let roots = asked.global.roots()?;
     let created = create::create(&roots, &spec)?;
     for warning in &created.warnings {
