@@ -91,9 +91,9 @@ fn a_user_runs_a_pod_whose_containers_share_loopback_and_nothing_is_left_of_it()
     alice.podrun("logs web/server").ok().prints("listening");
     alice.podrun("get pods").ok().prints_something_like("web");
     alice.podrun("top web").ok().prints_something_like("/probe answer");
-    alice.podrun("stop web/server").ok();
+    alice.podrun("stop -t 0 web/server").ok();
     alice.podrun("start web/server").ok();
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
     assert_eq!(left_of(&alice), Vec::<String>::new());
     assert!(!alice.run_root().join("keeper.json").exists());
@@ -222,7 +222,7 @@ fn each_part_of_a_users_pod_may_be_killed_and_no_container_notices() {
         check("the keeper was killed");
         assert_ne!(keeper(&alice), before);
     }
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
 }
 
@@ -233,7 +233,7 @@ fn of_a_users_pod_whose_keepers_were_all_killed_nothing_is_left() {
     let [alice] = land.host.users(["alice"]);
     for share in ["", "--share pid"] {
         alice.podrun(format!("create pod web {share}")).ok();
-        alice.start("web/a", "", "sleep 1000");
+        alice.start("web/a", "", "/probe sleep 1000");
         let pod = alice.inspect("web");
         let pids: Vec<String> = ["pause", "monitor"].iter().map(|part| pod[*part]["pid"].to_string()).collect();
         land.host.program(format!("kill -STOP {}", pids.join(" "))).run().ok();
@@ -249,7 +249,7 @@ fn two_users_do_not_see_each_other() {
     let [alice, bob] = land.host.users(["alice", "bob"]);
     for user in [&alice, &bob] {
         user.podrun("create pod web --network none").ok();
-        user.start("web/a", "", "sleep 1000");
+        user.start("web/a", "", "/probe sleep 1000");
         user.podrun("get pods").ok().does_not_print("alice");
     }
     alice.podrun("create pod second --network none").ok();
@@ -258,8 +258,8 @@ fn two_users_do_not_see_each_other() {
     bob.podrun(format!("--run-root {} get pods", run_root.display())).fails(1);
     bob.podrun(format!("--run-root {} create pod x", run_root.display())).fails(1).says("belongs to uid");
     land.host.podrun("get pods").ok().does_not_print("web");
-    alice.podrun("delete pod second").ok();
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod second --force").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
     bob.podrun("exec web/a echo still").ok().prints("still");
 }
@@ -299,7 +299,7 @@ fn without_a_range_of_ids_a_user_has_one_and_is_told_so() {
     alice.run("web/a", "--rm", "cat /proc/self/uid_map").ok().prints_something_like(&alice.uid.to_string());
     alice.run("web/a", "--rm", "id -u").ok().prints("0");
     alice.run("web/a", "--rm -u 1", "id -u").fails(125);
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
 }
 
@@ -316,7 +316,7 @@ fn other_networks_of_a_user_work_or_are_refused_with_what_there_is() {
     alice.podrun("create pod alone --network none").ok();
     alice.run("alone/a", "--rm", "ip -o link").ok().does_not_print("eth0");
     alice.podrun("create pod open --network host").ok();
-    alice.start("open/a", "", "sleep 1000");
+    alice.start("open/a", "", "/probe sleep 1000");
     alice.run("open/b", "--rm", "ip -o addr").ok().prints_something_like("192.0.2.2");
     alice.podrun("exec open/a ip -o addr").ok().prints_something_like("192.0.2.2");
     for network in ["bridge", "ptp", "macvlan:parent=uplink,ip=192.0.2.9/24", "cni:podman", "front"] {
@@ -356,7 +356,7 @@ fn what_root_has_of_a_pod_a_user_has_too() {
     };
     run("a", "--rm -v data:/var", "sh -c 'echo kept > /var/note'").ok();
     run("b", "--rm -v data:/var", "cat /var/note").ok().prints("kept");
-    run("c", "-d --restart always", "sleep 1000").ok();
+    run("c", "-d --restart always", "/probe sleep 1000").ok();
     land.host.kill(&alice.inspect("web/c")["pid"], libc::SIGKILL);
     eventually("it runs again", SOON, || (alice.inspect("web/c")["restarts"].as_u64() > Some(0)).then_some(()));
     run("d", "-d", "cat /proc/sys/net/ipv4/tcp_syncookies").ok();
@@ -371,7 +371,7 @@ fn what_root_has_of_a_pod_a_user_has_too() {
     run("f", "--rm --memory 10m", "true").fails(125).says("no cgroup was delegated to this user");
     alice.podrun("kill web/c").ok();
     alice.podrun("prune").ok();
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
 }
 
@@ -405,17 +405,18 @@ fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
         land.host.program("sh -ec").args([enter.as_str(), "sh"]).args(command.into_words()).run()
     };
     inside("create pod web").ok();
-    inside(&format!("run web/a -d --rootfs {} -- sleep 1000", alice.rootfs())).ok();
+    inside(&format!("run web/a -d --rootfs {} -- /probe sleep 1000", alice.rootfs())).ok();
     let pid = alice.inspect("web/a")["pid"].clone();
     let place = land.host.read(format!("/proc/{pid}/cgroup"));
     assert!(place.contains(&format!("{}/podrun-", own.trim_start_matches(tree))), "{place}");
     inside("pause web/a").ok();
     assert_eq!(alice.inspect("web/a")["state"], "Paused");
     inside("resume web/a").ok();
-    inside("top web").ok().prints_something_like("sleep 1000");
+    inside("top web").ok().prints_something_like("/probe sleep 1000");
     let controllers = fs::read_to_string(format!("{own}/cgroup.controllers")).expect("it is there");
     if controllers.contains("memory") && controllers.contains("pids") {
-        inside(&format!("run web/b -d --memory 20m --pids-limit 9 --rootfs {} -- sleep 1000", alice.rootfs())).ok();
+        inside(&format!("run web/b -d --memory 20m --pids-limit 9 --rootfs {} -- /probe sleep 1000", alice.rootfs()))
+            .ok();
         let pid = alice.inspect("web/b")["pid"].clone();
         let place = land.host.read(format!("/proc/{pid}/cgroup"));
         let dir = format!("{tree}{}", place.lines().find_map(|line| line.strip_prefix("0::")).expect("it has one"));
@@ -427,7 +428,7 @@ fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
             .says("was not delegated");
         podrun_tests::note_skip("this host's cgroup2 has neither memory nor pids: only the refusal was seen");
     }
-    inside("delete pod web").ok();
+    inside("delete pod web --force").ok();
     expect_nobody(&alice);
     assert_eq!(delegated.left(), ["shell"], "what belongs to a pod is left");
 }
@@ -476,11 +477,11 @@ fn a_users_service_manager_takes_his_pods_into_what_is_delegated_to_it() {
     for word in ["StartTransientUnit podrun-", "\"Delegate\"", "app.slice"] {
         assert!(told.contains(word), "{told}");
     }
-    alice.start("web/a", "", "sleep 1000");
+    alice.start("web/a", "", "/probe sleep 1000");
     let pid = alice.inspect("web/a")["pid"].clone();
     let place = land.host.read(format!("/proc/{pid}/cgroup"));
     assert!(place.contains("/podrun-test-of-users-") && !place.contains("/shell"), "{place}");
-    alice.podrun("delete pod web").ok();
+    alice.podrun("delete pod web --force").ok();
     expect_nobody(&alice);
 }
 
