@@ -1,5 +1,7 @@
 //! Pods of users who are not root: their own user namespace, pasta as the way out, and nothing of the host's.
 
+#![allow(clippy::print_stderr, reason = "a point at which a try failed is said on the test's own output")]
+
 use podrun::dbus::wire::{self, Type, Value as Bus};
 use podrun_tests::{Host, Outcome, User, Value, eventually};
 use std::fs;
