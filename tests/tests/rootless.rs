@@ -3,7 +3,6 @@
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, chown, mkfifo};
 use podrun_tests::{Bundle, Command, Host, Outcome, Value, eventually, json, note_skip};
 use std::fs;
@@ -473,17 +472,28 @@ fn what_the_kernel_grants_no_user_is_told() {
 fn podruns_own_program_cannot_be_written_through_a_users_container() {
     let host = Host::new();
     let user = User::new(&host);
-    user.create("one", &user.script("true", |_| {}));
-    let pid = user.state("one")["pid"].clone();
-    let path = format!("/proc/{pid}/exe");
-    let (read_only, seals) = host.inside(move || {
-        let program = fs::File::open(path).unwrap();
-        let seals = SealFlag::from_bits_retain(fcntl(&program, FcntlArg::F_GET_SEALS).unwrap_or(0));
-        (fstatvfs(&program).unwrap().flags().contains(FsFlags::ST_RDONLY), seals)
-    });
-    // Who is installed on a read-only filesystem runs from there.
-    assert!(read_only || seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL), "{seals:?}");
-    user.oci("delete one").ok();
+    let program = |id: &str| {
+        let path = format!("/proc/{}/exe", user.state(id)["pid"]);
+        host.inside(move || {
+            let program = fs::File::open(path).unwrap();
+            let seals = SealFlag::from_bits_retain(fcntl(&program, FcntlArg::F_GET_SEALS).unwrap_or(0));
+            (program.metadata().unwrap(), seals)
+        })
+    };
+    // One that is root's, and nobody else's to write to, is safe where it is.
+    user.create("roots", &user.script("true", |_| {}));
+    let (file, _) = program("roots");
+    assert_eq!((file.uid(), file.mode() & 0o022), (0, 0));
+    let own = user.runtime.join("podrun-of-mine");
+    fs::copy(host.podrun_path(), &own).unwrap();
+    give(&own);
+    let line = format!("{} oci create --bundle {} own", own.display(), user.script("true", |_| {}));
+    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    user.program(&line.split(' ').collect::<Vec<_>>()).stdio(null(), null(), null()).run().ok();
+    let (_, seals) = program("own");
+    assert!(seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL), "{seals:?}");
+    user.oci("delete roots").ok();
+    user.oci("delete own").ok();
 }
 
 // CVE-2016-9962: whoever is root in the container could else take the host's root directory from a program on its way there.

@@ -4,11 +4,12 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::privilege::Privilege;
 use crate::sandbox;
 use crate::sys::cred::{self, Pointers};
 use crate::sys::fd;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// Starts this very command again from a file that the container cannot overwrite through /proc/PID/exe (CVE-2019-5736),
@@ -17,7 +18,7 @@ pub fn be_unwritable() -> Result<()> {
     let doing = || "look at podrun's own program".to_owned();
     let own = fd::open(c"/proc/self/exe", libc::O_RDONLY).doing(doing)?;
     let read_only = fd::mount_flags_of(own.as_fd()).doing(doing)? & libc::ST_RDONLY != 0;
-    if read_only || fd::is_sealed(own.as_fd()) {
+    if read_only || fd::is_sealed(own.as_fd()) || is_roots_alone(own.as_fd()).doing(doing)? {
         return Ok(());
     }
     let program = sandbox::own_program()?;
@@ -31,6 +32,15 @@ pub fn be_unwritable() -> Result<()> {
     };
     let (argv, envp) = (words(std::env::args_os().collect()), words(std::env::vars_os().map(variable).collect()));
     Err(cred::fexecve(program.as_fd(), &argv, &envp)).doing(|| "run podrun from a copy of itself".into())
+}
+
+/// No user's container has an id that may write to what is root's: there the kernel sees to it already.
+fn is_roots_alone(own: BorrowedFd<'_>) -> std::io::Result<bool> {
+    if Privilege::own() != Privilege::User {
+        return Ok(false);
+    }
+    let stat = fd::fstat(own)?;
+    Ok(stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
 }
 
 /// Numbers 3 to 2 + `count` are the container's. One that is not open is held, so that none of podrun's own takes its place
@@ -54,6 +64,6 @@ pub fn hold_preserved(count: i32) -> Result<Vec<OwnedFd>> {
 pub fn stdio(preserved: i32) -> Result<[OwnedFd; 3]> {
     let doing = || "copy stdin, stdout and stderr".to_owned();
     let (own_in, own_out, own_err) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let copy = |one: std::os::fd::BorrowedFd<'_>| fd::dup_above(one, 3 + preserved).doing(doing);
+    let copy = |one: BorrowedFd<'_>| fd::dup_above(one, 3 + preserved).doing(doing);
     Ok([copy(own_in.as_fd())?, copy(own_out.as_fd())?, copy(own_err.as_fd())?])
 }
