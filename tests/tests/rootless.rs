@@ -554,6 +554,40 @@ fn a_user_has_a_terminal_hooks_clocks_and_a_network_of_his_own() {
     assert_eq!(fs::read_to_string(told).unwrap(), "1000\n1000\n", "hooks of the runtime run as the user");
 }
 
+/// The document's namespaces of these types are those of a process.
+fn join(config: &mut Value, pid: &str, types: &[&str]) {
+    for one in config["linux"]["namespaces"].as_array_mut().unwrap() {
+        let kind = one["type"].as_str().unwrap().to_owned();
+        if types.contains(&kind.as_str()) {
+            let file = if kind == "network" { "net" } else { kind.as_str() };
+            one["path"] = json!(format!("/proc/{pid}/ns/{file}"));
+        }
+    }
+}
+
+// config-linux.md, namespaces.path: what belongs to a user's own user namespace he may join.
+#[test]
+fn a_user_joins_namespaces_of_his_own() {
+    let host = Host::new();
+    let user = User::new(&host);
+    user.start("one", &user.script("while :; do sleep 0.02; done", |_| {}));
+    let pid = user.state("one")["pid"].to_string();
+    let shown = "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/self/ns/ipc";
+    let joined = |config: &mut Value| {
+        join(config, &pid, &["user", "network", "ipc"]);
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    };
+    let theirs = user.program(&[user.podrun.to_str().unwrap(), "oci", "exec", "one", "sh", "-c", shown]).run().text();
+    let ours = user.oci(&format!("run --bundle {} two", user.script(shown, joined)));
+    ours.ok().prints(theirs.trim_end());
+    let roots = user.script("true", |config| join(config, "1", &["network"]));
+    user.oci(&format!("run --bundle {roots} three")).fails(1).says("open linux.namespaces");
+    user.oci("delete --force one").ok();
+    host.expect_nothing_left("containers that share namespaces");
+}
+
 /// Runs what follows as root of a user namespace with more ids, as rootless podman does.
 const AS_ROOT: [&str; 6] = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--"];
 
@@ -568,6 +602,14 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
         config["linux"]["devices"] = json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}]);
     });
     give_directories(bundle.rootfs.path());
+    let beside = host.bundle(|config| {
+        config["process"]["args"] = json!(["readlink", "/proc/self/ns/net"]);
+        join(config, "NETNS", &["network"]);
+    });
+    for path in [beside.path().to_owned(), beside.path().join("config.json")] {
+        give(&path);
+    }
+    give_directories(beside.rootfs.path());
     // One shell, so that it is one user namespace: conmon's is podman's, too.
     let (podrun, script) = (user.podrun.display(), user.runtime.join("script"));
     fs::write(
@@ -576,6 +618,8 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
             "set -e; R='{podrun} oci'; $R create --bundle {bundle} one >/dev/null </dev/null; $R start one\n\
              $R exec one sh -c 'id -u; echo x > /dev/null; head -c 1 /dev/zero | wc -c; stat -c %t,%T /dev/zero'\n\
              $R exec --user 5 one id -u; $R ps -f json one | wc -l; $R state one | grep -c running\n\
+             sed -i \"s,NETNS,$($R state one | sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p'),\" {beside}/config.json\n\
+             [ \"$($R run --bundle {beside} two)\" = \"$($R exec one readlink /proc/self/ns/net)\" ] && echo together\n\
              $R kill one TERM; while $R state one | grep -q running; do sleep 0.02; done; $R delete one; $R list -q\n\
              cat /proc/self/uid_map | wc -l"
         ),
@@ -586,7 +630,7 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
     if done.errors().contains("map-auto") {
         return note_skip("this unshare(1) knows no --map-auto");
     }
-    done.ok().prints("0\n1\n1,5\n5\n1\n1\n2");
+    done.ok().prints("0\n1\n1,5\n5\n1\n1\ntogether\n2");
     host.expect_nothing_left("containers of a user namespace's root");
 }
 
