@@ -98,6 +98,13 @@ impl<'h> Command<'h> {
         self
     }
 
+    /// stdin, stdout and stderr are /dev/null, so that nobody waits for those who inherit them.
+    #[must_use]
+    pub fn without_stdio(self) -> Self {
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").expect("open /dev/null");
+        self.stdio(null(), null(), null())
+    }
+
     /// Runs the command through `probe with …`: with 100 open fds, a umask, an ignored signal, a controlling terminal.
     #[must_use]
     pub fn with(mut self, changes: &str) -> Self {

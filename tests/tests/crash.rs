@@ -667,10 +667,7 @@ fn podrun_oci_may_be_killed_at_every_step() {
     try_each(OCI, |fixture, point, _| {
         let host = &fixture.host;
         let bundle = fixture_bundle(host);
-        let quiet = |line: String, point: &str| {
-            let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
-            host.command(line).env("PODRUN_FAULT", point).stdio(null(), null(), null()).run()
-        };
+        let quiet = |line: String, point: &str| host.command(line).env("PODRUN_FAULT", point).without_stdio().run();
         match point {
             "oci.opened" | "oci.emptied" => {
                 quiet(format!("oci create --bundle {bundle} one"), "").ok();

@@ -33,8 +33,7 @@ fn without_pid(config: &mut Value) {
 /// `podrun oci create` with no stdio of its own, so that nobody waits for its end.
 #[track_caller]
 fn create(host: &Host, id: &str, bundle: &Bundle) {
-    let null = || fs::File::options().read(true).write(true).open("/dev/null").expect("open /dev/null");
-    host.command(format!("oci create --bundle {bundle} {id}")).stdio(null(), null(), null()).run().ok();
+    host.command(format!("oci create --bundle {bundle} {id}")).without_stdio().run().ok();
 }
 
 /// Makes it and starts it, in the background.
@@ -57,7 +56,7 @@ fn until(host: &Host, id: &str, status: &str) {
 }
 
 fn forever(host: &Host) -> Bundle {
-    script(host, "trap 'exit 7' TERM; while :; do sleep 0.02; done")
+    script(host, "trap 'exit 7' TERM; : > /tmp/trapped; while :; do sleep 0.02; done")
 }
 
 // runtime.md, "Lifecycle": nothing of the bundle runs before `start`.
@@ -184,9 +183,8 @@ fn a_detached_exec_writes_its_pid_and_lives_on() {
     let bundle = forever(&host);
     start(&host, "one", &bundle);
     let pid = host.fresh("pid");
-    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
     let exec = format!("oci exec --detach --pid-file {} one sleep 60", pid.display());
-    host.command(exec).stdio(null(), null(), null()).run().ok();
+    host.command(exec).without_stdio().run().ok();
     let number: i64 = fs::read_to_string(&pid).unwrap().parse().unwrap();
     let pids = host.podrun("oci ps --format json one").json();
     assert!(pids.as_array().unwrap().contains(&json!(number)), "{pids} has no {number}");
@@ -197,7 +195,10 @@ fn a_detached_exec_writes_its_pid_and_lives_on() {
 #[test]
 fn signals_reach_the_first_process_or_all() {
     let host = Host::new();
-    start(&host, "one", &forever(&host));
+    let bundle = forever(&host);
+    start(&host, "one", &bundle);
+    // Before that it would be lost on a first process (pid_namespaces(7)).
+    eventually("it takes TERM", Duration::from_secs(10), || bundle.rootfs.has("tmp/trapped").then_some(()));
     host.podrun("oci kill one SIGTERM").ok();
     until(&host, "one", "stopped");
     // go-runc and podman look for this sentence.
@@ -384,8 +385,7 @@ fn without_a_pivot_the_root_is_covered() {
     let covered = host.podrun(format!("oci run --no-pivot --bundle {bundle} two")).ok().text();
     assert_eq!(covered, pivoted);
     let kept = forever(&host);
-    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
-    host.command(format!("oci run --no-pivot -d --bundle {kept} three")).stdio(null(), null(), null()).run().ok();
+    host.command(format!("oci run --no-pivot -d --bundle {kept} three")).without_stdio().run().ok();
     host.podrun("oci exec three sh -c 'cat /proc/keys; echo x > /proc/sys/net/ipv4/ip_default_ttl'")
         .fails(1)
         .prints("");
@@ -607,9 +607,8 @@ fn a_terminal_goes_to_whoever_listens_at_the_console_socket() {
     host.podrun(format!("oci create --bundle {bundle} one")).fails(1).says("--console-socket");
     let socket = host.dir().join("console");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap();
     let words = format!("oci create --console-socket {} --bundle {bundle} one", socket.display());
-    host.command(words).stdio(null(), null(), null()).run().ok();
+    host.command(words).without_stdio().run().ok();
     let (connection, _) = listener.accept().unwrap();
     let mut master = fs::File::from(receive(&connection));
     host.podrun("oci start one").ok();
