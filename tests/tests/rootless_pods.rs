@@ -358,7 +358,7 @@ fn what_root_has_of_a_pod_a_user_has_too() {
     };
     run("a", "--rm -v data:/var", "sh -c 'echo kept > /var/note'").ok();
     run("b", "--rm -v data:/var", "cat /var/note").ok().prints("kept");
-    run("c", "-d --restart always", "/probe sleep 1000").ok();
+    run("c", "-d --restart always --restart-backoff 10ms", "/probe sleep 1000").ok();
     land.host.kill(&alice.inspect("web/c")["pid"], libc::SIGKILL);
     eventually("it runs again", SOON, || (alice.inspect("web/c")["restarts"].as_u64() > Some(0)).then_some(()));
     run("d", "-d", "cat /proc/sys/net/ipv4/tcp_syncookies").ok();

@@ -118,19 +118,14 @@ fn bear(
         fd::close_inherited(ours.as_fd());
         live(&ground)
     };
-    // Whoever is not root of the machine does not come back from another PID namespace (setns(2)).
-    let stuck = numbering.filter(|numbering| ns::setns(numbering.own, libc::CLONE_NEWPID).is_err());
-    let for_good = stuck.map(|numbering| (numbering.target, libc::CLONE_NEWPID));
-    let within: Vec<_> = cell.within.iter().copied().chain(for_good).collect();
-    let clone = || match within[..] {
+    let clone = || match cell.within {
         [] => clone3(&request, born),
-        _ => {
+        within => {
             // What is born has a copy of the ground as it is then, and tells.
             let hide = || ground.early.set(if hidden { init::hide(process).err() } else { None });
-            clone_within(&within, &request, hide, born)
+            clone_within(within, &request, hide, born)
         }
     };
-    let numbering = if stuck.is_some() { None } else { numbering };
     let child = cell.affinity.begin(|| numbered(numbering, clone).map_err(explain_clone))?;
     Ok(Born { child, report: ours })
 }

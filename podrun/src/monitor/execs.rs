@@ -121,7 +121,8 @@ impl Monitor {
         birth::exec(process, run.pidfd.as_fd(), self.visit(run.pid), self.namespaces.own_pid.as_fd(), &cradle)
     }
 
-    /// In a user namespace nobody may join what is the host's, not even where he is there already (setns(2)).
+    /// In a user namespace nobody may join what is the host's, not even where he is there already (setns(2)); so nor do we
+    /// come back from a PID namespace.
     fn visit(&self, pid: i32) -> Visit {
         const OF_THE_HOST: [(&str, i32); 4] = [
             ("net", libc::CLONE_NEWNET),
@@ -133,6 +134,7 @@ impl Monitor {
         if self.facts.rootless {
             let shared = OF_THE_HOST.iter().filter(|(kind, _)| ns::is_shared_with(pid, kind).unwrap_or(false));
             shared.for_each(|(_, kind)| visit.kinds &= !kind);
+            visit.between = libc::CLONE_NEWPID;
         }
         visit
     }

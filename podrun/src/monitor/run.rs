@@ -181,7 +181,11 @@ impl Monitor {
             .map(|(_, namespace)| Numbering { target: namespace.as_fd(), own: self.namespaces.own_pid.as_fd() });
         let of = &self.namespaces;
         let joined = of.of_the_pod();
-        let world = World { within: &[], joined: &joined, memory: of.memory.as_ref(), own: None };
+        // A user's monitor does not come back from a PID namespace: there somebody goes in between.
+        let shared = numbering.filter(|_| plan.pid == PidNamespace::Pod);
+        let [between, numbering] = if self.facts.rootless { [shared, None] } else { [None, shared] };
+        let within: Vec<_> = between.iter().map(|one| (one.target, libc::CLONE_NEWPID)).collect();
+        let world = World { within: &within, joined: &joined, memory: of.memory.as_ref(), own: None };
         let born = birth::container(plan, 0, &world, numbering.as_ref(), &cradle)?;
         Ok((born, stdin, pipes, oom))
     }
