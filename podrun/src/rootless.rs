@@ -56,12 +56,13 @@ pub fn is_user() -> bool {
 
 /// Whether a container may have this group: of a user's, those that are mapped (user_namespaces(7), gid_map).
 pub fn has_group(group: u32) -> bool {
-    !is_user() || ids::mapped_groups().any(|extent| extent.inside <= group && group - extent.inside < extent.count)
+    !is_user()
+        || ids::mapped_groups().iter().any(|extent| extent.inside <= group && group - extent.inside < extent.count)
 }
 
 /// The last of those.
 pub fn last_group() -> u32 {
-    ids::mapped_groups().filter_map(|one| (one.inside + one.count).checked_sub(1)).max().unwrap_or(0)
+    ids::mapped_groups().iter().filter_map(|one| (one.inside + one.count).checked_sub(1)).max().unwrap_or(0)
 }
 
 /// Of a user who is not root.

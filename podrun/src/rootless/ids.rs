@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::cred;
 use crate::user::Files;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,10 +58,17 @@ impl Which {
         }
     }
 
-    fn map(self) -> &'static str {
+    pub fn map(self) -> &'static str {
         match self {
             Self::User => "uid_map",
             Self::Group => "gid_map",
+        }
+    }
+
+    fn own(self) -> u32 {
+        match self {
+            Self::User => cred::effective_uid(),
+            Self::Group => cred::effective_gid(),
         }
     }
 }
@@ -113,13 +121,20 @@ pub struct Extent {
 }
 
 /// Of the user namespace that this process is in.
-pub fn mapped_groups() -> impl Iterator<Item = Extent> {
-    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    let parse = |line: &str| {
-        let mut words = line.split_whitespace().map(str::parse);
-        Some(Extent { inside: words.next()?.ok()?, outside: words.next()?.ok()?, count: words.next()?.ok()? })
-    };
-    map.lines().filter_map(parse).collect::<Vec<_>>().into_iter()
+pub fn mapped_groups() -> Vec<Extent> {
+    Extent::read(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+}
+
+impl Extent {
+    /// Lines as the kernel has them; what is none is passed over.
+    pub fn read(text: &str) -> Vec<Self> {
+        let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>().ok();
+        let extent = |line: &str| match numbers(line)?[..] {
+            [inside, outside, count] => Some(Self { inside, outside, count }),
+            _ => None,
+        };
+        text.lines().filter_map(extent).collect()
+    }
 }
 
 /// The user himself as 0, and his ranges after it in the file's order.
@@ -156,10 +171,6 @@ impl Maps {
             Which::Group => &self.groups,
         }
     }
-
-    fn is_single(&self) -> bool {
-        self.users.len() == 1 && self.groups.len() == 1
-    }
 }
 
 /// All that this user has; or his own alone, and why.
@@ -185,29 +196,33 @@ pub fn whole(uid: u32, gid: u32) -> (Maps, Option<String>) {
 
 /// Gives the user namespace of the process, which has none yet, its ids.
 pub fn apply(pid: i32, maps: &Maps) -> Result<()> {
-    if maps.is_single() {
-        return apply_alone(pid, maps);
-    }
-    Which::BOTH.into_iter().try_for_each(|which| apply_by_helper(pid, which, maps.of(which)))
+    Which::BOTH.into_iter().try_for_each(|which| apply_one(pid, which, maps.of(which)))
 }
 
-/// One id may be mapped by its own user, a group only by whoever gives up setgroups(2) (user_namespaces(7)).
-fn apply_alone(pid: i32, maps: &Maps) -> Result<()> {
+/// A user's own id he may map by himself, his own group once he gives up setgroups(2); all else is the helper's to allow
+/// (user_namespaces(7)).
+pub fn apply_one(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
+    if !matches!(extents, [Extent { outside, count: 1, .. }] if *outside == which.own()) {
+        return ask(pid, which, extents);
+    }
     let write = |file: &str, text: &str| {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, text).doing(|| format!("write {path}"))
     };
-    write("setgroups", "deny")?;
-    Which::BOTH.into_iter().try_for_each(|which| {
-        let lines = maps.of(which).iter().map(|one| format!("{} {} {}\n", one.inside, one.outside, one.count));
-        write(which.map(), &lines.collect::<String>())
-    })
+    if which == Which::Group {
+        // CVE-2014-8989: who could drop a group by himself would get at what is forbidden to that group.
+        write("setgroups", "deny")?;
+    }
+    let lines = extents.iter().map(|one| format!("{} {} {}\n", one.inside, one.outside, one.count));
+    write(which.map(), &lines.collect::<String>())
 }
 
-fn apply_by_helper(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
-    let doing = || format!("map your ids by {}", which.helper());
+fn ask(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
+    let doing = || format!("map ids by {}", which.helper());
     let Some(program) = find(which.helper()) else {
-        return Err(Error::new(Kind::Unsupported, doing(), "it is not installed (Debian: uidmap)"));
+        return Err(Error::new(Kind::Unsupported, doing(), "it is not installed").hint(
+            "Debian has it in the package uidmap, others in shadow-utils; a map of the user's own id needs none",
+        ));
     };
     let numbers = extents.iter().flat_map(|one| [one.inside, one.outside, one.count]).map(|number| number.to_string());
     let done = Command::new(program).arg(pid.to_string()).args(numbers).stdin(Stdio::null()).output().doing(doing)?;
@@ -244,6 +259,13 @@ mod tests {
         assert!(
             found[0].overlaps(&Range { whose: String::new(), first: 2, count: 9 }) && !found[0].overlaps(&found[1])
         );
+    }
+
+    #[test]
+    fn lines_of_a_map_are_read_and_what_is_none_is_passed_over() {
+        let found = Extent::read("         0       1000          1\n1 100000 65536\n\n1 2\nx 1 2\n1 2 3 4\n");
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        assert_eq!(found, [extent(0, 1000, 1), extent(1, 100_000, 65536)]);
     }
 
     #[test]
