@@ -4,6 +4,10 @@ use podrun_tests::{Host, Value, cri_lines, eventually, joined, json, later_binar
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The format of this build's records, and of the one that is built with the feature `later-format`.
+const NOW: u32 = 4;
+const LATER: u32 = 5;
+
 /// What must not change, whoever serves the pod.
 fn facts(host: &Host) -> Value {
     let pod = host.inspect("web");
@@ -68,14 +72,14 @@ fn an_upgrade_between_two_formats_and_back_keeps_every_container() {
     fill(&host);
     let mut exec = host.command("exec web/terminal -- sh -c 'echo here; sleep 4; exit 5'").start();
     exec.until_it_prints("here");
-    upgrade(&host, later, 4);
+    upgrade(&host, later, LATER);
     host.start("web/new", "", "/probe sleep 600");
     let new = record(&host, "containers/new");
-    assert_eq!((&new["version"], &new["ofALaterBuild"]), (&json!(4), &json!(1)), "{new:#}");
-    upgrade(&host, now, 3);
+    assert_eq!((&new["version"], &new["ofALaterBuild"]), (&json!(LATER), &json!(1)), "{new:#}");
+    upgrade(&host, now, NOW);
     host.kill(&host.inspect("web")["monitor"]["pid"], libc::SIGKILL);
     host.podrun("exec web/new -- /probe say fine").ok().prints("fine");
-    assert_eq!(record(&host, "monitor")["version"], 3);
+    assert_eq!(record(&host, "monitor")["version"], NOW);
     assert_eq!(exec.wait().code(), 5);
     host.podrun("resume web -c paused").ok();
     host.podrun("start web -c created").ok();
@@ -86,7 +90,7 @@ fn an_upgrade_between_two_formats_and_back_keeps_every_container() {
         let ended = host.until("web", name, "Exited");
         assert_eq!((&ended["exitCode"], &ended["restarts"]), (&json!(137), &json!(0)), "{ended:#}");
     }
-    assert_eq!(record(&host, "containers/new")["version"], 3);
+    assert_eq!(record(&host, "containers/new")["version"], NOW);
     let log = std::fs::read(host.container("web", "counts")["logPath"].as_str().unwrap()).unwrap();
     let counted = String::from_utf8(joined(&cri_lines(&log), "stdout")).unwrap();
     assert!(
@@ -155,13 +159,13 @@ fn a_build_that_knows_less_gives_way_to_the_one_that_made_the_pod() {
     host.pod("web");
     host.start("web/a", "", "/probe sleep 600");
     let pid = host.container("web", "a")["pid"].clone();
-    upgrade(&host, podrun_binary(), 3);
-    change(&host, "containers/a", |record| (record["version"], record["readableSince"]) = (json!(4), json!(4)));
+    upgrade(&host, podrun_binary(), NOW);
+    change(&host, "containers/a", |record| (record["version"], record["readableSince"]) = (json!(LATER), json!(LATER)));
     host.kill(&host.inspect("web")["monitor"]["pid"], libc::SIGKILL);
     eventually("the maker serves again", Duration::from_secs(5), || {
-        (record(&host, "monitor")["version"] == 4).then_some(())
+        (record(&host, "monitor")["version"] == LATER).then_some(())
     });
-    host.podrun("exec web/a -- /probe").fails(125).says("it is of a later podrun: format 4");
+    host.podrun("exec web/a -- /probe").fails(125).says(&format!("it is of a later podrun: format {LATER}"));
     host.install(later);
     assert_eq!(host.container("web", "a")["pid"], pid);
     host.podrun("exec web/a -- /probe say fine").ok().prints("fine");
