@@ -24,6 +24,9 @@ pub struct Alone {
     pub clocks: Vec<String>,
     pub hostname: Option<Text>,
     pub hooks: Hooks,
+    /// Whether its document names devices: its cgroup has to let them be before they are made.
+    #[serde(default)]
+    pub own_devices: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,8 @@ pub fn plan(document: &Spec) -> Result<Alone> {
     namespaces(document, &mut alone)?;
     alone.ids = mappings(document)?;
     alone.clocks = clocks(document)?;
+    let linux = document.linux().as_ref();
+    alone.own_devices = linux.and_then(|linux| linux.devices().as_ref()).is_some_and(|devices| !devices.is_empty());
     alone.hostname = name(document, "hostname", document.hostname().as_deref())?;
     Ok(alone)
 }
@@ -77,6 +82,12 @@ impl Alone {
     /// What clone3(2) makes besides what the plan asks it for.
     pub fn by_clone(&self) -> i32 {
         self.new & !NOT_BY_CLONE
+    }
+
+    /// Whether anybody may look at it, or be kept from something, before it is ready.
+    pub fn is_seen_early(&self) -> bool {
+        let hooks = [&self.hooks.prestart, &self.hooks.create_runtime, &self.hooks.create_container];
+        self.own_devices || hooks.iter().any(|kind| !kind.is_empty())
     }
 
     /// Whether it has a user namespace, new or joined.

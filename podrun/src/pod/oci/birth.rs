@@ -438,17 +438,21 @@ struct Making<'c> {
 impl Making<'_> {
     /// Answers the newborn until it waits at its door.
     fn attend(&mut self, cgroup: Option<&Cgroup>, wish: &Wish) -> Result<()> {
-        if let Some(cgroup) = cgroup {
-            cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
+        // Else that is done while it makes its mounts; should we die meanwhile, its cgroup says who it is.
+        let early = self.container.record.alone.is_seen_early() || cgroup.is_none_or(Cgroup::is_nowhere);
+        if early {
+            self.settle(cgroup)?;
         }
-        // Before hooks, who may ask for the state.
-        store::write(&self.container.dir.state(), &self.container.record)?;
-        fault::point("oci.recorded");
         loop {
             poll_one(self.born.report.as_fd(), libc::POLLIN, -1).doing(|| "hear of the container's init".into())?;
             match birth::next_report(self.born.report.as_fd()).doing(|| "hear of the container's init".into())? {
                 None => {}
-                Some(Report::Namespaces) => self.furnish()?,
+                Some(Report::Namespaces) => {
+                    self.furnish()?;
+                    if !early {
+                        self.settle(cgroup)?;
+                    }
+                }
                 Some(Report::Terminal(master)) => match &wish.console {
                     Some(path) => hand_over(path, b"/dev/ptmx", master.as_fd())?,
                     None => self.show(master),
@@ -470,6 +474,16 @@ impl Making<'_> {
                 }
             }
         }
+    }
+
+    /// Its device rules, and its record.
+    fn settle(&self, cgroup: Option<&Cgroup>) -> Result<()> {
+        if let Some(cgroup) = cgroup {
+            cgroup.guard(&self.plan.cgroup, &mut Programs::default())?;
+        }
+        store::write(&self.container.dir.state(), &self.container.record)?;
+        fault::point("oci.recorded");
+        Ok(())
     }
 
     /// linux.netDevices, into the network namespace that it was born in.
