@@ -75,12 +75,15 @@ pub fn from_oci(asked: Option<&LinuxCapabilities>, available: u64) -> Result<Cap
         let mask = set.iter().flatten().fold(0, |mask, one| mask | bit(*one));
         check(name, mask, available)
     };
+    let permitted = read("permitted", asked.permitted())?;
+    let inheritable = read("inheritable", asked.inheritable())?;
     Ok(CapabilitySets {
         bounding: read("bounding", asked.bounding())?,
         effective: read("effective", asked.effective())?,
-        permitted: read("permitted", asked.permitted())?,
-        inheritable: read("inheritable", asked.inheritable())?,
-        ambient: read("ambient", asked.ambient())?,
+        permitted,
+        inheritable,
+        // capabilities(7): none is ambient that is not both; buildah asks for such, and runc passes over them.
+        ambient: read("ambient", asked.ambient())? & permitted & inheritable,
     })
 }
 
@@ -144,7 +147,7 @@ mod tests {
     fn each_set_of_config_json_is_its_own() {
         let asked: LinuxCapabilities = serde_json::from_str(
             r#"{"bounding": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_SETUID"],
-                "inheritable": ["CAP_SETGID"], "ambient": ["CAP_FOWNER"]}"#,
+                "inheritable": ["CAP_SETGID", "CAP_SETUID"], "ambient": ["CAP_FOWNER", "CAP_SETUID", "CAP_SETGID"]}"#,
         )
         .unwrap();
         let found = from_oci(Some(&asked), u64::MAX).unwrap();
@@ -154,8 +157,8 @@ mod tests {
                 bounding: 1 | 1 << 5,
                 effective: 1 << 5,
                 permitted: 1 << 7,
-                inheritable: 1 << 6,
-                ambient: 1 << 3
+                inheritable: 1 << 6 | 1 << 7,
+                ambient: 1 << 7
             }
         );
         assert_eq!(from_oci(None, 0).unwrap(), CapabilitySets::default());

@@ -101,7 +101,8 @@ pub fn parse_for(text: &str, whose: Whose) -> Result<(Spec, Vec<String>), Compla
     if !document.is_object() {
         return Err(Complaint::new(Kind::Invalid, "line 1 column 1", "expected an object"));
     }
-    let warnings = lift_unknown_capabilities(&mut document);
+    let mut warnings = lift_unknown_capabilities(&mut document);
+    warnings.extend(without_effect(&document));
     schema::check(&document)?;
     refuse(&document, whose)?;
     dialect::respell(&mut document)?;
@@ -143,6 +144,19 @@ fn lift_unknown_capabilities(document: &mut Value) -> Vec<String> {
         });
     }
     warnings
+}
+
+/// A capability is ambient only while it is permitted and inheritable (capabilities(7)).
+fn without_effect(document: &Value) -> Option<String> {
+    let set = |name: &str| {
+        let names = document.pointer(&format!("/process/capabilities/{name}")).and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let (permitted, inheritable, mut ambient) = (set("permitted"), set("inheritable"), set("ambient"));
+    ambient.retain(|name| !permitted.contains(name) || !inheritable.contains(name));
+    let list = ambient.join(", ");
+    (!list.is_empty())
+        .then(|| format!("process.capabilities.ambient: without effect, since not permitted and inheritable: {list}"))
 }
 
 fn is_capability(name: &str) -> bool {

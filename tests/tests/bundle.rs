@@ -106,6 +106,20 @@ fn capabilities_of_another_user_are_those_of_the_ambient_set() {
     assert_eq!(caps["bounding"], json!(["CAP_KILL", "CAP_NET_RAW"]));
 }
 
+// capabilities(7): ambient is what is permitted and inheritable, and of buildah's documents nothing is inheritable.
+#[test]
+fn an_ambient_capability_that_is_not_inheritable_is_warned_of() {
+    let host = Host::new();
+    let bundle = host.bundle(|config| {
+        let (both, kill) = (json!(["CAP_KILL", "CAP_CHOWN"]), json!(["CAP_KILL"]));
+        config["process"]["capabilities"] =
+            json!({ "bounding": both, "permitted": both, "effective": both, "inheritable": kill, "ambient": both });
+    });
+    let out = run_on(&host, &bundle);
+    out.ok().says("process.capabilities.ambient").says("CAP_CHOWN").does_not_say("CAP_KILL");
+    assert_eq!(out.facts()["caps"]["ambient"], json!(["CAP_KILL"]));
+}
+
 #[test]
 fn without_capabilities_there_are_none() {
     let facts = facts(|config| {
