@@ -49,7 +49,7 @@ fuzz: ## each fuzz target for FUZZ_TIME seconds; needs cargo-fuzz
 # system calls; what holds it is the system test bundle::a_profile_may_forbid_whatever_init_does_before_the_program.
 GUARDS := caps container/alone container/attributes container/resctrl id logs/name names/answer net/cidr net/cni/conflist \
     net/cni/result net/definition net/elements net/files net/nfnetlink net/pasta net/ports oci oci/dialect oci/schema \
-    rootfs rootfs/devices rootfs/mounts rootless/ids roots seccomp seccomp/assembler seccomp/partition seccomp/rules signal \
+    rootfs rootfs/devices rootfs/mounts roots seccomp seccomp/assembler seccomp/partition seccomp/rules signal \
     spec/network spec/port spec/service sys/fd text user
 
 mutants: ## which changes of the guards no unit test notices; needs cargo-mutants, takes two hours

@@ -205,6 +205,9 @@ mod tests {
         assert_eq!((text("gold/tasks"), text("gold/mon_groups/one/tasks")), ("8".into(), "8".into()));
         let other = gold("L3:0=0f").unwrap().unwrap().take_in_below(&fake, &[9]).unwrap_err().to_string();
         assert!(other.contains("L3:0=0f") && text("gold/tasks") == "8", "{other}");
+        let nowhere = own.take_in_below(&fake.join("none"), &[1]).unwrap_err().to_string();
+        assert!(nowhere.starts_with("make "), "{nowhere}");
+        assert!(own.leave_below(&fake).is_err(), "here the files are in the way");
         for file in ["one/tasks", "one/schemata", "gold/mon_groups/one/tasks"] {
             std::fs::remove_file(fake.join(file)).unwrap();
         }
