@@ -241,6 +241,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(alone.by_clone(), libc::CLONE_NEWUTS);
+        assert!(alone.makes(libc::CLONE_NEWUTS) && alone.makes(libc::CLONE_NEWCGROUP));
+        assert!(!alone.makes(libc::CLONE_NEWNET) && !alone.has_own_users());
         let joined: Vec<_> = alone.joined.iter().map(|one| (one.kind, one.path.lossy().into_owned())).collect();
         assert_eq!(joined, [(libc::CLONE_NEWNET, "/run/netns/x".to_owned())]);
         assert!(
@@ -298,6 +300,23 @@ mod tests {
         assert_eq!(good.hostname.unwrap().lossy(), "web");
         assert!(named("", "web").unwrap_err().contains("it would be the host's"));
         assert!(named(r#", {"type": "uts"}"#, &"x".repeat(65)).unwrap_err().contains("longer than 64 bytes"));
+    }
+
+    /// The order of its birth hangs on it: device rules come before devices that a document names, and before hooks.
+    #[test]
+    fn who_is_seen_early_has_hooks_or_devices_of_its_own() {
+        let mount = r#""namespaces": [{"type": "mount"}]"#;
+        let device = r#"{"type": "c", "path": "/dev/x", "major": 1, "minor": 5}"#;
+        let early = |linux: &str, more: &str| planned(linux, more).unwrap().is_seen_early();
+        let hook = |kind: &str| format!(r#""hooks": {{"{kind}": [{{"path": "/x"}}]}},"#);
+        assert!(!early(mount, "") && !early(&format!(r#"{mount}, "devices": []"#), ""));
+        assert!(early(&format!(r#"{mount}, "devices": [{device}]"#), ""));
+        for kind in ["prestart", "createRuntime", "createContainer"] {
+            assert!(early(mount, &hook(kind)), "{kind}");
+        }
+        for kind in ["startContainer", "poststart", "poststop"] {
+            assert!(!early(mount, &hook(kind)), "{kind}");
+        }
     }
 
     #[test]

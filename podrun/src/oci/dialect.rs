@@ -43,6 +43,13 @@ mod tests {
     use oci_spec::runtime::LinuxSchedulerFlag;
 
     #[test]
+    fn an_empty_list_of_cpus_is_none() {
+        let mut document = serde_json::json!({"process": {"execCPUAffinity": {"initial": "", "final": "0-3"}}});
+        respell(&mut document).unwrap();
+        assert_eq!(document["process"]["execCPUAffinity"], serde_json::json!({"final": "0-3"}));
+    }
+
+    #[test]
     fn every_flag_of_the_scheduler_is_read() {
         for (flag, _) in SCHEDULER_FLAGS {
             let mut document = serde_json::json!({"process": {"scheduler": {"flags": [flag]}}});
