@@ -39,7 +39,8 @@ use crate::sys::cred::{self, Pointers};
 use crate::sys::{fd, mount, ns, socket};
 use crate::text::Text;
 use program::become_program;
-use rootfs::{fill_rootfs, make_place, open_rootfs, open_trees, protect_rootfs};
+pub use rootfs::open_rootfs;
+use rootfs::{fill_rootfs, make_place, open_trees, protect_rootfs};
 use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -163,6 +164,17 @@ pub struct Ground<'a> {
 
 pub type Early = Cell<Option<Failure>>;
 
+impl Ground<'_> {
+    /// Sets the OOM score, unless [`hide`] has, or has failed at it.
+    fn score(&self, process: &Process) -> Result<(), Failure> {
+        match (self.hidden, self.early.get()) {
+            (_, Some(failure)) => Err(failure),
+            (true, None) => Ok(()),
+            (false, None) => set_oom_score(process.oom_score_adj.as_ref()),
+        }
+    }
+}
+
 /// What only a process that no monitor keeps has: with nothing in it, it is one of a pod's.
 #[derive(Debug, Default)]
 pub struct Alone<'a> {
@@ -181,6 +193,17 @@ pub enum Groups {
     #[default]
     Set,
     Denied,
+}
+
+impl Groups {
+    /// Of the user namespace that a process is in, by the word that its /proc/PID/setgroups begins with.
+    pub fn of(process: &str) -> io::Result<Self> {
+        std::fs::read(format!("/proc/{process}/setgroups")).map(|word| Self::read(&word))
+    }
+
+    fn read(word: &[u8]) -> Self {
+        if word.starts_with(b"deny") { Self::Denied } else { Self::Set }
+    }
 }
 
 /// The namespaces that a container is born into besides those that clone3 makes.
@@ -306,11 +329,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
     // While the host's /proc is still in reach: the score before anything of the container runs, so that none
     // inherits the monitor's, which is the lowest that the host grants.
-    match (ground.hidden, ground.early.get()) {
-        (_, Some(failure)) => return Err(failure),
-        (true, None) => {}
-        (false, None) => set_oom_score(process.oom_score_adj.as_ref())?,
-    }
+    ground.score(process)?;
     process.labels.take_on()?;
     // Those of the pod are held open by pause.
     for (namespace, kind) in world.joined {
@@ -394,7 +413,7 @@ fn become_root() -> Result<(), Failure> {
 fn of_this_namespace() -> io::Result<Groups> {
     let (file, mut word) = (fd::open(c"/proc/self/setgroups", libc::O_RDONLY)?, [0; 8]);
     let count = fd::read(file.as_fd(), &mut word)?;
-    Ok(if word[..count].starts_with(b"deny") { Groups::Denied } else { Groups::Set })
+    Ok(Groups::read(&word[..count]))
 }
 
 /// A time namespace whose clocks are set before anybody is in it (time_namespaces(7)), and then itself.
@@ -413,11 +432,7 @@ fn hook_failed(step: Step) -> impl Fn(super::hooks::Failed) -> Failure {
 fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground<'_>) -> Lived {
     accept_signals();
     ground.tasks.join().map_err(at(Step::JoinCgroup))?;
-    match (ground.hidden, ground.early.get()) {
-        (_, Some(failure)) => return Err(failure),
-        (true, None) => {}
-        (false, None) => set_oom_score(process.oom_score_adj.as_ref())?,
-    }
+    ground.score(process)?;
     process.labels.take_on()?;
     process.attributes.exec_affinity.settle()?;
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was

@@ -119,21 +119,30 @@ fn begin(roots: &Roots, spec: &PodSpec, id: &PodId, dir: &PodDir) -> Result<stor
 
 /// The facts about this machine that plans need.
 pub fn probe() -> Result<Host> {
-    let mine = caps::read(None, caps::CapSet::Permitted).unwrap_or_default();
-    let capabilities = crate::caps::mask(mine);
     let needed = caps::Capability::CAP_SYS_ADMIN.bitmask();
+    let capabilities = own_capabilities();
     if cred::effective_uid() != 0 || capabilities & needed == 0 {
         return Err(Error::new(Kind::Unsupported, "make a pod", "podrun needs CAP_SYS_ADMIN, and it is withheld")
             .hint("run it as root with that, or as a user in whose namespace it may have it"));
     }
+    facts("make a pod", capabilities, || {
+        let (soft, hard) = cred::getrlimit(1, libc::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+        let (_, own) = cred::getrlimit(0, libc::RLIMIT_NOFILE).unwrap_or((soft, hard));
+        Ok((soft.min(own), hard.min(own)))
+    })
+}
+
+pub(super) fn own_capabilities() -> u64 {
+    crate::caps::mask(caps::read(None, caps::CapSet::Permitted).unwrap_or_default())
+}
+
+/// Those that do not depend on who asks; `doing` is what they are asked for.
+pub(super) fn facts(doing: &str, capabilities: u64, open_files: impl FnOnce() -> Result<(u64, u64)>) -> Result<Host> {
     if let Some(call) = calls::missing().find(|call| call.need == Need::Always) {
-        return Err(error::without(&[call], "make a pod"));
+        return Err(error::without(&[call], doing));
     }
     let score = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
-    let (soft, hard) = cred::getrlimit(1, libc::RLIMIT_NOFILE).unwrap_or((1024, 4096));
-    let (_, own) = cred::getrlimit(0, libc::RLIMIT_NOFILE).unwrap_or((soft, hard));
-    let open_files = (soft.min(own), hard.min(own));
-    Ok(Host { cgroups: Layout::detect()?, open_files, capabilities, oom_score_adj: score.unwrap_or(0) })
+    Ok(Host { cgroups: Layout::detect()?, open_files: open_files()?, capabilities, oom_score_adj: score.unwrap_or(0) })
 }
 
 /// Takes the name. One that belongs to a pod whose making was cut short is taken over.

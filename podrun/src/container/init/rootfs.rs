@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point.
-pub(super) fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+pub fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     if let Some(given) = given {
         // Any mount point will do, and `/` is in everybody's reach.
         let root = fd::dup_above(given, 3)?;

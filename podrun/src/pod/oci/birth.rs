@@ -27,7 +27,7 @@ use crate::rootfs::Source;
 use crate::rootfs::idmap::{Namespaces, Reach};
 use crate::spec::{ContainerSpec, Policy};
 use crate::store::{self, ProcessRecord};
-use crate::sys::clone::{self, pidfd_send_signal, poll_one};
+use crate::sys::clone::{self, Child, pidfd_send_signal, poll_one};
 use crate::sys::fd;
 use crate::sys::mount;
 use crate::sys::socket::{self, Traffic};
@@ -518,8 +518,8 @@ impl Making<'_> {
             ids::map(self.born.child.pid, ids)?;
         }
         let creating = self.container.record.state(Status::Creating).to_string();
-        run_hooks("prestart", &alone.hooks.prestart, creating.as_bytes())?;
-        run_hooks("createRuntime", &alone.hooks.create_runtime, creating.as_bytes())?;
+        run_hooks("prestart", &alone.hooks.prestart, &creating)?;
+        run_hooks("createRuntime", &alone.hooks.create_runtime, &creating)?;
         self.rounds.create_container.tell(creating.as_bytes())?;
         self.rounds.start_container.tell(self.container.record.state(Status::Created).to_string().as_bytes())?;
         fault::point("oci.furnished");
@@ -536,15 +536,21 @@ impl Making<'_> {
     }
 
     fn ready(&self, wish: &Wish) -> Result<()> {
-        if let Some(path) = &wish.pidfd {
-            hand_over(path, b"pidfd", self.born.child.pidfd.as_fd())?;
-        }
-        if let Some(path) = &wish.pid_file {
-            write_pid(path, self.born.child.pid)?;
-        }
+        announce(wish, &self.born.child)?;
         fault::point("oci.ready");
         let dir = &self.container.dir;
         std::fs::rename(dir.new_door(), dir.door()).doing(|| format!("make {}", dir.door().display()))
+    }
+}
+
+/// To whoever asked who its first process is.
+pub(super) fn announce(wish: &Wish, first: &Child) -> Result<()> {
+    if let Some(path) = &wish.pidfd {
+        hand_over(path, b"pidfd", first.pidfd.as_fd())?;
+    }
+    match &wish.pid_file {
+        Some(path) => write_pid(path, first.pid),
+        None => Ok(()),
     }
 }
 
@@ -555,25 +561,19 @@ pub fn after_the_end(container: &Container) -> Vec<String> {
 }
 
 /// Runs all of them, whatever becomes of one; what went wrong is for the log.
-pub fn each_hook(kind: &str, asked: &[Hook], state: &str) -> Vec<String> {
-    let run = |(index, hook): (usize, &Hook)| {
-        let round =
-            Round::new(std::slice::from_ref(hook)).and_then(|round| round.tell(state.as_bytes()).map(|()| round));
-        let ran = round.and_then(|round| {
-            round.run().map_err(|failed| hooks::error(kind, asked, Failed { index, errno: failed.errno }))
-        });
-        ran.err().map(|err| err.to_string())
-    };
-    asked.iter().enumerate().filter_map(run).collect()
+pub fn each_hook(kind: &str, hooks: &[Hook], state: &str) -> Vec<String> {
+    (0..hooks.len()).filter_map(|index| Some(run_hook(kind, hooks, index, state).err()?.to_string())).collect()
 }
 
-pub fn run_hooks(kind: &str, asked: &[Hook], state: &[u8]) -> Result<()> {
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let round = Round::new(asked)?;
-    round.tell(state)?;
-    round.run().map_err(|failed| hooks::error(kind, asked, failed))
+/// Runs one after the other until one fails.
+fn run_hooks(kind: &str, hooks: &[Hook], state: &str) -> Result<()> {
+    (0..hooks.len()).try_for_each(|index| run_hook(kind, hooks, index, state))
+}
+
+fn run_hook(kind: &str, hooks: &[Hook], index: usize, state: &str) -> Result<()> {
+    let round = Round::new(&hooks[index..=index])?;
+    round.tell(state.as_bytes())?;
+    round.run().map_err(|failed| hooks::error(kind, hooks, Failed { index, ..failed }))
 }
 
 /// Sends a descriptor to whoever listens there, as runc does: its name, and the descriptor along with it.

@@ -11,6 +11,7 @@ use super::record::{Container, Status};
 use super::verbs::{self, Manner};
 use crate::cgroup::{Cgroup, Programs, Tasks};
 use crate::container::alone::{self, Joined};
+use crate::container::init::open_rootfs;
 use crate::container::plan::{Plan, Stdio};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::store::{self, ProcessRecord};
@@ -243,8 +244,8 @@ fn become_criu(criu: &mut Command, rootfs: &Text, tasks: &Tasks, given: &[(Owned
         tasks.join()?;
         cred::reset_signals();
         mount::mount_flags(c"/", libc::MS_REC | libc::MS_SLAVE)?;
-        let root = mount::open_tree(mount::here(), rootfs.c(), true)?;
-        mount::move_mount(root.as_fd(), fd::open(rootfs.c(), libc::O_PATH | libc::O_DIRECTORY)?.as_fd())?;
+        // As a mount it goes with the namespace.
+        drop(open_rootfs(rootfs, None)?);
         given.iter().try_for_each(|(one, number)| fd::dup_to(one.as_fd(), *number))
     };
     let failed = match ready() {
@@ -263,13 +264,7 @@ fn settle(container: &mut Container, plan: &Plan, cgroup: &Cgroup, born: &Child,
         resctrl.take_in(&all)?;
     }
     store::write(&container.dir.state(), &container.record)?;
-    if let Some(path) = &of.pidfd {
-        birth::hand_over(path, b"pidfd", born.pidfd.as_fd())?;
-    }
-    match &of.pid_file {
-        Some(path) => birth::write_pid(path, born.pid),
-        None => Ok(()),
-    }
+    birth::announce(of, born)
 }
 
 #[cfg(test)]
