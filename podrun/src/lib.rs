@@ -12,6 +12,7 @@ pub mod fault;
 // Floor 2
 pub mod id;
 pub mod list;
+pub mod programs;
 pub mod signal;
 pub mod text;
 // Floor 3

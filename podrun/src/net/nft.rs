@@ -14,6 +14,7 @@ use crate::net::nfnetlink::{
     string,
 };
 use crate::net::service::{self, Spread};
+use crate::programs;
 use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,7 +24,6 @@ use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -246,10 +246,7 @@ pub fn removal(table: &str) -> String {
 
 /// `nft` on PATH.
 pub fn find() -> Option<PathBuf> {
-    // A monitor has no environment.
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".into());
-    let runs = |file: &Path| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("nft")).find(|file| runs(file))
+    programs::on_path("nft")
 }
 
 /// Gives `text` to `nft -f -`: all of it holds, or nothing.

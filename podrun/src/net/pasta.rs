@@ -22,9 +22,10 @@ use crate::net::definition::Driver;
 use crate::net::lock::{Hold, gone, lock, replace};
 use crate::net::ports::{self, Port};
 use crate::net::seen::{self, Seen};
+use crate::programs;
 use crate::roots::Roots;
 use crate::spec::port::Protocol;
-use crate::sys::clone::{Clone, Exit, clone3, exit, pidfd_open, pidfd_send_signal, poll_one, wait};
+use crate::sys::clone::{Clone, Exit, clone3, exit, pidfd_open, pidfd_send_signal, pids, poll_one, wait};
 use crate::sys::cred::{self, Pointers};
 use crate::sys::{fd, ns};
 use std::ffi::CString;
@@ -94,11 +95,8 @@ pub fn tun_cure() -> String {
     }
 }
 
-/// On PATH, or where distributions have it.
 pub fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/usr/local/bin", "/bin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|directory| directory.join("pasta")).find(|path| path.is_file())
+    programs::anywhere("pasta")
 }
 
 /// Starts it unless it is there. Two who want the same make one.
@@ -150,10 +148,7 @@ fn end(roots: &Roots, pod: &PodId) {
 pub fn find(roots: &Roots, pod: &PodId) -> Option<OwnedFd> {
     let file = pid_file(roots, pod);
     let written = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
-    written.and_then(|pid| open(pid, &file)).or_else(|| {
-        let all = fs::read_dir("/proc").ok()?.flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find_map(|pid| open(pid, &file))
-    })
+    written.and_then(|pid| open(pid, &file)).or_else(|| pids().ok()?.find_map(|pid| open(pid, &file)))
 }
 
 /// The process, if the pod's pid file stands on its command line: opened first, looked at then.

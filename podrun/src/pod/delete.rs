@@ -7,7 +7,7 @@ use super::create;
 use super::find::{self, Pod};
 use super::heal::{self, Served};
 use super::without_cgroup;
-use crate::cgroup::{self, Cgroup, Layout};
+use crate::cgroup::{self, Layout};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
 use crate::id::{NamespaceName, PodId, PodName};
@@ -96,14 +96,8 @@ fn stop(pod: &Pod, manner: Manner) {
 /// Kills pause, monitor and pump: at once, so that none of them makes the others anew.
 pub(super) fn kill_keepers(roots: &Roots, id: &PodId, pause: &OwnedFd) {
     let place = cgroup::Place::pod(&roots.cgroup(), id).own();
-    let layout = Layout::detect();
-    if layout.as_ref().is_ok_and(without_cgroup::is_it) {
-        let _ = without_cgroup::kill_all(&PodDir(roots.pod(id)), GONE);
-    }
-    if let Ok(layout) = layout
-        && let Ok(own) = Cgroup::find(&layout, &place)
-    {
-        let _ = own.kill_all(GONE);
+    if let Ok(layout) = Layout::detect() {
+        let _ = without_cgroup::kill_in(&layout, &place, &PodDir(roots.pod(id)), GONE);
     }
     let _ = pidfd_send_signal(pause.as_fd(), libc::SIGKILL);
     let _ = poll_one(pause.as_fd(), libc::POLLIN, 1000);
@@ -127,7 +121,7 @@ pub(super) fn remove_from_host(
         step("network", net::detach(roots, id));
     }
     fault::point("delete-pod.network");
-    step("processes", kill_everybody(roots, id, layout, &place));
+    step("processes", without_cgroup::kill_in(layout, &place, &PodDir(roots.pod(id)), GONE));
     fault::point("delete-pod.processes");
     if has_ports {
         step("network", net::detach(roots, id));
@@ -152,15 +146,6 @@ pub(super) fn remove_from_host(
         false => Err(Error::new(Kind::Kernel, "remove it from the host", left.join("; "))
             .hint("run the same command again; `podrun prune` finds what is left")),
     }
-}
-
-/// On v2 and hybrid hosts one write reaches everybody below the pod; on v1 each leaf is killed by itself.
-fn kill_everybody(roots: &Roots, id: &PodId, layout: &Layout, place: &cgroup::Place) -> Result<()> {
-    if without_cgroup::is_it(layout) {
-        return without_cgroup::kill_all(&PodDir(roots.pod(id)), GONE);
-    }
-    let pod = Cgroup::find(layout, place)?;
-    pod.kill_all(GONE)
 }
 
 fn remove_records(dir: &PodDir) -> Result<()> {

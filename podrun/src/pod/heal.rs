@@ -149,14 +149,8 @@ fn start_monitor(pod: &Pod, pause: &OwnedFd) -> Result<()> {
 pub fn bury(pod: &Pod) {
     let why = "pause and monitor died together; the containers were killed by their cgroup\n";
     let _ = std::fs::write(pod.dir.lost(), why);
-    if without_cgroup::is_it(&pod.record.host.cgroups) {
-        let _ = without_cgroup::kill_all(&pod.dir, Duration::from_secs(2));
-        return;
-    }
-    let place = cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id);
-    if let Ok(all) = Cgroup::find(&pod.record.host.cgroups, &place) {
-        let _ = all.kill_all(Duration::from_secs(2));
-    }
+    let (layout, place) = (&pod.record.host.cgroups, cgroup::Place::pod(&pod.roots.cgroup(), &pod.record.id));
+    let _ = without_cgroup::kill_in(layout, &place, &pod.dir, Duration::from_secs(2));
     for record in pod.containers() {
         let place = place.container(&record.name);
         if let Ok(one) = Cgroup::find(&pod.record.host.cgroups, &place) {

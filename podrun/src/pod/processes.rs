@@ -7,7 +7,7 @@ use super::without_cgroup;
 use crate::cgroup::{self, Cgroup};
 use crate::error::Result;
 use crate::id::ContainerName;
-use crate::sys::ns;
+use crate::sys::{clone, ns};
 use serde::Serialize;
 
 #[derive(Debug, Clone, Serialize)]
@@ -43,9 +43,7 @@ pub fn of(pod: &Pod, names: &[ContainerName]) -> Result<Vec<Process>> {
 
 /// Without a cgroup: those that have the container's mounts, as each has that was born in it or joined it.
 fn beside(first: i32) -> Vec<i32> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| ns::are_together(*pid, first, "mnt").unwrap_or(false)).collect()
+    clone::pids().into_iter().flatten().filter(|pid| ns::are_together(*pid, first, "mnt").unwrap_or(false)).collect()
 }
 
 /// `None` for one that has ended meanwhile.

@@ -6,11 +6,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::cgroup::{Layout, Reach};
+use crate::cgroup::{Cgroup, Layout, Place, Reach};
 use crate::error::{Error, Kind, Result};
 use crate::monitor;
 use crate::store::{self, Keepers, PodDir};
-use crate::sys::clone::{pidfd_open, pidfd_send_signal, poll_one};
+use crate::sys::clone::{pidfd_open, pidfd_send_signal, pids, poll_one};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,8 +21,17 @@ pub(super) fn is_it(layout: &Layout) -> bool {
     layout.reach == Reach::Nothing
 }
 
+/// Kills whoever is in the cgroup, or, where there is none, whoever belongs to the pod. On v2 and hybrid hosts one write
+/// reaches everybody below a directory; on v1 each leaf is killed by itself.
+pub(super) fn kill_in(layout: &Layout, place: &Place, dir: &PodDir, within: Duration) -> Result<()> {
+    match is_it(layout) {
+        true => kill_all(dir, within),
+        false => Cgroup::find(layout, place)?.kill_all(within),
+    }
+}
+
 /// Kills whoever belongs to the pod, until nobody does.
-pub(super) fn kill_all(dir: &PodDir, within: Duration) -> Result<()> {
+fn kill_all(dir: &PodDir, within: Duration) -> Result<()> {
     let until = Instant::now() + within;
     loop {
         let found = everybody(dir);
@@ -54,14 +63,12 @@ fn everybody(dir: &PodDir) -> Vec<OwnedFd> {
 
 /// Keepers that no record tells of: those of a pod that is half made, or that have just come up.
 fn named(dir: &Path) -> Vec<OwnedFd> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let its = |pid: i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         is_keepers(&line, dir)
     };
     let open = |pid: i32| pidfd_open(pid).ok().filter(|process| its(pid) && !is_over(process));
-    pids.filter(|pid| its(*pid)).filter_map(open).collect()
+    pids().into_iter().flatten().filter(|pid| its(*pid)).filter_map(open).collect()
 }
 
 /// A zombie that its parent is still to reap.

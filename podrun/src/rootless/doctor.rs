@@ -5,6 +5,7 @@
 use super::ids::{self, Account, Range, Which};
 use crate::cgroup::{Controller, Layout, Reach};
 use crate::net::pasta;
+use crate::programs;
 use crate::roots::Login;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -74,7 +75,7 @@ fn helpers() -> Vec<Found> {
     let look = |which: Which| {
         let helper = which.helper();
         let cure = |what: &str| Some(format!("as root: {what}"));
-        let Some(path) = ids::find(helper) else {
+        let Some(path) = programs::anywhere(helper) else {
             return Some(found(
                 "ids",
                 "wrong",

@@ -7,9 +7,10 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::programs;
 use crate::sys::cred;
 use crate::user::Files;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Somebody of the host's.
@@ -176,7 +177,8 @@ impl Maps {
 /// All that this user has; or his own alone, and why.
 pub fn whole(uid: u32, gid: u32) -> (Maps, Option<String>) {
     let single = |why: String| (Maps::single(uid, gid), Some(why));
-    if let Some(helper) = Which::BOTH.map(Which::helper).into_iter().find(|helper| find(helper).is_none()) {
+    if let Some(helper) = Which::BOTH.map(Which::helper).into_iter().find(|helper| programs::anywhere(helper).is_none())
+    {
         return single(format!("{helper} is not installed (Debian: uidmap)"));
     }
     let name = Account::of(uid).map(|account| account.name).unwrap_or_default();
@@ -219,7 +221,7 @@ pub fn apply_one(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
 
 fn ask(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
     let doing = || format!("map ids by {}", which.helper());
-    let Some(program) = find(which.helper()) else {
+    let Some(program) = programs::anywhere(which.helper()) else {
         return Err(Error::new(Kind::Unsupported, doing(), "it is not installed").hint(
             "Debian has it in the package uidmap, others in shadow-utils; a map of the user's own id needs none",
         ));
@@ -231,19 +233,6 @@ fn ask(pid: i32, which: Which, extents: &[Extent]) -> Result<()> {
         false => Err(Error::new(Kind::Unsupported, doing(), String::from_utf8_lossy(&done.stderr).trim())
             .hint(format!("{} says which ids are whose; the program must be setuid root", which.file()))),
     }
-}
-
-/// A program on PATH, or where administrators' programs are.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from);
-    let all = std::env::split_paths(&path).filter(|directory| directory.is_absolute()).chain(usual);
-    all.map(|directory| directory.join(program)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -214,9 +214,7 @@ fn numbered_with(container: &Container, _first: BorrowedFd<'_>) -> Result<Vec<i3
         let cause = format!("its cgroup would tell, and {NO_CGROUP}; its PID namespace is podrun's own");
         return Err(Error::new(Kind::Unsupported, doing(), cause));
     }
-    let all = std::fs::read_dir("/proc").doing(doing)?.flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    Ok(pids.filter(|pid| ns::are_together(*pid, first, "pid").unwrap_or(false)).collect())
+    Ok(clone::pids().doing(doing)?.filter(|pid| ns::are_together(*pid, first, "pid").unwrap_or(false)).collect())
 }
 
 /// In the words of `runc events --stats`.
