@@ -15,10 +15,16 @@ fn counting(host: &Host) -> Bundle {
     })
 }
 
-/// Why criu cannot work here, if it cannot.
-fn hindered(host: &Host) -> Option<String> {
+/// A host where criu works; else why it does not, counted as a skip.
+fn with_criu() -> Option<Host> {
+    let host = Host::new();
     let told = host.program("sh -c 'criu check; code=$?; rm -f /run/criu.kdat; exit $code'").run();
-    (told.code() != 0).then(|| told.errors().lines().last().unwrap_or("it says nothing").to_owned())
+    if told.code() == 0 {
+        return Some(host);
+    }
+    let why = told.errors().lines().last().unwrap_or("it says nothing").to_owned();
+    podrun_tests::note_skip(&format!("criu cannot work here: {why}"));
+    None
 }
 
 fn counted(bundle: &Bundle) -> u64 {
@@ -56,10 +62,7 @@ fn restore(host: &Host, bundle: &Bundle, images: &Path) {
 
 #[test]
 fn a_container_goes_on_where_it_was_when_it_was_written_to_files() {
-    let host = Host::new();
-    if let Some(why) = hindered(&host) {
-        podrun_tests::skip!("criu cannot work here: {why}");
-    }
+    let Some(host) = with_criu() else { return };
     let bundle = counting(&host);
     start(&host, &bundle);
     let images = host.fresh("images");
@@ -87,10 +90,7 @@ fn a_container_goes_on_where_it_was_when_it_was_written_to_files() {
 
 #[test]
 fn one_that_is_left_running_runs_on() {
-    let host = Host::new();
-    if let Some(why) = hindered(&host) {
-        podrun_tests::skip!("criu cannot work here: {why}");
-    }
+    let Some(host) = with_criu() else { return };
     let bundle = counting(&host);
     start(&host, &bundle);
     let images = host.fresh("images");
@@ -104,10 +104,7 @@ fn one_that_is_left_running_runs_on() {
 // As podman has it: the network is made by somebody else, and is there before and after.
 #[test]
 fn a_network_namespace_that_was_joined_stays_its_owners() {
-    let host = Host::new();
-    if let Some(why) = hindered(&host) {
-        podrun_tests::skip!("criu cannot work here: {why}");
-    }
+    let Some(host) = with_criu() else { return };
     host.pod("web");
     let netns = host.inspect("web")["namespaces"]["net"].as_str().unwrap().to_owned();
     let bundle = counting(&host);
@@ -130,10 +127,7 @@ fn a_network_namespace_that_was_joined_stays_its_owners() {
 // runc-restore(8): without --detach it stays, and its stdio is the container's.
 #[test]
 fn output_goes_to_whoever_restores_and_the_exit_code_is_told() {
-    let host = Host::new();
-    if let Some(why) = hindered(&host) {
-        podrun_tests::skip!("criu cannot work here: {why}");
-    }
+    let Some(host) = with_criu() else { return };
     let bundle = host.bundle(|config| {
         config["process"]["args"] =
             json!(["sh", "-c", "trap 'exit 7' TERM; i=0; while :; do i=$((i+1)); echo number $i; sleep 0.1; done"]);
