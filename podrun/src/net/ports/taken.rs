@@ -5,6 +5,7 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::spec::port::{Protocol, Wish};
+use crate::sys::clone::pids;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
@@ -121,13 +122,11 @@ pub fn who(protocol: Protocol, port: u16) -> Option<String> {
         table.lines().skip(1).find_map(|line| inode_of(line, protocol, port))
     })?;
     let wanted = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    processes.into_iter().find_map(|process| {
-        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+    pids().ok()?.find_map(|pid| {
+        let mut open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
         open.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
             .then_some(())?;
-        let name = fs::read_to_string(process.path().join("comm")).ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         Some(format!("{} (pid {pid})", name.trim()))
     })
 }
