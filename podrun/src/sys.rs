@@ -8,6 +8,7 @@ pub mod clone;
 pub mod cred;
 pub mod dir;
 pub mod fd;
+pub mod image;
 pub mod map;
 pub mod mount;
 pub mod net;

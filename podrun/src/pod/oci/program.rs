@@ -7,13 +7,14 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::privilege::Privilege;
 use crate::sandbox;
 use crate::sys::cred::{self, Pointers};
-use crate::sys::fd;
+use crate::sys::{fd, image};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
-/// Starts this very command again from a file that the container cannot overwrite through /proc/PID/exe (CVE-2019-5736),
-/// unless that is what it runs from.
+/// Makes this command run from a file that the container cannot overwrite through /proc/PID/exe (CVE-2019-5736), unless it
+/// does so already: it runs on from there, or, where the kernel does not let it, starts again.
 pub fn be_unwritable() -> Result<()> {
     let doing = || "look at podrun's own program".to_owned();
     let own = fd::open(c"/proc/self/exe", libc::O_RDONLY).doing(doing)?;
@@ -22,6 +23,10 @@ pub fn be_unwritable() -> Result<()> {
         return Ok(());
     }
     let program = sandbox::own_program()?;
+    let readable = File::open(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    if readable.and_then(|file| image::run_on_from(file.as_fd())).is_ok() {
+        return Ok(());
+    }
     let words = |all: Vec<std::ffi::OsString>| {
         Pointers::new(all.into_iter().filter_map(|word| CString::new(word.into_vec()).ok()).collect())
     };
