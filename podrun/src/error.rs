@@ -26,6 +26,8 @@ pub enum Kind {
     Unsupported,
     /// A range, disk or limit is used up.
     Exhausted,
+    /// It took longer than it may (exit code 124, as of timeout(1)).
+    TimedOut,
     /// The workload's program does not exist in the container (exit code 127).
     ProgramNotFound,
     /// The workload's program cannot be executed (exit code 126).
@@ -176,12 +178,13 @@ pub fn without(missing: &[&Call], doing: impl Into<String>) -> Error {
     Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", names.join(", "))).hint(hint)
 }
 
-/// The exit code of `run` and `exec` when the workload never ran: docker's and the shell's habit.
+/// The exit code of `run` and `exec` when it is not the workload's: docker's, the shell's and timeout(1)'s habit.
 pub fn exit_code(kind: Kind) -> i32 {
     match kind {
         Kind::Usage => 2,
         Kind::ProgramNotFound => 127,
         Kind::ProgramNotExecutable => 126,
+        Kind::TimedOut => 124,
         _ => 125,
     }
 }

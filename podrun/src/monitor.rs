@@ -13,6 +13,7 @@ mod firewall;
 mod inlet;
 pub mod keep;
 mod keepers;
+mod limited;
 mod names;
 mod recover;
 mod run;
@@ -187,6 +188,8 @@ enum Alarm {
     StatusUnknown(u64),
     /// The same for an exec.
     ExecStatusUnknown(u64),
+    /// An exec's time is over, or those that it left behind are still dying.
+    ExecLimit(u64),
     /// The pump could not be started.
     Pump,
     /// What the pump had no room for is said again.
@@ -286,7 +289,7 @@ struct Monitor {
     programs: Programs,
     execs: BTreeMap<u64, Exec>,
     /// Ends of execs that nobody was there to hear; the oldest go first.
-    unheard: VecDeque<(String, crate::store::Ended)>,
+    unheard: VecDeque<(String, socket::Reply)>,
     clients: BTreeMap<u64, Client>,
     firewall: Firewall,
     serving: Serving,
@@ -399,6 +402,7 @@ impl Monitor {
                 Alarm::OomSurvived(key) => self.oom_survived(key),
                 Alarm::StatusUnknown(key) => self.status_unknown(key),
                 Alarm::ExecStatusUnknown(id) => self.exec_status_unknown(id),
+                Alarm::ExecLimit(id) => self.exec_limit(id),
                 Alarm::Pump => self.ensure_pump(),
                 Alarm::TellPump => self.tell_pump_the_rest(),
                 Alarm::Drained(key) => self.drain_overdue(key),

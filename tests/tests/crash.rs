@@ -561,7 +561,7 @@ fn a_monitor_may_be_killed_at_every_step_of_an_end() {
 
 #[test]
 fn a_monitor_may_be_killed_at_every_step_of_a_verb() {
-    try_each(VERBS, |fixture, point, _| {
+    try_each(VERBS, |fixture, point, n| {
         let host = &fixture.host;
         fixture.pod("");
         fixture.run("web/b", "-d", "/probe stubborn").ok();
@@ -572,7 +572,9 @@ fn a_monitor_may_be_killed_at_every_step_of_a_verb() {
                 fixture.expect_end("b", 137);
             }
             "exec" => {
-                let outcome = host.podrun("exec web/k -- sh -c 'echo hi; exit 5'");
+                // A limit has its own way to the end.
+                let flag = ["", "--timeout 60s "][n % 2];
+                let outcome = host.podrun(format!("exec {flag}web/k -- sh -c 'echo hi; exit 5'"));
                 match outcome.code() {
                     // Born, and never let go: it has not run, and that is what is said.
                     125 if point == "exec.cloned" => outcome.prints("").says("never started"),

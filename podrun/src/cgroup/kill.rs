@@ -9,8 +9,10 @@ use super::layout::Controller;
 use super::live::Cgroup;
 use super::live::Open;
 use super::plan::Dialect;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{pidfd_open, pidfd_send_signal, poll_one};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -135,9 +137,23 @@ impl Cgroup {
         self.freezer().is_ok_and(|freezer| freezer.is_frozen())
     }
 
+    /// A cgroup below this one for processes that are to be killed by themselves, made unless it is there. It is in the one tree
+    /// that kills or freezes, so that the limits stay those of the whole; `None` where there is no such tree.
+    pub fn nested(&self, name: &str) -> Result<Option<Self>> {
+        let Some(above) = self.freezes() else { return Ok(None) };
+        match mkdirat(&above.fd, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno).doing(|| format!("make {}", above.path.join(name).display())),
+        }
+        Ok(Some(Self { place: self.place.below(name)?, leaves: vec![above.below(name)?] }))
+    }
+
+    fn freezes(&self) -> Option<&Open> {
+        self.unified().or_else(|| self.controller(Controller::Freezer))
+    }
+
     fn freezer(&self) -> Result<Freezer<'_>> {
-        let open = self.unified().or_else(|| self.controller(Controller::Freezer));
-        open.map(Freezer).ok_or_else(|| {
+        self.freezes().map(Freezer).ok_or_else(|| {
             let cause = match self.is_nowhere() {
                 true => NO_CGROUP,
                 false => "it is in no tree that can freeze",

@@ -60,6 +60,13 @@ impl Tasks {
         self.0.iter().try_for_each(|file| nix::unistd::write(file, b"0").map(drop))
     }
 
+    /// These first, then those.
+    #[must_use]
+    pub fn and(mut self, those: Self) -> Self {
+        self.0.extend(those.0);
+        self
+    }
+
     /// For a child that keeps its descriptors by number.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.iter().map(OwnedFd::as_fd)
@@ -202,9 +209,15 @@ impl Cgroup {
 impl Open {
     fn new(mount: &OwnedFd, place: &Place, dialect: Dialect, tree: &Tree) -> Result<Self> {
         let path = tree.mount.join(place.as_str());
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(mount, place.as_str(), flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
+        let fd = open_directory(mount, place.as_str()).doing(|| format!("open {}", path.display()))?;
         Ok(Self { dialect, controllers: tree.controllers.clone(), path, fd })
+    }
+
+    /// A directory of this one.
+    pub(super) fn below(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        let fd = open_directory(&self.fd, name).doing(|| format!("open {}", path.display()))?;
+        Ok(Self { dialect: self.dialect, controllers: self.controllers.clone(), path, fd })
     }
 
     pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
@@ -280,6 +293,10 @@ impl Open {
 fn occupied(doing: &str, count: usize) -> Error {
     Error::new(Kind::NotNow, doing, format!("it holds {count} processes already"))
         .hint("give the container one of its own")
+}
+
+fn open_directory(at: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
+    openat(at, path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 fn open_tree(tree: &Tree, dialect: Dialect) -> Result<OwnedFd> {

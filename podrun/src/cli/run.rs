@@ -540,13 +540,17 @@ struct Exec {
     /// How long to read on, after the program's end, what its children still hold open
     #[arg(long, default_value = "1s", value_name = "TIME")]
     drain: String,
+    /// Kill it and all that it started after this time, and leave with 124; nor does then anybody outlive it. 0 is no limit
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
 const EXEC_EXAMPLES: &str = "  podrun exec web/nginx -- nginx -t
   podrun exec web -c nginx -it -- sh
-  tar c . | podrun exec -i web/nginx -- tar x -C /srv";
+  tar c . | podrun exec -i web/nginx -- tar x -C /srv
+  podrun exec --timeout 2s web/nginx -- /probe";
 
 pub(super) fn exec(words: &Words) -> Result<i32> {
     let asked: Exec = words.parse(EXEC_EXAMPLES)?;
@@ -574,7 +578,9 @@ pub(super) fn exec(words: &Words) -> Result<i32> {
         capabilities: asked.cap.iter().try_fold(0, |mask, one| caps::parse(one).map(|bit| mask | bit))?,
     };
     let stdin = if asked.interactive { ExecStdin::Passed } else { ExecStdin::Null };
-    let ended = exec::exec(&pod, &name, &Wish { request, stdin, drain: duration(&asked.drain)? })?;
+    // 0 is what it is to timeout(1).
+    let limit = asked.timeout.as_deref().map(duration).transpose()?.filter(|limit| !limit.is_zero());
+    let ended = exec::exec(&pod, &name, &Wish { request, stdin, drain: duration(&asked.drain)?, limit })?;
     Ok(tell_end(&name, &ended))
 }
 

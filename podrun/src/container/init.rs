@@ -297,6 +297,8 @@ pub struct Visit {
     /// `CLONE_NEW*` of the namespaces that it joins, but for the PID namespace.
     pub kinds: i32,
     pub ids: Ids,
+    /// `CLONE_NEW*` of those that it makes for itself and all that it starts.
+    pub new: i32,
     /// `CLONE_NEW*` of what a process in between joins for it, one that need not come back: to its own PID namespace only root
     /// of the machine may.
     pub between: i32,
@@ -307,6 +309,7 @@ impl Visit {
     pub const USUAL: Self = Self {
         kinds: libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP,
         ids: Ids::Host,
+        new: 0,
         between: 0,
     };
 }
@@ -438,6 +441,9 @@ fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground
     // Root and current directory become those of the container's mount namespace (setns(2)). Its PID namespace was
     // joined by the parent, for this child.
     ns::setns(init, visit.kinds).map_err(at(Step::JoinNamespaces))?;
+    if visit.new != 0 {
+        ns::unshare(visit.new).map_err(at(Step::NewCgroupNamespace))?;
+    }
     if visit.ids == Ids::Mapped {
         become_root()?;
     }

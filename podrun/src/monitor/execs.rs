@@ -2,8 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use super::keep::Store;
+use super::limited::{Limit, Limited};
+use super::run::Run;
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
+use crate::cgroup::Tasks;
 use crate::container::birth::{self, Cradle, Report};
 use crate::container::init::{Alone, Visit};
 use crate::container::listener::{self, Whose};
@@ -34,16 +38,28 @@ pub(super) struct Exec {
     first: i32,
     /// For the sentence, should it fail; gone once it runs.
     process: Option<Box<Process>>,
-    failure: Option<Error>,
+    pub(super) failure: Option<Error>,
+    pub(super) limited: Option<Limited>,
     client: Option<u64>,
     /// A terminal that came while the client was looking for us.
     master: Option<OwnedFd>,
 }
 
-/// The store's entry: with the pidfd and the report socket, at whose gate the program may still wait.
+/// The store's entry: with the pidfd, the report socket, at whose gate the program may still wait, and what a time limit needs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     pid: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
+}
+
+pub(super) fn keep(store: &mut Store, exec: &Exec) -> Result<()> {
+    let doing = || "keep the exec's descriptors".to_owned();
+    let kept = Kept { pid: exec.pid, limit: exec.limited.as_ref().map(|limited| limited.limit.clone()) };
+    let body = serde_json::to_value(kept).map_err(std::io::Error::from).doing(doing)?;
+    let own = [&exec.pidfd].into_iter().chain(&exec.report).map(AsFd::as_fd);
+    let fds: Vec<BorrowedFd<'_>> = own.chain(exec.limited.as_ref().and_then(Limited::held)).collect();
+    store.put(&key::exec(&exec.id), &body, &fds).doing(doing)
 }
 
 impl Monitor {
@@ -52,14 +68,22 @@ impl Monitor {
         client: u64,
         id: String,
         name: &ContainerName,
-        process: Box<Process>,
+        (process, time): (Box<Process>, Option<Duration>),
         fds: Vec<OwnedFd>,
     ) -> Result<()> {
         if self.known_exec(client, &id) {
             return Ok(());
         }
-        let born = self.bear_exec(name, &process, fds)?;
-        let first = self.container(name)?.run.as_ref().map_or(0, |run| run.pid);
+        let run = self.joinable(name)?;
+        let first = run.pid;
+        let limited = time.map(|time| Limited::new(Limit::new(name, time), run, &id, None)).transpose()?;
+        let born = match self.bear_exec(run, &process, fds, limited.as_ref()) {
+            Ok(born) => born,
+            Err(err) => {
+                limited.into_iter().for_each(|limited| self.let_go(limited));
+                return Err(err);
+            }
+        };
         fault::point("exec.cloned");
         let number = self.id();
         let exec = Exec {
@@ -70,25 +94,29 @@ impl Monitor {
             first,
             process: Some(process),
             failure: None,
+            limited,
             client: Some(client),
             master: None,
         };
-        let doing = || "keep the exec's descriptors".to_owned();
-        let body = serde_json::to_value(Kept { pid: exec.pid }).map_err(std::io::Error::from).doing(doing)?;
-        let fds: Vec<BorrowedFd<'_>> = [&exec.pidfd].into_iter().chain(&exec.report).map(AsFd::as_fd).collect();
-        self.store.put(&key::exec(&exec.id), &body, &fds).doing(doing)?;
+        keep(&mut self.store, &exec)?;
         fault::point("exec.kept");
         self.watch(&exec.pidfd, Token::ExecExit(number), EpollFlags::EPOLLIN)?;
         if let Some(report) = &exec.report {
             self.watch(report, Token::ExecReport(number), EpollFlags::EPOLLIN)?;
-            birth::open_gate(report.as_fd()).doing(|| "let the program start".into())?;
-            fault::point("exec.opened");
+            if !exec.limited.as_ref().is_some_and(Limited::waits) {
+                birth::open_gate(report.as_fd()).doing(|| "let the program start".into())?;
+                fault::point("exec.opened");
+            }
+        }
+        if let Some(limited) = &exec.limited {
+            self.time_exec(number, limited);
         }
         self.execs.insert(number, exec);
         Ok(())
     }
 
-    fn bear_exec(&mut self, name: &ContainerName, process: &Process, fds: Vec<OwnedFd>) -> Result<birth::Born> {
+    /// The run of a container that lives and is not frozen.
+    fn joinable(&self, name: &ContainerName) -> Result<&Run> {
         let container = self.container(name)?;
         let doing = || format!("exec in {name}");
         let Some(run) = container.run.as_ref().filter(|run| run.exit.is_none()) else {
@@ -96,29 +124,37 @@ impl Monitor {
                 .hint("`podrun start` starts it"));
         };
         match container.record.state {
-            State::Paused => {
-                return Err(Error::new(Kind::NotNow, doing(), "it is paused").hint("`podrun resume` thaws it"));
-            }
+            State::Paused => Err(Error::new(Kind::NotNow, doing(), "it is paused").hint("`podrun resume` thaws it")),
             State::Created => {
-                return Err(
-                    Error::new(Kind::NotNow, doing(), "it is created, not started").hint("`podrun start` starts it")
-                );
+                Err(Error::new(Kind::NotNow, doing(), "it is created, not started").hint("`podrun start` starts it"))
             }
-            _ => {}
+            _ => Ok(run),
         }
+    }
+
+    fn bear_exec(
+        &self,
+        run: &Run,
+        process: &Process,
+        fds: Vec<OwnedFd>,
+        limited: Option<&Limited>,
+    ) -> Result<birth::Born> {
         let stdio: [OwnedFd; 3] = match (process.stdio, <[OwnedFd; 3]>::try_from(fds)) {
             (Stdio::Pipes, Ok(stdio)) => stdio,
             (Stdio::Terminal { .. }, _) => [self.spare()?, self.spare()?, self.spare()?],
-            (Stdio::Pipes, Err(_)) => return Err(Error::new(Kind::Invalid, doing(), "three descriptors are needed")),
+            (Stdio::Pipes, Err(_)) => {
+                return Err(Error::new(Kind::Invalid, "wire the program's stdio", "three descriptors are needed"));
+            }
         };
-        let tasks = run.cgroup.tasks()?;
+        let tasks = run.cgroup.tasks()?.and(limited.map_or_else(|| Ok(Tasks::nowhere()), Limited::tasks)?);
         let cradle = Cradle {
-            cgroup: run.cgroup.unified_fd(),
+            cgroup: limited.and_then(Limited::cgroup).or(run.cgroup.unified_fd()),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
             alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
         };
-        birth::exec(process, run.pidfd.as_fd(), self.visit(run.pid), self.namespaces.own_pid.as_fd(), &cradle)
+        let visit = Visit { new: limited.map_or(0, Limited::namespace), ..self.visit(run.pid) };
+        birth::exec(process, run.pidfd.as_fd(), visit, self.namespaces.own_pid.as_fd(), &cradle)
     }
 
     /// In a user namespace nobody may join what is the host's, not even where he is there already (setns(2)); so nor do we
@@ -153,8 +189,8 @@ impl Monitor {
             return true;
         }
         let Some(at) = self.unheard.iter().position(|(known, _)| known == id) else { return false };
-        if let Some((_, ended)) = self.unheard.remove(at) {
-            self.reply(client, &Reply::Exited { ended, log: None }, &[]);
+        if let Some((_, reply)) = self.unheard.remove(at) {
+            self.reply(client, &reply, &[]);
         }
         true
     }
@@ -176,13 +212,13 @@ impl Monitor {
                     Some(client) => self.reply(client, &Reply::Terminal, &[master.as_fd()]),
                     None => exec.master = Some(master),
                 },
-                Ok(Some(Report::Namespaces | Report::Ready)) => {}
+                Ok(Some(Report::Namespaces)) => {}
+                Ok(Some(Report::Ready)) => self.exec_ready(number),
                 Ok(Some(Report::Listener(fd))) => {
                     let to = exec.process.as_deref().and_then(|process| process.listener.as_ref());
                     let whose = Whose::Execd { pid: exec.pid, first: exec.first };
                     if let Err(err) = listener::pass_on(to, whose, &fd, socket.as_fd()) {
-                        exec.failure.get_or_insert(err);
-                        let _ = clone::pidfd_send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
+                        exec.give_up(err);
                     }
                 }
                 Ok(Some(Report::Failed(failure))) => {
@@ -237,7 +273,18 @@ impl Monitor {
         self.exec_over(number, exit);
     }
 
-    fn exec_over(&mut self, number: u64, exit: Option<Exit>) {
+    /// It was killed, and nothing is heard of it.
+    pub(super) fn exec_does_not_end(&mut self, number: u64) {
+        if let Some(exec) = self.execs.get(&number) {
+            self.unwatch(&exec.pidfd);
+            self.exec_over(number, None);
+        }
+    }
+
+    pub(super) fn exec_over(&mut self, number: u64, exit: Option<Exit>) {
+        if !self.is_alone(number, exit) {
+            return;
+        }
         let Some(exec) = self.execs.remove(&number) else { return };
         if let Some(report) = &exec.report {
             self.unwatch(report);
@@ -245,11 +292,20 @@ impl Monitor {
         fault::point("exec.over");
         let now = Stamp::now().text();
         let ended = exit.map_or_else(|| unknown_end(now.clone()), |exit| Ended::new(exit, false, now.clone()));
-        match (exec.client.filter(|client| self.clients.contains_key(client)), exec.failure) {
-            (Some(client), Some(err)) => self.fail(client, err),
-            (Some(client), None) => self.reply(client, &Reply::Exited { ended, log: None }, &[]),
-            (None, _) => {
-                self.unheard.push_back((exec.id.clone(), ended));
+        let failure = exec.failure.or_else(|| exec.limited.as_ref().and_then(Limited::failure));
+        let reply = match failure {
+            Some(err) => Reply::Failed(err.into()),
+            None => Reply::Exited { ended, log: None },
+        };
+        if let Some(limited) = exec.limited {
+            // Whoever is told may look at once, and nothing is to be left.
+            let _ = clone::waitid(exec.pidfd.as_fd(), Reap::Now);
+            self.let_go(limited);
+        }
+        match exec.client.filter(|client| self.clients.contains_key(client)) {
+            Some(client) => self.reply(client, &reply, &[]),
+            None => {
+                self.unheard.push_back((exec.id.clone(), reply));
                 if self.unheard.len() > UNHEARD {
                     self.unheard.pop_front();
                 }
@@ -263,15 +319,23 @@ impl Monitor {
     }
 
     /// An exec that a predecessor made.
-    pub(super) fn recover_exec(&mut self, id: &str, body: serde_json::Value, mut fds: Vec<OwnedFd>) {
-        let (Ok(kept), false) = (serde_json::from_value::<Kept>(body), fds.is_empty()) else { return };
+    pub(super) fn recover_exec(&mut self, id: &str, body: serde_json::Value, fds: Vec<OwnedFd>) {
+        let Ok(kept) = serde_json::from_value::<Kept>(body) else { return };
         let number = self.id();
-        let exec = Exec {
+        let mut fds = fds.into_iter();
+        let Some(pidfd) = fds.next() else { return };
+        // A monitor of an older build kept none.
+        let report = fds.next();
+        let limited = kept.limit.and_then(|limit| {
+            let run = self.containers.get(limit.container())?.run.as_ref()?;
+            Limited::new(limit, run, id, fds.next()).ok()
+        });
+        let mut exec = Exec {
             id: id.to_owned(),
             pid: kept.pid,
-            pidfd: fds.remove(0),
-            // A monitor of an older build kept none.
-            report: fds.pop(),
+            pidfd,
+            report,
+            limited,
             first: 0,
             process: None,
             failure: None,
@@ -281,8 +345,16 @@ impl Monitor {
         let mut watched = self.watch(&exec.pidfd, Token::ExecExit(number), EpollFlags::EPOLLIN);
         if let Some(report) = &exec.report {
             watched = watched.and(self.watch(report, Token::ExecReport(number), EpollFlags::EPOLLIN));
-            // It may still wait there. A second opening is a byte that nobody reads.
-            let _ = birth::open_gate(report.as_fd());
+            match exec.limited.as_ref().is_some_and(Limited::waits) {
+                // It may still wait there. A second opening is a byte that nobody reads.
+                false => drop(birth::open_gate(report.as_fd())),
+                true => exec.give_up(
+                    Error::new(Kind::NotNow, "start the program", "its monitor died meanwhile").hint("try again"),
+                ),
+            }
+        }
+        if let Some(limited) = &exec.limited {
+            self.time_exec(number, limited);
         }
         if watched.is_ok() {
             self.execs.insert(number, exec);

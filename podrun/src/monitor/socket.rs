@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// More than this is no request of podrun's (a bound per request).
 const LONGEST: usize = 16 << 20;
@@ -86,6 +87,9 @@ pub enum Request {
         id: String,
         container: ContainerName,
         process: Box<Process>,
+        /// When it is over, the program and all that it started are killed; what it has left behind by its own end, too.
+        #[serde(default)]
+        limit: Option<Duration>,
     },
     /// The end of an exec whose monitor died meanwhile.
     WaitExec {

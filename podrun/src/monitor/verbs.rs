@@ -40,7 +40,7 @@ impl Monitor {
             Request::Restart { names, grace_ms } => self.restart(client, names, Duration::from_millis(grace_ms)),
             Request::Pause { names } => self.at_once(client, names, Self::freeze),
             Request::Resume { names } => self.at_once(client, names, Self::thaw),
-            Request::Exec { id, container, process } => self.exec(client, id, &container, process, fds),
+            Request::Exec { id, container, process, limit } => self.exec(client, id, &container, (process, limit), fds),
             Request::WaitExec { id } => {
                 self.wait_exec(client, &id);
                 Ok(())

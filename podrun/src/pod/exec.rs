@@ -29,6 +29,8 @@ pub struct Wish {
     pub stdin: Stdin,
     /// After the program has ended (kubelet's drain_exec_sync_io).
     pub drain: Duration,
+    /// When it is over, the program and all that it started are killed. Nor does then anybody outlive the program.
+    pub limit: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub enum Stdin {
     Passed,
 }
 
-/// Runs a program in a container and answers with how it ended.
+/// Runs a program in a container and answers with how it ended; `TimedOut` where that was by its limit.
 pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
     let record = pod.container(name)?;
     let plan: Plan = store::read(&pod.dir.plan(name))?;
@@ -49,7 +51,8 @@ pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
     let terminal = process.stdio != Stdio::Pipes;
     let mut wires = if terminal { Wires::none() } else { Wires::new(wish.stdin)? };
     let id = client::fresh_id()?;
-    let request = Request::Exec { id: id.clone(), container: name.clone(), process: Box::new(process) };
+    let request =
+        Request::Exec { id: id.clone(), container: name.clone(), process: Box::new(process), limit: wish.limit };
     let fds: Vec<BorrowedFd<'_>> = wires.theirs.iter().map(AsFd::as_fd).collect();
     let client = Client::connect(pod)?;
     client.ask(&request, &fds)?;
@@ -123,12 +126,12 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Ended> {
-        let mut ended: Option<(Ended, Instant)> = None;
+        let mut ended: Option<(Result<Ended>, Instant)> = None;
         loop {
             if let Some((result, at)) = &ended {
                 let drained = wires.output.iter().all(Relay::is_over);
                 if drained || at.elapsed() >= wish.drain {
-                    return Ok(result.clone());
+                    return result.clone();
                 }
             }
             self.wait(wires, ended.as_ref().map(|(_, at)| wish.drain.saturating_sub(at.elapsed())))?;
@@ -167,11 +170,12 @@ impl Session<'_> {
     }
 
     /// All that the monitor has to say at this moment; the end, if it is among it.
-    fn hear(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Option<Ended>> {
+    fn hear(&mut self, wires: &mut Wires, wish: &Wish) -> Result<Option<Result<Ended>>> {
         while self.client.has_reply().doing(|| "hear the monitor".into())? {
             match self.client.hear()? {
-                Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(ended)),
-                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
+                Heard::Reply(Reply::Exited { ended, .. }, _) => return Ok(Some(Ok(ended))),
+                // What it wrote before is shown first.
+                Heard::Reply(Reply::Failed(failure), _) => return Ok(Some(Err(failure.into()))),
                 Heard::Reply(Reply::Terminal, fds) => {
                     if let Some(master) = fds.into_iter().next() {
                         self.take_terminal(master, wires, wish)?;

@@ -62,10 +62,20 @@ pub fn are_together(pid: i32, other: i32, kind: &str) -> io::Result<bool> {
     Ok(number(&pid.to_string(), kind)? == number(&other.to_string(), kind)?)
 }
 
+/// Whether a process is in a namespace that we hold.
+pub fn is_in(pid: i32, namespace: BorrowedFd<'_>, kind: &str) -> io::Result<bool> {
+    let held = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    Ok(number(&pid.to_string(), kind)? == identity(&held)?)
+}
+
 /// What tells a namespace from others (namespaces(7), "The /proc/PID/ns/ directory").
 fn number(process: &str, kind: &str) -> io::Result<(u64, u64)> {
+    identity(&format!("/proc/{process}/ns/{kind}"))
+}
+
+fn identity(path: &str) -> io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(format!("/proc/{process}/ns/{kind}")).map(|one| (one.dev(), one.ino()))
+    std::fs::metadata(path).map(|one| (one.dev(), one.ino()))
 }
 
 fn open(path: &str) -> io::Result<OwnedFd> {

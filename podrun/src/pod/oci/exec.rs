@@ -157,7 +157,7 @@ fn visit(container: &Container) -> Visit {
     let ids = if more & libc::CLONE_NEWUSER == 0 { Ids::Host } else { Ids::Mapped };
     let privilege = Privilege::own();
     if privilege == Privilege::Host {
-        return Visit { kinds: Visit::USUAL.kinds | more, ids, between: 0 };
+        return Visit { kinds: Visit::USUAL.kinds | more, ids, ..Visit::USUAL };
     }
     let pid = container.record.process.map_or(0, |process| process.pid);
     let is_shared = |kind| ns::is_shared_with(pid, alone::file(kind)).unwrap_or(false);
@@ -166,7 +166,7 @@ fn visit(container: &Container) -> Visit {
     // A user has a right to none of them before he is root of the container's.
     let user = if privilege == Privilege::User { libc::CLONE_NEWUSER } else { 0 };
     let between = all & (libc::CLONE_NEWPID | user);
-    Visit { kinds: all & !between & !libc::CLONE_NEWPID, ids, between }
+    Visit { kinds: all & !between & !libc::CLONE_NEWPID, ids, between, ..Visit::USUAL }
 }
 
 /// Answers the newborn until it has become its program.
