@@ -8,6 +8,7 @@
 mod args;
 mod control;
 mod create;
+mod exec;
 mod host;
 mod logs;
 mod map;
@@ -49,7 +50,7 @@ const VERBS: &[Verb] = &[
     verb(&["kill"], "Send a signal, KILL by default", control::kill),
     verb(&["pause"], "Freeze containers", control::pause),
     verb(&["resume"], "Thaw containers", control::resume),
-    workload(&["exec"], "Run a program in a container", run::exec),
+    workload(&["exec"], "Run a program in a container", exec::exec),
     verb(&["logs"], "Show what containers wrote", logs::logs),
     workload(&["attach"], "Show a container's output and pass input to it", run::attach),
     workload(&["wait"], "Wait for a container's end, print its exit code and exit with it", control::wait),

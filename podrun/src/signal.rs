@@ -47,6 +47,24 @@ pub fn name(number: i32) -> String {
     }
 }
 
+/// Those that are meant for the workload, where somebody sits before it (docker's --sig-proxy).
+pub const PROXIED: [Signal; 6] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// Whether a signal does nothing to a process: it ignores it, or is the first of its PID namespace, which no signal ends that it
+/// neither handles nor keeps for later (pid_namespaces(7)). By proc_pid_status(5); the caller holds its pidfd.
+pub fn is_lost_on(pid: i32, signal: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/status")).is_ok_and(|status| is_lost(&String::from_utf8_lossy(&status), signal))
+}
+
+fn is_lost(status: &str, signal: i32) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default();
+    let has = |name: &str| u64::from_str_radix(field(name), 16).is_ok_and(|set| set >> (signal - 1) & 1 == 1);
+    let ends = [Signal::SIGKILL as i32, Signal::SIGSTOP as i32].contains(&signal);
+    let first = field("NSpid:").split_whitespace().last() == Some("1");
+    !ends && (has("SigIgn:") || first && !has("SigCgt:") && !has("SigBlk:"))
+}
+
 /// Blocks these signals for this thread, and reads them from a descriptor from now on (signalfd(2)).
 pub fn catch(signals: impl IntoIterator<Item = Signal>) -> Result<SignalFd> {
     let doing = || "wait for signals".to_owned();
@@ -58,6 +76,21 @@ pub fn catch(signals: impl IntoIterator<Item = Signal>) -> Result<SignalFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_first_of_its_namespace_does_not_handle_is_lost_on_it() {
+        let of = |pids: &str, ignored: u64, caught: u64, blocked: u64| {
+            format!("NSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n")
+        };
+        let term = 1 << (libc::SIGTERM - 1);
+        assert!(is_lost(&of("70\t1", 0, 0, 0), libc::SIGTERM));
+        assert!(!is_lost(&of("70\t1", 0, term, 0), libc::SIGTERM));
+        assert!(!is_lost(&of("70\t1", 0, 0, term), libc::SIGTERM), "it waits for it by sigwait or signalfd");
+        assert!(!is_lost(&of("70\t2", 0, 0, 0), libc::SIGTERM), "not the first of a shared namespace");
+        assert!(is_lost(&of("70\t2", term, 0, 0), libc::SIGTERM));
+        assert!(!is_lost(&of("70\t1", 0, 0, 0), libc::SIGKILL));
+        assert!(!is_lost("", libc::SIGTERM), "it has ended");
+    }
 
     #[test]
     fn names_and_numbers() {

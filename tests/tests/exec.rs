@@ -56,13 +56,41 @@ fn exec_sets_environment_directory_and_user() {
     assert_eq!(facts["caps"]["effective"], json!([]));
 }
 
+#[test]
+fn a_variable_without_a_value_is_the_callers() {
+    let host = pod_with_a();
+    let out = host.command("exec -e COLOR -e ABSENT web/a -- /probe").env("COLOR", "blue").run();
+    let env = &out.facts()["env"];
+    assert_eq!((&env["COLOR"], &env["ABSENT"], &env["FROM"]), (&json!("blue"), &Value::Null, &json!("container")));
+    for wrong in ["=x", "''"] {
+        host.podrun(format!("exec -e {wrong} web/a -- true")).fails(2).says("not KEY=VALUE");
+    }
+}
+
+// moby#9098: "docker exec process not killed on ^C".
+#[test]
+fn ctrl_c_and_its_kin_go_to_the_program() {
+    let host = pod_with_a();
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
+        let mut running = host.command("exec web/a -- sh -c 'echo here; exec sleep 303'").start();
+        running.until_it_prints("here");
+        running.signal(signal);
+        running.wait().fails(code);
+        host.podrun("top web").ok().does_not_print("sleep 303");
+    }
+    let mut running = host.command(format!("exec web/a -- /probe trap {} 7", libc::SIGINT)).start();
+    running.until_it_prints("ready");
+    running.signal(libc::SIGINT);
+    running.wait().fails(7).prints_something_like("got SIGINT");
+}
+
 // design.md: "without -c: the first container, said on stderr".
 #[test]
 fn without_a_name_it_is_the_first_container_and_that_is_said() {
     let host = pod_with_a();
     host.start("web/b", "", "/probe sleep 600");
     let out = host.podrun("exec web -- /probe facts");
-    out.ok().says("a");
+    out.ok().says("container a, the first of 2");
     assert_eq!(out.facts()["env"]["FROM"], "container");
     host.podrun("exec web -c a -- /probe say x").ok().says_nothing();
 }

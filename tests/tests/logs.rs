@@ -115,6 +115,9 @@ fn tail_shows_the_last_lines() {
     host.podrun("logs web/a --tail 2").ok().prints("line 4999\nline 5000");
     host.podrun("logs web/a --tail 0").ok().prints("");
     assert_eq!(host.podrun("logs web/a --tail 9999").ok().text().lines().count(), 5000);
+    for all in ["-1", "all"] {
+        assert_eq!(host.podrun(format!("logs web/a --tail {all}")).ok().text().lines().count(), 5000);
+    }
     host.podrun("logs web/a --tail x").fails(2).with_one_line();
 }
 

@@ -55,6 +55,58 @@ fn a_pod_of_stubborn_containers_is_stopped_in_one_grace() {
     }
 }
 
+// The same of several pods and of several containers to be deleted; what is not there keeps nobody.
+#[test]
+fn several_are_stopped_and_deleted_in_one_grace() {
+    let host = Host::new();
+    for pod in ["web", "db", "mq"] {
+        host.pod(pod);
+        host.start(&format!("{pod}/a"), "", "/probe stubborn");
+        host.start(&format!("{pod}/b"), "", "/probe stubborn");
+    }
+    let at_once = Duration::from_millis(3500);
+    host.podrun("stop web nosuch db mq/a --time 2").fails(1).says("find the pod nosuch").within(at_once);
+    for pod in ["web", "db", "mq"] {
+        assert_eq!(host.container(pod, "a")["exitCode"], 137);
+    }
+    assert_eq!(host.container("mq", "b")["state"], "Running");
+    host.podrun("start web nosuch db mq").fails(1);
+    host.podrun("restart web db mq --time 2").ok().within(at_once);
+    host.podrun("delete container web/a nosuch/a web/b --force --time 2")
+        .ok()
+        .prints("web/a deleted\nweb/b deleted")
+        .says("find the pod nosuch")
+        .within(at_once);
+    host.podrun("delete pod web db nosuch mq --time 2")
+        .ok()
+        .prints("pod/web deleted\npod/db deleted\npod/mq deleted")
+        .within(at_once);
+    host.pod("web");
+    host.podrun("delete pod web/a").fails(2).says("`podrun delete container web/a`");
+}
+
+// pitfalls.md 25: "warn when pid 1 has SIG_DFL/ignored for the signal".
+#[test]
+fn a_signal_that_does_nothing_is_told() {
+    let host = pod();
+    host.start("web/deaf", "", "sleep 600");
+    host.run("web/hears", "-d", "sh -c \"trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done\"").ok();
+    eventually("its handler", Duration::from_secs(5), || {
+        host.podrun("logs web/hears").text().contains("ready").then_some(())
+    });
+    host.podrun("stop web --time 1").ok().says("web/deaf ignores SIGTERM").says("KILL in 1s").does_not_say("hears");
+    host.podrun("start web/deaf").ok();
+    host.podrun("stop web --time 0").ok().says_nothing();
+    let mut running = host.running("web/c", "", "sh -c 'echo here; exec sleep 600'").start();
+    running.until_it_prints("here");
+    eventually("the warning", Duration::from_secs(5), || {
+        running.signal(libc::SIGINT);
+        running.stderr().contains("`podrun kill web/c` ends it").then_some(())
+    });
+    host.podrun("kill web/c").ok();
+    running.wait().fails(137).says("c ignores SIGINT").with_one_line();
+}
+
 // design.md: "the pod keeps its address".
 #[test]
 fn a_stopped_pod_keeps_its_address_and_starts_again() {
@@ -245,6 +297,8 @@ fn ps_lists_containers() {
     assert_eq!(list.len(), 2);
     assert!(list.iter().any(|one| one["name"] == "ended" && one["exitCode"] == 3), "{told:#}");
     host.podrun("ps -o wide").ok();
+    host.podrun("ps web/ended -o name").ok().prints("web/ended");
+    host.podrun("ps web/nosuch").fails(1).says("it has runs, ended");
 }
 
 // design.md: "podrun get pods|pod NAME [-o json|yaml|wide|name]   json/yaml: a Kubernetes Pod(List) object".

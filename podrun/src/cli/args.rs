@@ -206,6 +206,20 @@ pub(super) fn pair(what: &str, text: &str) -> Result<(String, String)> {
     }
 }
 
+/// Variables as `-e` gives them: `KEY` alone means as it is here (docker), and one that is not set here is not set there either.
+pub(super) fn variables(asked: &[String]) -> Result<Vec<String>> {
+    let mut set = Vec::with_capacity(asked.len());
+    for variable in asked {
+        match variable.split_once('=') {
+            None if !variable.is_empty() => {
+                set.extend(std::env::var(variable).ok().map(|value| format!("{variable}={value}")));
+            }
+            _ => pair("variable", variable).map(|_| set.push(variable.clone()))?,
+        }
+    }
+    Ok(set)
+}
+
 /// Seconds as people write them: `10`, `1.5`, `500ms`, `10s`, `5m`.
 pub(super) fn duration(text: &str) -> Result<std::time::Duration> {
     let fail = || {

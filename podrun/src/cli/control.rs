@@ -9,7 +9,7 @@ use crate::id::ContainerName;
 use crate::monitor::socket::{Reply, Request, Until};
 use crate::pod::client;
 use crate::pod::delete::{self, Manner};
-use crate::pod::find::{KUBECTL, Pod};
+use crate::pod::find::{self, KUBECTL, Pod};
 use crate::pod::heal::{self, Served};
 use crate::signal;
 use clap::Args;
@@ -29,13 +29,53 @@ struct Chosen {
 
 impl Chosen {
     /// Each pod with its containers; none named means all.
-    fn each(&self, mut act: impl FnMut(&Pod, Vec<ContainerName>) -> Result<()>) -> Result<i32> {
-        for target in &self.target {
-            let (pod, names) = self.global.split(target, &self.container)?;
-            let pod = self.global.pod(&pod)?;
-            act(&pod, names)?;
+    fn pods(&self) -> Result<Vec<Result<(Pod, Vec<ContainerName>)>>> {
+        let named = self.target.iter().map(|target| self.global.split(target, &self.container));
+        let named: Vec<_> = named.collect::<Result<_>>()?;
+        Ok(named.into_iter().map(|(pod, names)| self.global.pod(&pod).map(|pod| (pod, names))).collect())
+    }
+
+    fn ask(&self, request: impl Fn(&Pod, Vec<ContainerName>) -> Request) -> Result<i32> {
+        self.ask_and(request, |_, answer| answer)
+    }
+
+    /// Asks all pods before it waits for the first; `hear` is what becomes of an answer.
+    fn ask_and(
+        &self,
+        request: impl Fn(&Pod, Vec<ContainerName>) -> Request,
+        hear: impl Fn(&Pod, Result<()>) -> Result<()>,
+    ) -> Result<i32> {
+        let (mut asked, mut missing) = (Vec::new(), Vec::new());
+        for found in self.pods()? {
+            match found {
+                Ok((pod, names)) => asked.push((pod.clone(), request(&pod, names))),
+                Err(err) => missing.push(Err(err)),
+            }
         }
-        Ok(0)
+        let answers = client::commands(&asked).into_iter().zip(&asked).map(|(answer, (pod, _))| hear(pod, answer));
+        all(missing.into_iter().chain(answers))
+    }
+}
+
+/// Each is done whatever became of the others; the last failure is the answer, those before it are only said.
+fn all(done: impl IntoIterator<Item = Result<()>>) -> Result<i32> {
+    let failures = done.into_iter().filter_map(Result::err);
+    let last = failures.reduce(|earlier, later| {
+        super::warn(&earlier.to_string());
+        later
+    });
+    last.map_or(Ok(0), Err)
+}
+
+/// Says which of these, or of all, will not end by their stop signal: whoever waits wants to know what for.
+fn warn_of_the_deaf(pod: &Pod, names: &[ContainerName], signal: Option<i32>, grace: Duration) {
+    for record in pod.containers().iter().filter(|record| names.is_empty() || names.contains(&record.name)) {
+        let signal = signal.unwrap_or(record.policy.stop_signal);
+        let first = record.process.filter(|first| record.state.lives() && first.open().is_some());
+        if !grace.is_zero() && first.is_some_and(|first| signal::is_lost_on(first.pid, signal)) {
+            let (pod, name, signal) = (&pod.record.name, &record.name, signal::name(signal));
+            super::warn(&format!("{pod}/{name} ignores {signal} (a PID 1 needs a handler): KILL in {grace:?}"));
+        }
     }
 }
 
@@ -49,21 +89,22 @@ fn or_all(pod: &Pod, names: Vec<ContainerName>) -> Vec<ContainerName> {
 
 pub(super) fn start(words: &Words) -> Result<i32> {
     let asked: Chosen = words.parse("  podrun start web\n  podrun start web/nginx")?;
-    asked.each(|pod, names| {
-        let all = names.is_empty();
-        for name in or_all(pod, names) {
+    all(asked.pods()?.into_iter().map(|found| {
+        let (pod, names) = found?;
+        let is_whole_pod = names.is_empty();
+        for name in or_all(&pod, names) {
             let request = Request::Start { name: name.clone(), until: Until::Started };
             let started =
-                client::converse(pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
+                client::converse(&pod, &request, &[], |reply, _| Ok(reply.is_last(Until::Started).then_some(())));
             match started {
                 // "All" means those that do not run yet.
-                Err(err) if all && err.kind == Kind::NotNow => continue,
+                Err(err) if is_whole_pod && err.kind == Kind::NotNow => continue,
                 other => other?,
             }
             table::line(&format!("{}/{name} started", pod.record.name));
         }
         Ok(())
-    })
+    }))
 }
 
 #[derive(Debug, Args)]
@@ -84,9 +125,13 @@ fn millis(time: Duration) -> u64 {
 
 pub(super) fn stop(words: &Words) -> Result<i32> {
     let asked: Stop = words.parse("  podrun stop web\n  podrun stop web -c nginx --time 3")?;
-    let grace_ms = millis(duration(&asked.time)?);
+    let grace = duration(&asked.time)?;
     let signal = asked.signal.as_deref().map(signal::parse).transpose()?;
-    asked.chosen.each(|pod, names| match client::command(pod, &Request::Stop { names, grace_ms, signal }) {
+    let request = |pod: &Pod, names: Vec<ContainerName>| {
+        warn_of_the_deaf(pod, &names, signal, grace);
+        Request::Stop { names, grace_ms: millis(grace), signal }
+    };
+    asked.chosen.ask_and(request, |pod, answer| match answer {
         // Stopping what is dead is a success: the wish holds.
         Err(err) if matches!(heal::look(pod), Served::Lost) => {
             super::warn(&err.to_string());
@@ -107,8 +152,11 @@ struct RestartVerb {
 
 pub(super) fn restart(words: &Words) -> Result<i32> {
     let asked: RestartVerb = words.parse("  podrun restart web\n  podrun restart web/nginx --time 3")?;
-    let grace_ms = millis(duration(&asked.time)?);
-    asked.chosen.each(|pod, names| client::command(pod, &Request::Restart { names, grace_ms }))
+    let grace = duration(&asked.time)?;
+    asked.chosen.ask(|pod, names| {
+        warn_of_the_deaf(pod, &names, None, grace);
+        Request::Restart { names, grace_ms: millis(grace) }
+    })
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +171,7 @@ pub(super) fn kill(words: &Words) -> Result<i32> {
     let asked: Kill =
         dashed(words).parse("  podrun kill web/nginx\n  podrun kill web -c nginx -s HUP\n  podrun kill -9 web")?;
     let signal = signal::parse(&asked.signal)?;
-    asked.chosen.each(|pod, names| client::command(pod, &Request::Kill { names, signal }))
+    asked.chosen.ask(|_, names| Request::Kill { names, signal })
 }
 
 /// kill(1)'s `-9` and `-KILL`, as `--signal` has them: digits or capitals, which no flag of ours begins with.
@@ -142,12 +190,12 @@ fn dashed(words: &Words) -> Words {
 
 pub(super) fn pause(words: &Words) -> Result<i32> {
     let asked: Chosen = words.parse("  podrun pause web\n  podrun pause web/nginx")?;
-    asked.each(|pod, names| client::command(pod, &Request::Pause { names }))
+    asked.ask(|_, names| Request::Pause { names })
 }
 
 pub(super) fn resume(words: &Words) -> Result<i32> {
     let asked: Chosen = words.parse("  podrun resume web\n  podrun resume web/nginx")?;
-    asked.each(|pod, names| client::command(pod, &Request::Resume { names }))
+    asked.ask(|_, names| Request::Resume { names })
 }
 
 #[derive(Debug, Args)]
@@ -229,25 +277,27 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
             Error::new(Kind::Usage, "read the command line", "which pod?").hint("podrun delete pod NAME…, or --all")
         );
     }
-    let mut failed = None;
-    for name in names {
-        let name = name.strip_prefix(KUBECTL).unwrap_or(&name);
-        match delete::delete(&roots, &namespace, name, manner) {
-            Ok(warnings) => {
-                warnings.iter().for_each(|warning| super::warn(warning));
-                table::line(&format!("pod/{name} deleted"));
-            }
-            Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
-            // The others go on; the last failure is the answer.
-            Err(err) => {
-                failed = Some(failed.map_or(err.clone(), |earlier: Error| {
-                    super::warn(&earlier.to_string());
-                    err
-                }))
-            }
-        }
+    let names: Vec<&str> = names.iter().map(|name| name.strip_prefix(KUBECTL).unwrap_or(name)).collect();
+    if let Manner::WithGrace(grace) = manner {
+        let found: Vec<Pod> = names.iter().filter_map(|name| find::pod(&roots, &namespace, name).ok()).collect();
+        found.iter().for_each(|pod| warn_of_the_deaf(pod, &[], None, grace));
+        delete::stop_together(&found, grace);
     }
-    failed.map_or(Ok(0), Err)
+    all(names.into_iter().map(|name| match delete::delete(&roots, &namespace, name, manner) {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| super::warn(warning));
+            table::line(&format!("pod/{name} deleted"));
+            Ok(())
+        }
+        Err(err) if err.kind == Kind::NotFound => {
+            super::warn(&err.to_string());
+            Ok(())
+        }
+        Err(err) if err.kind == Kind::Usage && name.contains('/') => {
+            Err(err.hint(format!("a container is deleted by `podrun delete container {name}`")))
+        }
+        Err(err) => Err(err),
+    }))
 }
 
 #[derive(Debug, Args)]
@@ -270,14 +320,24 @@ struct DeleteContainer {
 pub(super) fn delete_container(words: &Words) -> Result<i32> {
     let asked: DeleteContainer = words.parse("  podrun delete container web/job\n  podrun rm web/job --force")?;
     let grace_ms = millis(duration(&asked.time)?);
-    for target in &asked.target {
-        let (pod, name) = asked.global.one(target, asked.container.as_ref())?;
-        let request = Request::Delete { name: name.clone(), force: asked.force, grace_ms };
-        match asked.global.pod(&pod).and_then(|pod| client::command(&pod, &request)) {
-            Ok(()) => table::line(&format!("{pod}/{name} deleted")),
-            Err(err) if err.kind == Kind::NotFound => super::warn(&err.to_string()),
-            Err(err) => return Err(err),
+    let named = asked.target.iter().map(|target| asked.global.one(target, asked.container.as_ref()));
+    let (mut titles, mut requests, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for (pod, name) in named.collect::<Result<Vec<_>>>()? {
+        match asked.global.pod(&pod) {
+            Ok(found) => {
+                titles.push(format!("{pod}/{name}"));
+                requests.push((found, Request::Delete { name, force: asked.force, grace_ms }));
+            }
+            Err(err) => missing.push(Err(err)),
         }
     }
-    Ok(0)
+    let answers = client::commands(&requests).into_iter().zip(titles);
+    let deleted = answers.map(|(answer, title)| answer.map(|()| table::line(&format!("{title} deleted"))));
+    all(missing.into_iter().chain(deleted).map(|done| match done {
+        Err(err) if err.kind == Kind::NotFound => {
+            super::warn(&err.to_string());
+            Ok(())
+        }
+        other => other,
+    }))
 }

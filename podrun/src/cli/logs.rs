@@ -30,7 +30,7 @@ struct LogsVerb {
     #[arg(short = 'f', long)]
     follow: bool,
     /// The last N lines
-    #[arg(long, value_name = "N")]
+    #[arg(long, allow_negative_numbers = true, value_name = "N")]
     tail: Option<String>,
     /// From this moment on: a time, or how long ago
     #[arg(long, value_name = "TIME")]

@@ -48,8 +48,8 @@ fn since(text: &str) -> String {
 struct Ps {
     #[command(flatten)]
     global: Global,
-    /// Only of this pod
-    pod: Option<String>,
+    /// Only of this POD, or POD/NAME
+    target: Option<String>,
     /// Those that have ended, too
     #[arg(short = 'a', long)]
     all: bool,
@@ -59,14 +59,23 @@ struct Ps {
 }
 
 pub(super) fn ps(words: &Words) -> Result<i32> {
-    let asked: Ps = words.parse("  podrun ps\n  podrun ps -a -o json")?;
-    let pods = match &asked.pod {
-        Some(name) => vec![asked.global.pod(name)?],
-        None => pods(&asked.global, Of::OneNamespace)?,
+    let asked: Ps = words.parse("  podrun ps\n  podrun ps web/nginx\n  podrun ps -a -o json")?;
+    let (pods, names) = match &asked.target {
+        Some(target) => {
+            let (pod, names) = asked.global.split(target, &[])?;
+            let pod = asked.global.pod(&pod)?;
+            names.iter().try_for_each(|name| pod.container(name).map(drop))?;
+            (vec![pod], names)
+        }
+        None => (pods(&asked.global, Of::OneNamespace)?, Vec::new()),
     };
     let mut found: Vec<(String, ContainerRecord)> = Vec::new();
     for pod in &pods {
-        let shown = |record: &ContainerRecord| asked.all || record.state != State::Exited;
+        // Whoever names one wants to see it.
+        let shown = |record: &ContainerRecord| match names.is_empty() {
+            true => asked.all || record.state != State::Exited,
+            false => names.contains(&record.name),
+        };
         found.extend(
             view::containers(pod).into_iter().filter(shown).map(|record| (pod.record.name.to_string(), record)),
         );

@@ -195,6 +195,13 @@ impl Monitor {
         true
     }
 
+    /// One that is over is past all signals.
+    pub(super) fn signal_exec(&self, id: &str, signal: i32) {
+        if let Some(exec) = self.execs.values().find(|exec| exec.id == id) {
+            let _ = clone::pidfd_send_signal(exec.pidfd.as_fd(), signal);
+        }
+    }
+
     pub(super) fn wait_exec(&mut self, client: u64, id: &str) {
         if !self.known_exec(client, id) {
             let err = Error::new(Kind::NotFound, "wait for the program", "it was never started");

@@ -91,6 +91,11 @@ pub enum Request {
         #[serde(default)]
         limit: Option<Duration>,
     },
+    /// To the program of an exec.
+    SignalExec {
+        id: String,
+        signal: i32,
+    },
     /// The end of an exec whose monitor died meanwhile.
     WaitExec {
         id: String,

@@ -41,6 +41,11 @@ impl Monitor {
             Request::Pause { names } => self.at_once(client, names, Self::freeze),
             Request::Resume { names } => self.at_once(client, names, Self::thaw),
             Request::Exec { id, container, process, limit } => self.exec(client, id, &container, (process, limit), fds),
+            Request::SignalExec { id, signal } => {
+                self.signal_exec(&id, signal);
+                self.reply(client, &Reply::Done, &[]);
+                Ok(())
+            }
             Request::WaitExec { id } => {
                 self.wait_exec(client, &id);
                 Ok(())

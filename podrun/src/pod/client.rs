@@ -87,6 +87,21 @@ impl Client {
         }
     }
 
+    /// Replies, until `each` has one that ends it; `None` where the monitor died before.
+    fn listen<T>(&mut self, each: &mut impl FnMut(Reply, Vec<OwnedFd>) -> Result<Option<T>>) -> Result<Option<T>> {
+        loop {
+            match self.hear()? {
+                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
+                Heard::Reply(reply, fds) => {
+                    if let Some(result) = each(reply, fds)? {
+                        return Ok(Some(result));
+                    }
+                }
+                Heard::Gone => return Ok(None),
+            }
+        }
+    }
+
     /// Whether `hear` has an answer without waiting: the socket's, or one that came together with the one before.
     pub fn has_reply(&self) -> std::io::Result<bool> {
         Ok(self.inbox.has_message() || poll_one(self.socket.as_fd(), libc::POLLIN, 0)?)
@@ -110,25 +125,36 @@ pub fn converse<T>(
     loop {
         let mut client = Client::connect(pod)?;
         client.ask(request, fds)?;
-        loop {
-            match client.hear()? {
-                Heard::Reply(Reply::Failed(failure), _) => return Err(failure.into()),
-                Heard::Reply(reply, fds) => {
-                    if let Some(result) = each(reply, fds)? {
-                        return Ok(result);
-                    }
-                }
-                Heard::Gone if Instant::now() < deadline => break,
-                Heard::Gone => return Err(no_monitor(pod)),
-            }
+        match client.listen(&mut each)? {
+            Some(result) => return Ok(result),
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+            None => return Err(no_monitor(pod)),
         }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// For requests that end with `Done`.
 pub fn command(pod: &Pod, request: &Request) -> Result<()> {
-    converse(pod, request, &[], |reply, _| Ok(matches!(reply, Reply::Done).then_some(())))
+    converse(pod, request, &[], is_done)
+}
+
+/// The same of several, which are all asked before the first is waited for: what takes its time takes it once.
+pub fn commands(asked: &[(Pod, Request)]) -> Vec<Result<()>> {
+    let ask = |(pod, request): &(Pod, Request)| {
+        let client = Client::connect(pod)?;
+        client.ask(request, &[])?;
+        Ok(client)
+    };
+    let begun: Vec<Result<Client>> = asked.iter().map(ask).collect();
+    let finish = |(client, (pod, request)): (Result<Client>, &(Pod, Request))| match client?.listen(&mut is_done)? {
+        Some(()) => Ok(()),
+        None => command(pod, request),
+    };
+    begun.into_iter().zip(asked).map(finish).collect()
+}
+
+fn is_done(reply: Reply, _: Vec<OwnedFd>) -> Result<Option<()>> {
+    Ok(matches!(reply, Reply::Done).then_some(()))
 }
 
 pub fn no_monitor(pod: &Pod) -> Error {

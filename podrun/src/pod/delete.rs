@@ -61,6 +61,25 @@ pub fn delete(roots: &Roots, namespace: &NamespaceName, text: &str, manner: Mann
     Ok(warnings)
 }
 
+/// Stops the containers of several pods in one grace, before each of them is deleted.
+pub fn stop_together(pods: &[Pod], grace: Duration) {
+    if let [_, _, ..] = pods {
+        pods.iter().for_each(|pod| leave_services(&pod.roots, &pod.dir));
+        let asked: Vec<(Pod, Request)> = pods
+            .iter()
+            .filter(|pod| matches!(heal::look(pod), Served::Yes))
+            .map(|pod| (pod.clone(), stop_request(grace)))
+            .collect();
+        // Whoever deletes it asks again, and kills what cannot be asked.
+        let _ = client::commands(&asked);
+    }
+}
+
+fn stop_request(grace: Duration) -> Request {
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    Request::Stop { names: Vec::new(), grace_ms, signal: None }
+}
+
 /// CNI plugins go first, while there is a network namespace for them to look into. Says what they may have left.
 pub(super) fn dismiss_plugins(roots: &Roots, id: &PodId) -> Vec<String> {
     let netns = create::network_namespace_now(&PodDir(roots.pod(id)));
@@ -88,8 +107,7 @@ fn stop(pod: &Pod, manner: Manner) {
             Manner::WithGrace(grace) => grace,
             Manner::ByForce => Duration::ZERO,
         };
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let _ = client::command(pod, &Request::Stop { names: Vec::new(), grace_ms, signal: None });
+        let _ = client::command(pod, &stop_request(grace));
     }
 }
 

@@ -51,6 +51,7 @@ pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
     let terminal = process.stdio != Stdio::Pipes;
     let mut wires = if terminal { Wires::none() } else { Wires::new(wish.stdin)? };
     let id = client::fresh_id()?;
+    let signals = signal::catch(signal::PROXIED.into_iter().chain([Signal::SIGWINCH]))?;
     let request =
         Request::Exec { id: id.clone(), container: name.clone(), process: Box::new(process), limit: wish.limit };
     let fds: Vec<BorrowedFd<'_>> = wires.theirs.iter().map(AsFd::as_fd).collect();
@@ -59,7 +60,7 @@ pub fn exec(pod: &Pod, name: &ContainerName, wish: &Wish) -> Result<Ended> {
     drop(fds);
     // Ours now are only the far ends: a writer kept open here would hide the end of the output.
     wires.theirs.clear();
-    let mut session = Session { pod, id, client, raw: None, master: None, resized: None, again: None };
+    let mut session = Session { pod, id, client, signals, raw: None, master: None, again: None };
     session.run(&mut wires, wish)
 }
 
@@ -117,9 +118,9 @@ struct Session<'a> {
     pod: &'a Pod,
     id: String,
     client: Client,
+    signals: SignalFd,
     raw: Option<Raw>,
     master: Option<OwnedFd>,
-    resized: Option<SignalFd>,
     /// When the monitor died, and this client began to look for its successor.
     again: Option<Instant>,
 }
@@ -141,7 +142,7 @@ impl Session<'_> {
             for relay in &mut wires.output {
                 relay.advance_if_ready();
             }
-            self.resize();
+            self.pass_signals()?;
             if ended.is_none()
                 && let Some(result) = self.hear(wires, wish)?
             {
@@ -158,7 +159,7 @@ impl Session<'_> {
             fds.push(PollFd::new(self.client.fd(), PollFlags::POLLIN));
         }
         fds.extend(wires.input.iter().chain(&wires.output).filter_map(Relay::interest));
-        fds.extend(self.resized.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
+        fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let timeout = match limit {
             Some(limit) => PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
@@ -204,7 +205,6 @@ impl Session<'_> {
         let (own_in, own_out) = (std::io::stdin(), std::io::stdout());
         if terminal::is_terminal(own_in.as_fd()) {
             self.raw = Some(Raw::new(own_in.as_fd())?);
-            self.resized = Some(signal::catch([Signal::SIGWINCH])?);
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().doing(doing);
         if wish.stdin == Stdin::Passed {
@@ -215,13 +215,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The user's window has another size now.
-    fn resize(&mut self) {
-        let Some(signals) = &self.resized else { return };
-        while let Ok(Some(_)) = signals.read_signal() {
-            if let Some(master) = &self.master {
-                terminal::fit(master.as_fd());
+    /// Ctrl-C and its kin go to the program, as they do where no container is between; the window's size to its terminal.
+    fn pass_signals(&mut self) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().doing(|| "read a signal".into())? {
+            let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+            match (&self.master, signal == Signal::SIGWINCH as i32) {
+                (Some(master), true) => terminal::fit(master.as_fd()),
+                (None, true) => {}
+                (_, false) => client::command(self.pod, &Request::SignalExec { id: self.id.clone(), signal })?,
             }
         }
+        Ok(())
     }
 }

@@ -47,10 +47,6 @@ pub enum Outcome {
 /// descriptor (it waits for SRCU), which would be most of a short run.
 const SHORT_RUN: Duration = Duration::from_millis(20);
 
-/// Signals that are meant for the workload (docker's --sig-proxy).
-const PROXIED: [Signal; 6] =
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
-
 /// A screen: where stdout and stderr of the container go.
 struct Screen<'a> {
     out: &'a mut dyn Write,
@@ -94,6 +90,7 @@ pub struct Foreground<'a> {
     terminal: Option<OwnedFd>,
     raw: Option<Raw>,
     signals: SignalFd,
+    told_lost: bool,
     pub pid: Option<i32>,
 }
 
@@ -107,7 +104,7 @@ impl<'a> Foreground<'a> {
         input: Input,
         since: Option<Stamp>,
     ) -> Result<Self> {
-        let signals = signal::catch(PROXIED.into_iter().chain([Signal::SIGWINCH]))?;
+        let signals = signal::catch(signal::PROXIED.into_iter().chain([Signal::SIGWINCH]))?;
         let client = Client::connect(pod)?;
         client.ask(&first, &[])?;
         Ok(Self {
@@ -125,6 +122,7 @@ impl<'a> Foreground<'a> {
             terminal: None,
             raw: None,
             signals,
+            told_lost: false,
             pid: None,
         })
     }
@@ -154,7 +152,7 @@ impl<'a> Foreground<'a> {
                 Some(Flow::Ended) => self.stdin_ended()?,
                 _ => {}
             }
-            self.pass_signals()?;
+            self.pass_signals(&mut screen)?;
             self.wait(more)?;
         }
     }
@@ -269,7 +267,7 @@ impl<'a> Foreground<'a> {
     }
 
     /// Ctrl-C and its kin go to the workload; the window's size to its terminal.
-    fn pass_signals(&mut self) -> Result<()> {
+    fn pass_signals(&mut self, screen: &mut Screen<'_>) -> Result<()> {
         while let Some(info) = self.signals.read_signal().doing(|| "read a signal".into())? {
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
             if signal == Signal::SIGWINCH as i32 {
@@ -282,8 +280,23 @@ impl<'a> Foreground<'a> {
                 Err(err) if matches!(err.kind, Kind::NotNow | Kind::NotFound) => {}
                 other => other?,
             }
+            self.tell_if_lost(signal, screen);
         }
         Ok(())
+    }
+
+    /// Nothing follows, and nobody would know why.
+    fn tell_if_lost(&mut self, signal: i32, screen: &mut Screen<'_>) {
+        let first = self.pod.container(&self.name).ok().and_then(|record| record.process);
+        let lost =
+            first.filter(|first| first.open().is_some()).is_some_and(|first| signal::is_lost_on(first.pid, signal));
+        if lost && !std::mem::replace(&mut self.told_lost, true) {
+            let (pod, name, signal) = (&self.pod.record.name, &self.name, signal::name(signal));
+            let _ = writeln!(
+                screen.err,
+                "podrun: warning: {name} ignores {signal} (a PID 1 needs a handler); `podrun kill {pod}/{name}` ends it"
+            );
+        }
     }
 
     fn look_for_successor(&mut self) -> Result<()> {
