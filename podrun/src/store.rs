@@ -315,6 +315,9 @@ pub struct ContainerRecord {
     pub backoff: Duration,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Log bytes of the run that goes on that no disk took, as far as is known by now.
+    #[serde(default)]
+    pub lost_log_bytes: u64,
     /// What only a later build knows, which tests stand in for.
     #[cfg(feature = "later-format")]
     #[serde(default)]

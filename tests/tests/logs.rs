@@ -293,6 +293,11 @@ fn on_a_full_disk_the_workload_goes_on_and_the_loss_is_told() {
     // list, stop, logs and exec work without a free byte.
     host.podrun("ps").ok();
     host.podrun("exec web/a -- /probe say hi").ok().prints("hi");
+    eventually("the loss is told of the container", Duration::from_secs(60), || {
+        let told = host.container("web", "a");
+        let why = told["warnings"].to_string().contains("the log could not be written: No space left on device");
+        (why && told["lostLogBytes"].as_u64()? > 0).then_some(())
+    });
     std::fs::remove_file(host.outside(host.root().join("filler"))).unwrap();
     eventually("the loss is told in one line of the log", Duration::from_secs(10), || {
         let text = std::fs::read_to_string(host.outside(&log)).ok()?;

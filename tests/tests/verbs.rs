@@ -95,6 +95,8 @@ fn a_signal_that_does_nothing_is_told() {
         host.podrun("logs web/hears").text().contains("ready").then_some(())
     });
     host.podrun("stop web --time 1").ok().says("web/deaf ignores SIGTERM").says("KILL in 1s").does_not_say("hears");
+    host.podrun(format!("create container web/unborn --rootfs {} -- sleep 600", host.rootfs())).ok();
+    host.podrun("stop web/unborn").ok().says_nothing();
     host.podrun("start web/deaf").ok();
     host.podrun("stop web --time 0").ok().says_nothing();
     let mut running = host.running("web/c", "", "sh -c 'echo here; exec sleep 600'").start();

@@ -129,4 +129,6 @@ fn a_volume_over_proc_is_refused() {
     for at in ["/proc", "/proc/self", "/proc/sys/kernel", "/"] {
         host.run("web/a", &format!("-v {}:{at}", dir.display()), "/probe").fails(125).with_one_line();
     }
+    let said = host.run("web/a", &format!("-v {}:/proc", dir.display()), "/probe");
+    said.fails(125).says("nothing but procfs itself is mounted in /proc").does_not_say("user namespace");
 }

@@ -12,6 +12,7 @@ use crate::pod::delete::{self, Manner};
 use crate::pod::find::{self, KUBECTL, Pod};
 use crate::pod::heal::{self, Served};
 use crate::signal;
+use crate::store::State;
 use clap::Args;
 use std::time::Duration;
 
@@ -27,9 +28,12 @@ struct Chosen {
     container: Vec<String>,
 }
 
+/// A pod that is there, and which of its containers are meant.
+type Found = Result<(Pod, Vec<ContainerName>)>;
+
 impl Chosen {
     /// Each pod with its containers; none named means all.
-    fn pods(&self) -> Result<Vec<Result<(Pod, Vec<ContainerName>)>>> {
+    fn pods(&self) -> Result<Vec<Found>> {
         let named = self.target.iter().map(|target| self.global.split(target, &self.container));
         let named: Vec<_> = named.collect::<Result<_>>()?;
         Ok(named.into_iter().map(|(pod, names)| self.global.pod(&pod).map(|pod| (pod, names))).collect())
@@ -71,7 +75,8 @@ fn all(done: impl IntoIterator<Item = Result<()>>) -> Result<i32> {
 fn warn_of_the_deaf(pod: &Pod, names: &[ContainerName], signal: Option<i32>, grace: Duration) {
     for record in pod.containers().iter().filter(|record| names.is_empty() || names.contains(&record.name)) {
         let signal = signal.unwrap_or(record.policy.stop_signal);
-        let first = record.process.filter(|first| record.state.lives() && first.open().is_some());
+        let runs = record.state.lives() && record.state != State::Created;
+        let first = record.process.filter(|first| runs && first.open().is_some());
         if !grace.is_zero() && first.is_some_and(|first| signal::is_lost_on(first.pid, signal)) {
             let (pod, name, signal) = (&pod.record.name, &record.name, signal::name(signal));
             super::warn(&format!("{pod}/{name} ignores {signal} (a PID 1 needs a handler): KILL in {grace:?}"));

@@ -17,6 +17,7 @@ use crate::text::Text;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// A child on its way to execve, and the socket through which it reports and is let go (`init` draws the protocol).
 #[derive(Debug)]
@@ -281,7 +282,11 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
     };
     let err = finish(doing, failure);
     let mount = plan.mounts.get(index).filter(|_| failure.step == Step::Mount);
+    let in_procfs = mount.is_some_and(|mount| Path::new(&*mount.at.path.lossy()).starts_with("/proc"));
     match (failure.errno, mount.and_then(refusal), mount.map(|mount| &mount.source)) {
+        (libc::EPERM, _, Some(Source::Bind { .. })) if in_procfs => {
+            err.hint("nothing but procfs itself is mounted in /proc")
+        }
         (libc::EPERM, Some(hint), _) => err.hint(hint),
         (libc::EINVAL, _, Some(Source::Bind { recursive: false, .. })) => {
             err.hint("in a user namespace what the host has mounted below cannot be left out: bind it with rbind")

@@ -155,9 +155,10 @@ impl Monitor {
         let Ok(name) = self.name_of(key) else { return };
         if let Some(container) = self.containers.get_mut(&name) {
             let cause = crate::error::plain(&std::io::Error::from_raw_os_error(errno));
-            let words = format!("the log cannot be written: {cause}; {lost} bytes lost so far");
-            container.record.warnings.retain(|warning| !warning.starts_with("the log cannot be written"));
-            container.record.warnings.push(words);
+            const WORDS: &str = "the log could not be written";
+            container.record.warnings.retain(|warning| !warning.starts_with(WORDS));
+            container.record.warnings.push(format!("{WORDS}: {cause}"));
+            container.record.lost_log_bytes = lost;
             let _ = self.save(&name);
         }
     }

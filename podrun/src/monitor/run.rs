@@ -199,6 +199,7 @@ impl Monitor {
         let record = &mut container.record;
         record.process = Some(ProcessRecord::of(run.pid));
         record.started_at = Some(Stamp::now().text());
+        record.lost_log_bytes = 0;
         record.wanted = Wanted::Running;
         record.state = if run.gate == Gate::Closed { State::Created } else { State::Running };
         container.run = Some(run);

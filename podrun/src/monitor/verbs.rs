@@ -116,6 +116,7 @@ impl Monitor {
             started_at: None,
             ended: None,
             restarts: 0,
+            lost_log_bytes: 0,
             backoff,
             warnings: new.warnings,
             #[cfg(feature = "later-format")]

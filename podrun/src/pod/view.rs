@@ -227,7 +227,10 @@ pub fn container(record: &ContainerRecord) -> Value {
         "rootfs": record.rootfs,
         "terminal": record.terminal,
         "logPath": record.log_path,
-        "lostLogBytes": record.ended.as_ref().map_or(0, |ended| ended.lost_log_bytes),
+        "lostLogBytes": match &record.ended {
+            Some(ended) if !record.state.lives() => ended.lost_log_bytes,
+            _ => record.lost_log_bytes,
+        },
         "cgroup": record.cgroup,
         "warnings": record.warnings,
     })
