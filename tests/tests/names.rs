@@ -499,6 +499,25 @@ fn where_port_53_is_taken_a_pod_is_made_all_the_same() {
     assert!(host.podrun("doctor").text().contains("names on front are resolved at "));
 }
 
+/// A pod that is a name server for the host's neighbours, as pi-hole is.
+#[test]
+fn a_pod_that_has_port_53_of_the_host_is_not_in_the_way_of_names() {
+    let host = host(&["front"], &["web --network front", "db"]);
+    let at_the_gateway = format!("create pod other --publish {}:53:53/udp", server(&host, "web"));
+    host.podrun(at_the_gateway).fails(1).says("podrun-names (pid ").says("has it");
+    host.pod("ads --network front --publish 53:53/udp --publish 53:53");
+    let serve = format!("netns ads -- {} dns-serve 0.0.0.0:53", host.probe().display());
+    let mut ads = host.command(serve).limit(Duration::from_secs(120)).start();
+    ads.until_it_prints("listening");
+    hears(&host, "web", &[("ads", &found(&[&address(&host, "ads", "front")]))]);
+    hears(&host, "db", &[("db", &found(&[&address(&host, "db", "bridge")]))]);
+    for way in ["udp", "tcp"] {
+        let asked = format!("{} dns {way} 127.0.0.1:53 web", host.probe().display());
+        assert!(host.program(asked).run().ok().text().starts_with("web NOERROR "), "the host asks the pod");
+    }
+    end(ads);
+}
+
 #[test]
 fn a_network_without_names_has_no_server() {
     let host = host(&["quiet --disable-dns"], &[]);

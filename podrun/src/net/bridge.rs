@@ -579,7 +579,8 @@ impl Network {
             None => Side::Group(roots.link_group_of(&self.name)),
         };
         let tunnel = self.overlay.as_ref().map(Overlay::part);
-        Part { side, subnets: self.subnets().collect(), policy: self.policy, tunnel }
+        let names = self.gateways().filter(|_| self.resolves_names()).collect();
+        Part { side, subnets: self.subnets().collect(), policy: self.policy, names, tunnel }
     }
 
     /// What its definition must have said.
@@ -717,3 +718,4 @@ mod tests {
         );
     }
 }
+                names: vec![network.gateway],

@@ -93,8 +93,9 @@ fn port(number: u16) -> [u8; 4] {
 /// The maps and the chains that ask them, for the table's whole text.
 ///
 /// Nobody beyond this host speaks to its loopback, not even by a published port: a neighbour could send packets to
-/// 127.0.0.1 here, and translated before the routing they would come through. `::1` cannot be translated at all.
-pub fn text(mappings: &[Mapping]) -> String {
+/// 127.0.0.1 here, and translated before the routing they would come through. `::1` cannot be translated at all. `kept` is
+/// rules on what stays the host's, whatever is published.
+pub fn text(mappings: &[Mapping], kept: &str) -> String {
     let mut text = String::new();
     for (name, kind, _) in MAPS {
         let elements: Vec<_> = mappings.iter().filter(|one| one.map() == name).map(Mapping::text).collect();
@@ -110,6 +111,7 @@ pub fn text(mappings: &[Mapping]) -> String {
         let _ = writeln!(text, "\t\tdnat {family} to {address}meta l4proto . th dport map @{name}");
     }
     text.push_str("\t}\n\tchain prerouting {\n\t\ttype nat hook prerouting priority -100; policy accept;\n");
+    text.push_str(kept);
     text.push_str("\t\tip daddr != 127.0.0.0/8 fib daddr type local jump published\n");
     text.push_str("\t\tip6 daddr != ::1 fib daddr type local jump published\n");
     text.push_str("\t}\n\tchain output {\n\t\ttype nat hook output priority -100; policy accept;\n");
@@ -260,10 +262,8 @@ mod tests {
 
     #[test]
     fn the_text_has_every_mapping_and_no_empty_list() {
-        let text = text(&[
-            mapping(Protocol::Tcp, None, 8080, "10.88.0.5:80"),
-            mapping(Protocol::Udp, None, 53, "10.88.0.6:53"),
-        ]);
+        let (web, names) = ("10.88.0.5:80", "10.88.0.6:53");
+        let text = text(&[mapping(Protocol::Tcp, None, 8080, web), mapping(Protocol::Udp, None, 53, names)], "");
         assert!(
             text.contains("elements = { tcp . 8080 : 10.88.0.5 . 80,\n\t\t\tudp . 53 : 10.88.0.6 . 53 }\n"),
             "{text}"
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn each_map_is_asked_in_its_own_family() {
-        let text = text(&[]);
+        let text = text(&[], "");
         for line in [
             "dnat ip to ip daddr . meta l4proto . th dport map @at4\n",
             "dnat ip to meta l4proto . th dport map @any4\n",

@@ -37,6 +37,8 @@ pub struct Part {
     pub side: Side,
     pub subnets: Vec<Cidr>,
     pub policy: Policy,
+    /// Where its name server answers its pods, whoever has port 53 of the host.
+    pub names: Vec<IpAddr>,
     /// Where it goes on, on other hosts.
     pub tunnel: Option<Tunnel>,
 }
@@ -105,7 +107,8 @@ impl Side {
 /// what goes in is from there.
 pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping], services: &[Spread]) -> String {
     let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\ntable inet {table} {{\n");
-    text.push_str(&elements::text(mappings));
+    let asked: String = networks.iter().map(for_its_server).collect();
+    text.push_str(&elements::text(mappings, &asked));
     serve(&mut text, networks, services);
     text.push_str("\tchain postrouting {\n\t\ttype nat hook postrouting priority 100; policy accept;\n");
     networks.iter().for_each(|part| hairpin(&mut text, part));
@@ -120,6 +123,16 @@ pub fn rules(table: &str, networks: &[Part], mappings: &[Mapping], services: &[S
     networks.iter().for_each(|part| from_the_tunnel(&mut text, part, networks));
     text.push_str("\t}\n}\n");
     text
+}
+
+/// What a network's pods ask its name server, which is at an address of the host's and so of every published port 53.
+fn for_its_server(Part { side, names, .. }: &Part) -> String {
+    let from = side.is('i', "");
+    let rule = |server: &IpAddr| {
+        let family = if server.is_ipv4() { "ip" } else { "ip6" };
+        format!("\t\t{from} {family} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept\n")
+    };
+    names.iter().map(rule).collect()
 }
 
 /// Services are for pods and for the host itself, not for its neighbours.
@@ -451,6 +464,7 @@ mod tests {
             side: Side::Bridge(bridge.to_owned()),
             subnets: vec![Cidr::parse(subnet).unwrap()],
             policy,
+            names: vec![],
             tunnel: None,
         }
     }
@@ -484,6 +498,19 @@ mod tests {
             assert!(text.contains(&format!("\t\t{line}\n")), "{line}\nin {text}");
         }
         assert_eq!(text.matches("masquerade\n").count(), 2 + 3, "{text}");
+    }
+
+    #[test]
+    fn what_a_networks_pods_ask_its_server_is_not_published() {
+        let names = vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let told = Part { names, ..part("one", "10.1.0.0/24", Policy::default()) };
+        let text = rules("t", &[told, part("two", "10.2.0.0/24", Policy::default())], &[], &[]);
+        let (chain, _) = text.split_once("jump published").unwrap();
+        for address in ["ip daddr 10.1.0.1", "ip6 daddr fd00::1"] {
+            let line = format!("\t\tiifname \"one\" {address} meta l4proto {{ tcp, udp }} th dport 53 accept\n");
+            assert!(chain.contains(&line), "{line}\nin {text}");
+        }
+        assert_eq!(text.matches("dport 53").count(), 2, "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::net::names;
 use crate::spec::port::{Protocol, Wish};
 use crate::sys::clone::pids;
 use nix::errno::Errno;
@@ -15,13 +16,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// That no socket of the host has this port.
+/// That no socket of the host has this port. A name server of podrun's is in nobody's way: it is bound to a bridge, and
+/// the rules leave it what its own pods ask.
 pub(super) fn probe(wish: &Wish, host: u16) -> Result<()> {
     for address in addresses(wish) {
         match patiently(wish.protocol, SocketAddr::new(address, host)) {
             Ok(_) => {}
             // Every address of the host: of those families that it has.
             Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if wish.address.is_none() && address.is_ipv6() => {}
+            Err(Errno::EADDRINUSE) if wish.address.is_none() && only_name_servers(wish.protocol, host) => {}
             Err(errno) => return Err(explain(doing(wish, host), wish.protocol, address, host, errno)),
         }
     }
@@ -117,10 +120,22 @@ pub fn explain(doing: String, protocol: Protocol, address: IpAddr, host: u16, er
 
 /// `nginx (pid 12)`: the process whose socket has the port.
 pub fn who(protocol: Protocol, port: u16) -> Option<String> {
-    let inode = ["", "6"].iter().find_map(|family| {
-        let table = fs::read_to_string(format!("/proc/thread-self/net/{protocol}{family}")).ok()?;
-        table.lines().skip(1).find_map(|line| inode_of(line, protocol, port))
-    })?;
+    sockets(protocol, port).find_map(owner)
+}
+
+fn only_name_servers(protocol: Protocol, port: u16) -> bool {
+    let mut owners = sockets(protocol, port).map(owner).peekable();
+    owners.peek().is_some() && owners.all(|owner| owner.is_some_and(|owner| owner.starts_with(names::ARGV0)))
+}
+
+/// The inodes of those that have the port, in both families.
+fn sockets(protocol: Protocol, port: u16) -> impl Iterator<Item = u64> {
+    let tables = ["", "6"].into_iter().map(move |family| format!("/proc/thread-self/net/{protocol}{family}"));
+    let tables = tables.filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(move |table| table.lines().filter_map(|line| inode_of(line, protocol, port)).collect::<Vec<_>>())
+}
+
+fn owner(inode: u64) -> Option<String> {
     let wanted = format!("socket:[{inode}]");
     pids().ok()?.find_map(|pid| {
         let mut open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
