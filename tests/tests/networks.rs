@@ -167,6 +167,19 @@ fn a_network_is_made_shown_and_removed() {
     host.podrun("network inspect front").fails(1);
 }
 
+#[test]
+fn a_network_that_is_removed_leaves_no_link_of_a_pod_that_somebody_still_looks_into() {
+    let host = host(&["front"], &[("web", "front")]);
+    let mut looking = host.command("netns web -- sh -c 'echo there; exec sleep 60'").start();
+    looking.until_it_prints("there");
+    host.podrun("delete pod web --time 0").ok();
+    host.podrun("network rm front").ok();
+    let links = host.program("ip -o link").run().text();
+    assert_eq!(links.lines().count(), 1, "{links}");
+    looking.signal(libc::SIGKILL);
+    looking.wait();
+}
+
 // A definition may be written by hand; one that is broken is told with its line, and hides no other.
 #[test]
 fn a_broken_definition_is_told_with_file_and_line_and_harms_no_other() {

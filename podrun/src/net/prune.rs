@@ -93,6 +93,10 @@ pub fn remove_network(roots: &Roots, name: &str, lives: &impl Fn(&PodId) -> bool
     }
     let host = Netlink::here()?;
     vlan::unused(roots, &host)?.iter().try_for_each(|link| host.delete(&link.name))?;
+    // Of dead pods whose namespace somebody else still holds; without their bridge nobody would know whose they are.
+    let links = host.links()?;
+    let dead = |link: &&Link| bridge::owner(link).is_some_and(|pod| !lives(&pod));
+    links_of(roots, name, &links).filter(dead).try_for_each(|link| host.delete(&link.name))?;
     if bridge::remains_of(roots, name).is_some() || bridge::remembered(roots, name).is_some() {
         bridge::unmake(roots, &host, &[name.to_owned()])?;
     }
