@@ -113,6 +113,13 @@ fn rows() -> Vec<Row> {
         }),
         row("bridge {bridge} is down", "is down", "wrong", |host| after(host, "ip link set BRIDGE down")),
         row("bridge {bridge} is gone", "is gone", "wrong", |host| after(host, "ip link del BRIDGE")),
+        row("bridge {bridge} has lost its address {own}", "has lost its address 10.88.0.1", "wrong", |host| {
+            after(host, "ip addr flush dev BRIDGE")
+        }),
+        row("link {} is off, or off the bridge {}", ": its pod reaches nobody", "wrong", |host| {
+            let link = host.inspect("web")["networks"][0]["hostInterface"].clone();
+            after(host, &format!("ip link set {} nomaster", link.as_str().expect("a bridged pod has an end on the host")))
+        }),
         row("tunnel {device} is down", "is down", "wrong", |host| with_a_tunnel(host, "ip link set TUNNEL down")),
         row("tunnel {device} is gone", "is gone", "wrong", |host| with_a_tunnel(host, "ip link del TUNNEL")),
         row("nftables table inet {table} is gone", "no pod reaches beyond this host", "wrong", |host| {

@@ -623,6 +623,30 @@ fn prune_removes_the_bridges_of_networks_without_a_pod_and_leaves_others() {
     let range = host.podrun("network inspect one").json()["subnets"].clone();
     host.podrun("create pod a --network one").ok();
     assert_eq!((bridge("one"), host.podrun("network inspect one").json()["subnets"].clone()), (one, range));
+// The kernel forgets what a port was told when it leaves its bridge: isolation and hairpin mode.
+#[test]
+fn reload_puts_ports_back_on_their_bridge_as_they_were() {
+    let host = host(&["shy --no-icc"], &[("a", "shy"), ("b", "shy")]);
+    host.podrun("update pod a --publish 8080:80").ok();
+    let a = on(&host, "a", "shy");
+    let word = |key: &str| a[key].as_str().unwrap().to_owned();
+    let (link, bridge, gateway, b) =
+        (word("hostInterface"), word("bridge"), word("gateway"), address(&host, "b", "shy"));
+    let port = || {
+        let text = host.program(format!("bridge -d link show dev {link}")).run().ok().text();
+        text.split_whitespace().skip(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = port();
+    assert!(before.windows(2).any(|words| words == ["isolated", "on"]), "{before:?}");
+    for damage in [format!("set {link} nomaster"), format!("set {link} down"), format!("del {bridge}")] {
+        host.program(format!("ip link {damage}")).run().ok();
+        host.podrun("network reload").ok();
+        assert_eq!(port(), before, "{damage}");
+        inside(&host, "a", &format!("{} ping {gateway}", host.probe().display())).ok().prints("pong");
+        hears_nothing(&host, "a", &b);
+    }
+}
+
 }
 
 // Issue 4: "50 creations at once with no address twice".

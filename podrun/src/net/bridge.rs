@@ -15,7 +15,7 @@ use crate::net::cidr::{Cidr, Mac};
 use crate::net::definition::{self, BUILT_IN, Definition, Driver};
 use crate::net::forward::{self, Family, Former};
 use crate::net::ipam::{self, Ends, Pool, Range};
-use crate::net::link::{Ipv6, Link, Netlink, Stp};
+use crate::net::link::{Ipv6, Link, Netlink, Reach, Stp};
 use crate::net::lock::{Hold, directory, flock, gone, lock, replace};
 use crate::net::names;
 use crate::net::nft::{self, Part, Policy, Side};
@@ -369,8 +369,11 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
         }
     }
     host.set_up(index)?;
+    strays(roots, network, index, &facts.links)?.try_for_each(|link| {
+        host.set_bridge(link.index, index, network.reach())?;
+        owner(link).map_or(Ok(()), |pod| ports::lead_back(roots, host, &pod, bridge, &link.name))
+    })?;
     if facts.ours.is_none() {
-        take_back_ports(roots, host, &network.name, index)?;
         // It is bound to the bridge that was there before; whoever keeps it starts another.
         names::stop(roots, &network.name)?;
     }
@@ -389,15 +392,17 @@ fn set_ipv6(bridge: &str, six: Option<Six>) -> Result<()> {
     Ok(())
 }
 
-/// Somebody deleted the bridge under living pods: their links come back to the new one.
-fn take_back_ports(roots: &Roots, host: &Netlink, name: &str, bridge: u32) -> Result<()> {
-    let directory = roots.leases().join(name);
-    for entry in ipam::survey(&directory)?.values() {
-        for link in entry.links(&directory).iter().filter_map(|name| sys::net::link_index(name).ok()) {
-            host.set_bridge(link, bridge)?;
-        }
-    }
-    Ok(())
+/// The links of pods that somebody took off their bridge or turned off, or whose bridge is another one by now.
+pub fn strays<'a>(
+    roots: &Roots,
+    network: &Network,
+    bridge: u32,
+    links: &'a [Link],
+) -> Result<impl Iterator<Item = &'a Link> + use<'a>> {
+    let directory = roots.leases().join(&network.name);
+    let leased: BTreeSet<String> = ipam::survey(&directory)?.values().flat_map(|one| one.links(&directory)).collect();
+    let is_stray = move |link: &&Link| (link.bridge != Some(bridge) || !link.up) && leased.contains(&link.name);
+    Ok(links.iter().filter(is_stray))
 }
 
 /// Rules first, then forwarding: the host never forwards for pods what the rules would not.
@@ -566,6 +571,11 @@ impl Network {
         [self.gateway].into_iter().chain(self.six.map(|six| six.gateway))
     }
 
+    /// Whom a port of its bridge speaks to.
+    pub fn reach(&self) -> Reach {
+        if self.policy.icc { Reach::All } else { Reach::OnlyTheBridge }
+    }
+
     /// The families that the host is to forward for it.
     pub fn families(&self) -> impl Iterator<Item = Family> + use<> {
         let six = self.six.is_some() && !self.policy.internal;
@@ -713,9 +723,9 @@ mod tests {
                 side: Side::Bridge("podrun0".into()),
                 subnets: vec![network.subnet],
                 policy: network.policy,
+                names: vec![network.gateway],
                 tunnel: None
             }
         );
     }
 }
-                names: vec![network.gateway],

@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::id::PodId;
 use crate::net::bridge::{self, Network, Outside};
+use crate::net::cidr::Cidr;
 use crate::net::cni;
 use crate::net::forward::{self, Family};
 use crate::net::ipam;
@@ -75,8 +76,12 @@ fn find_network(roots: &Roots, _: &[PodId]) -> Result<Vec<Finding>> {
     if made.is_empty() {
         return Ok(vec![finding(State::Good, "no bridge network has been made", None)]);
     }
-    let links = Netlink::here()?.links()?;
-    let mut found: Vec<Finding> = made.iter().filter_map(|network| find_bridge(network, &links)).collect();
+    let host = Netlink::here()?;
+    let (links, addresses) = (host.links()?, host.addresses()?);
+    let mut found: Vec<Finding> = made.iter().filter_map(|network| find_bridge(network, &links, &addresses)).collect();
+    for network in &made {
+        found.extend(find_strays(roots, network, &links)?);
+    }
     found.extend(made.iter().filter_map(|network| find_tunnel(network, &links)));
     let table = roots.table();
     found.push(match nft::table_exists(&table)? {
@@ -114,16 +119,31 @@ fn find_name_server(roots: &Roots, network: &Network) -> Result<Finding> {
     })
 }
 
-fn find_bridge(network: &Network, links: &[Link]) -> Option<Finding> {
+fn find_bridge(network: &Network, links: &[Link], addresses: &[(u32, Cidr)]) -> Option<Finding> {
     let bridge = network.bridge.as_ref()?;
+    let has = |link: &Link, own| addresses.iter().any(|(of, one)| *of == link.index && one.address == own);
     Some(match links.iter().find(|link| link.name == *bridge) {
-        Some(link) if link.up => {
-            let what = format!("bridge {bridge} is up with {} via {}", network.subnet, network.gateway);
-            finding(State::Good, what, None)
-        }
+        Some(link) if link.up => match network.gateways().find(|own| !has(link, *own)) {
+            Some(own) => finding(State::Bad, format!("bridge {bridge} has lost its address {own}"), Some(RELOAD)),
+            None => {
+                let what = format!("bridge {bridge} is up with {} via {}", network.subnet, network.gateway);
+                finding(State::Good, what, None)
+            }
+        },
         Some(_) => finding(State::Bad, format!("bridge {bridge} is down"), Some(&format!("ip link set {bridge} up"))),
         None => finding(State::Bad, format!("bridge {bridge} is gone"), Some(RELOAD)),
     })
+}
+
+fn find_strays(roots: &Roots, network: &Network, links: &[Link]) -> Result<Vec<Finding>> {
+    let Some(bridge) = links.iter().find(|link| network.bridge.as_ref() == Some(&link.name)) else {
+        return Ok(Vec::new());
+    };
+    let told = |link: &Link| {
+        let what = format!("link {} is off, or off the bridge {}: its pod reaches nobody", link.name, bridge.name);
+        finding(State::Bad, what, Some(RELOAD))
+    };
+    Ok(bridge::strays(roots, network, bridge.index, links)?.map(told).collect())
 }
 
 fn find_tunnel(network: &Network, links: &[Link]) -> Option<Finding> {

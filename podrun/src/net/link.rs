@@ -201,16 +201,18 @@ impl Netlink {
         let all = try_join3(links.add(pair(veth)).execute(), naming.execute(), links.set(finish(veth)).execute());
         self.wait(all, || format!("make the link {}", veth.name))?;
         match veth.end {
-            End::Port { reach: Reach::OnlyTheBridge, .. } => self.isolate(veth.name),
+            End::Port { reach: Reach::OnlyTheBridge, .. } => {
+                let index = crate::sys::net::link_index(veth.name);
+                self.isolate(index.doing(|| format!("find the link {}", veth.name))?)
+            }
             End::Port { reach: Reach::All, .. } | End::Routed { .. } => Ok(()),
         }
     }
 
     /// The port does not speak to other ports that do not.
-    fn isolate(&self, name: &str) -> Result<()> {
-        let index = crate::sys::net::link_index(name).doing(|| format!("find the link {name}"))?;
+    fn isolate(&self, index: u32) -> Result<()> {
         let message = LinkBridgePort::new(index).isolated(true).build();
-        self.wait(self.handle.link().set_port(message).execute(), || format!("isolate the port {name}"))?;
+        self.wait(self.handle.link().set_port(message).execute(), || "isolate a port of the bridge".to_owned())?;
         self.set_up(index)
     }
 
@@ -393,9 +395,14 @@ impl Netlink {
         self.wait(self.handle.link().set(message).execute(), || "turn a link on".to_owned())
     }
 
-    pub fn set_bridge(&self, index: u32, bridge: u32) -> Result<()> {
+    /// Makes a link a port of the bridge again, as it was born, and turns it on.
+    pub fn set_bridge(&self, index: u32, bridge: u32, reach: Reach) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-        self.wait(self.handle.link().set(message).execute(), || "put a link on the bridge".to_owned())
+        self.wait(self.handle.link().set(message).execute(), || "put a link on the bridge".to_owned())?;
+        match reach {
+            Reach::All => self.set_up(index),
+            Reach::OnlyTheBridge => self.isolate(index),
+        }
     }
 
     /// Lets the bridge send a packet back out of the port that it came in by: what a pod sends to its own published port

@@ -324,6 +324,14 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
     forget_udp(&published.ports, &published.addresses)
 }
 
+/// The pod's link has just become a port of `bridge` again.
+pub fn lead_back(roots: &Roots, host: &Netlink, pod: &PodId, bridge: &str, link: &str) -> Result<()> {
+    match read(roots, pod).is_some_and(|published| published.bridge.as_deref() == Some(bridge)) {
+        true if bridges_are_filtered() => host.set_hairpin(link),
+        _ => Ok(()),
+    }
+}
+
 /// The interface that ports lead by.
 fn way_in<'a>(roots: &Roots, attachments: &'a [Attachment]) -> Option<&'a Attachment> {
     let is_ours = |one: &&Attachment| one.host_interface.is_some() && one.driver != Driver::Cni;

@@ -13,7 +13,7 @@ use crate::net::definition::{self, Definition, Driver};
 use crate::net::forward;
 use crate::net::hanging;
 use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
-use crate::net::link::{self, End, Family, Ipv6, Netlink, Reach, Veth};
+use crate::net::link::{self, End, Family, Ipv6, Netlink, Veth};
 use crate::net::names::{self, Names};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
@@ -277,8 +277,7 @@ fn wire(
     let mac = plan.wish.mac.map_or_else(|| Mac::pod(first.address), Mac);
     let mtu = plan.wish.mtu.unwrap_or(network.mtu);
     let end = match network.bridge {
-        Some(_) if network.policy.icc => End::Port { bridge: network.index, reach: Reach::All },
-        Some(_) => End::Port { bridge: network.index, reach: Reach::OnlyTheBridge },
+        Some(_) => End::Port { bridge: network.index, reach: network.reach() },
         None => End::Routed { group: roots.link_group_of(&network.name) },
     };
     let second_names: Vec<String> = lease.addresses.iter().map(|one| link_name(one.address)).collect();
