@@ -354,7 +354,9 @@ fn a_macvlan_network_hands_out_addresses_of_its_range() {
         host.podrun(format!("create pod {pod} --network wire")).ok();
         assert_eq!(address(&host, pod, "wire"), ip);
     }
-    host.podrun("create pod c --network wire").fails(1).with_one_line().says("none is free, 2 pods have one");
+    let full = host.podrun("create pod c --network wire");
+    full.fails(1).with_one_line().says("take an address of 192.0.2.64/31: none is free, 2 pods have one");
+    full.says("name a larger range in networks/wire.json");
     host.podrun("create pod c --network wire,ip=192.0.2.77").ok();
     serve(&host, "a");
     hears(&host, "c", "192.0.2.64", "a to 192.0.2.77");
@@ -365,6 +367,22 @@ fn a_macvlan_network_hands_out_addresses_of_its_range() {
     for pod in ["a", "c", "d"] {
         host.podrun(format!("delete pod {pod} --force")).ok();
     }
+    no_lan(&host);
+}
+
+#[test]
+fn a_pod_on_a_wire_gets_no_address_of_its_host() {
+    let host = Host::new();
+    lan(&host);
+    let own = "network create wire --driver macvlan --parent uplink --subnet 192.0.2.0/24 --gateway 192.0.2.2";
+    host.podrun(own).ok();
+    for words in ["wire,ip=192.0.2.1", "macvlan:parent=uplink,ip=192.0.2.1/24"] {
+        let refused = host.podrun(format!("create pod a --network {words}"));
+        refused.fails(1).with_one_line().says("take the address 192.0.2.1: this host has it");
+    }
+    host.podrun("create pod a --network wire").ok();
+    assert_eq!(address(&host, "a", "wire"), "192.0.2.3", "the first that is neither the host's nor the gateway's");
+    host.podrun("delete pod a --force").ok();
     no_lan(&host);
 }
 
@@ -605,24 +623,6 @@ fn reload_puts_bridges_and_rules_back() {
     no_lan(&host);
 }
 
-#[test]
-fn prune_removes_the_bridges_of_networks_without_a_pod_and_leaves_others() {
-    let host = host(&["one", "two"], &[("a", "one"), ("b", "two")]);
-    let bridge =
-        |network: &str| host.podrun(format!("network inspect {network}")).json()["bridge"].as_str().unwrap().to_owned();
-    let (one, two) = (bridge("one"), bridge("two"));
-    host.podrun("delete pod a --force").ok();
-    assert!(host.podrun("prune --dry-run").ok().text().contains(&format!("bridge {one}")));
-    host.podrun("prune --force").ok().prints_something_like(&format!("removed bridge {one}"));
-    let links = host.program("ip -o link").run().ok().text();
-    assert!(!links.contains(&one) && links.contains(&two), "{links}");
-    let rules = host.program("nft list ruleset").run().ok().text();
-    assert!(!rules.contains(&one) && rules.contains(&two), "{rules}");
-    assert!(host.podrun("doctor").text().contains(&format!("bridge {two} is up")));
-    // It is there again with its next pod, where it was.
-    let range = host.podrun("network inspect one").json()["subnets"].clone();
-    host.podrun("create pod a --network one").ok();
-    assert_eq!((bridge("one"), host.podrun("network inspect one").json()["subnets"].clone()), (one, range));
 // The kernel forgets what a port was told when it leaves its bridge: isolation and hairpin mode.
 #[test]
 fn reload_puts_ports_back_on_their_bridge_as_they_were() {
@@ -647,6 +647,24 @@ fn reload_puts_ports_back_on_their_bridge_as_they_were() {
     }
 }
 
+#[test]
+fn prune_removes_the_bridges_of_networks_without_a_pod_and_leaves_others() {
+    let host = host(&["one", "two"], &[("a", "one"), ("b", "two")]);
+    let bridge =
+        |network: &str| host.podrun(format!("network inspect {network}")).json()["bridge"].as_str().unwrap().to_owned();
+    let (one, two) = (bridge("one"), bridge("two"));
+    host.podrun("delete pod a --force").ok();
+    assert!(host.podrun("prune --dry-run").ok().text().contains(&format!("bridge {one}")));
+    host.podrun("prune --force").ok().prints_something_like(&format!("removed bridge {one}"));
+    let links = host.program("ip -o link").run().ok().text();
+    assert!(!links.contains(&one) && links.contains(&two), "{links}");
+    let rules = host.program("nft list ruleset").run().ok().text();
+    assert!(!rules.contains(&one) && rules.contains(&two), "{rules}");
+    assert!(host.podrun("doctor").text().contains(&format!("bridge {two} is up")));
+    // It is there again with its next pod, where it was.
+    let range = host.podrun("network inspect one").json()["subnets"].clone();
+    host.podrun("create pod a --network one").ok();
+    assert_eq!((bridge("one"), host.podrun("network inspect one").json()["subnets"].clone()), (one, range));
 }
 
 // Issue 4: "50 creations at once with no address twice".

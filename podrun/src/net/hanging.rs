@@ -27,7 +27,8 @@ pub(super) fn attach(
 ) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
     let parent = parent(&host, definition)?;
-    let pool = pool_on_a_link(roots, name, definition);
+    let own = host.addresses()?.into_iter().map(|(_, own)| own.address).collect();
+    let pool = pool_on_a_link(roots, name, definition).beside(own);
     let asked = addresses(plan.wish, &pool)?;
     let (interface, names) = (plan.interface.as_str(), Names::default());
     let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface, names: &names, addresses: &asked };
@@ -41,7 +42,7 @@ pub(super) fn attach(
     }
     let lease = match taken {
         Taken::Lease(lease) => lease,
-        Taken::Full { range, leases } => return Err(exhausted(range, leases)),
+        Taken::Full { range, leases } => return Err(exhausted(name, range, leases)),
         Taken::Lingers { address } => return Err(lingers(address)),
     };
     let until = Instant::now() + GRACE;

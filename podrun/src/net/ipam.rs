@@ -53,6 +53,8 @@ pub struct Pool {
     pods: PathBuf,
     pub ranges: Vec<Range>,
     ends: Ends,
+    /// The host's own, where the network is of the host's wire.
+    own: Vec<IpAddr>,
 }
 
 /// One family's addresses of a network.
@@ -129,7 +131,12 @@ impl Range {
 
 impl Pool {
     pub fn new(roots: &Roots, network: &str, ranges: Vec<Range>, ends: Ends) -> Self {
-        Self { directory: roots.leases().join(network), pods: roots.pods(), ranges, ends }
+        Self { directory: roots.leases().join(network), pods: roots.pods(), ranges, ends, own: Vec::new() }
+    }
+
+    /// The same, without what the host has for itself.
+    pub fn beside(self, own: Vec<IpAddr>) -> Self {
+        Self { own, ..self }
     }
 
     /// Takes an address of each family for a pod.
@@ -155,7 +162,12 @@ impl Pool {
             };
             match address {
                 Some(address) => found.push(Cidr { address, prefix: range.subnet.prefix }),
-                None => return Ok(Taken::Full { range: range.subnet, leases: survey(&self.directory)?.len() }),
+                None => {
+                    return Ok(Taken::Full {
+                        range: range.only.unwrap_or(range.subnet),
+                        leases: survey(&self.directory)?.len(),
+                    });
+                }
             }
         }
         self.write(&last, found, wanted).map(Taken::Lease)
@@ -173,6 +185,7 @@ impl Pool {
             match subnet.offset(*address) {
                 None => return bad(format!("it is not in the network's range, {subnet}")),
                 Some(_) if range.gateway == Some(*address) => return bad("it is the network's gateway".to_owned()),
+                Some(_) if self.own.contains(address) => return bad("this host has it".to_owned()),
                 Some(offset) if !subnet.hosts().contains(&offset) => {
                     return bad(format!("it is no host's of {subnet}"));
                 }
@@ -203,7 +216,8 @@ impl Pool {
     fn search(&self, range: &Range, slot: usize, last: &File) -> Result<Option<IpAddr>> {
         for offset in next_fit(range.usable(), self.last(range, slot, last)) {
             let address = range.subnet.nth(offset);
-            let leased = range.gateway == Some(address) || self.directory.join(address.to_string()).exists();
+            let known = range.gateway == Some(address) || self.own.contains(&address);
+            let leased = known || self.directory.join(address.to_string()).exists();
             if !leased && !self.lingers(address)? {
                 return Ok(Some(address));
             }

@@ -234,7 +234,7 @@ fn lease(
                     host.delete(&link.name)?;
                     continue;
                 }
-                exhausted(range, leases)
+                exhausted(name, range, leases)
             }
         };
         if Instant::now() > until {
@@ -247,12 +247,12 @@ fn lease(
 /// How long a range may be full only because the links of pods that were just killed are on their way out.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-pub(super) fn exhausted(range: Cidr, leases: usize) -> Error {
+pub(super) fn exhausted(network: &str, range: Cidr, leases: usize) -> Error {
     let doing = format!("take an address of {range}");
-    Error::new(Kind::Exhausted, doing, format!("none is free, {leases} pods have one")).hint(
-        "delete pods that are not needed, run `podrun prune`, or name a larger range in networks/bridge.json under \
+    Error::new(Kind::Exhausted, doing, format!("none is free, {leases} pods have one")).hint(format!(
+        "delete pods that are not needed, run `podrun prune`, or name a larger range in networks/{network}.json under \
          podrun's root",
-    )
+    ))
 }
 
 pub(super) fn lingers(address: IpAddr) -> Error {
