@@ -85,6 +85,12 @@ name!(
 );
 
 name!(
+    /// The name of a service, unique within its namespace.
+    ServiceName,
+    "service name"
+);
+
+name!(
     /// One more name of a pod on a network, or what another pod calls it.
     Alias,
     "alias"

@@ -280,7 +280,7 @@ fn services_that_cannot_be_are_told_and_leave_nothing() {
         ("web --selector app=web --port 80 --session-affinity always", 2, "there is none of this name"),
         ("web --selector app=web --port 80 --ip 10.1.0.1", 1, "no host's address of 10.96.0.0/16"),
         ("web --selector app=web --port 80 --service-cidr 10.97.0.0/24", 1, "overlaps 10.97.0.1/24 of this host"),
-        ("Web --selector app=web --port 80", 2, "Web"),
+        ("Web --selector app=web --port 80", 2, "read the service name \"Web\""),
     ] {
         host.podrun(format!("service create {words}")).fails(code).with_one_line().says(why);
     }

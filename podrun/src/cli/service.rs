@@ -6,7 +6,7 @@ use super::args::{Global, Words, pair};
 use super::create::Format;
 use super::table;
 use crate::error::{Kind, Result};
-use crate::id::PodName;
+use crate::id::ServiceName;
 use crate::net::cidr::Cidr;
 use crate::net::service::{self, Service};
 use crate::pod::service as services;
@@ -53,7 +53,7 @@ pub(super) fn create(words: &Words) -> Result<i32> {
     let range = Cidr::parse(&asked.service_cidr).map_err(|err| err.kind(Kind::Usage))?.network();
     let service = Service {
         namespace: asked.global.namespace()?,
-        name: PodName::parse(&asked.name)?,
+        name: ServiceName::parse(&asked.name)?,
         ip: Ipv4Addr::UNSPECIFIED,
         ports: asked.port.iter().map(|text| ServicePort::parse(text)).collect::<Result<_>>()?,
         selector: asked.selector.iter().map(|text| pair("selector", text)).collect::<Result<_>>()?,
@@ -124,7 +124,7 @@ struct Named {
 pub(super) fn inspect(words: &Words) -> Result<i32> {
     let asked: Named = words.parse("  podrun service inspect web")?;
     let (roots, namespace) = (asked.global.readable()?, asked.global.namespace()?);
-    let found = asked.name.iter().map(|name| service::find(&roots, &namespace, &PodName::parse(name)?));
+    let found = asked.name.iter().map(|name| service::find(&roots, &namespace, &ServiceName::parse(name)?));
     let all = found.map(|one| Ok(services::inspect(&roots, &one?))).collect::<Result<Vec<_>>>()?;
     table::json_of_all(all);
     Ok(0)
@@ -134,7 +134,7 @@ pub(super) fn remove(words: &Words) -> Result<i32> {
     let asked: Named = words.parse("  podrun service rm web")?;
     let (roots, namespace) = (asked.global.readable()?, asked.global.namespace()?);
     for name in &asked.name {
-        services::remove(&roots, &namespace, &PodName::parse(name)?)?;
+        services::remove(&roots, &namespace, &ServiceName::parse(name)?)?;
         table::line(&format!("service/{name} removed"));
     }
     Ok(0)

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::answer::{About, Told};
-use crate::id::{NamespaceName, PodId, PodName};
+use crate::id::{NamespaceName, PodId, PodName, ServiceName};
 use crate::net::bridge;
 use crate::net::definition;
 use crate::net::ipam::{self, Lease};
@@ -71,7 +71,7 @@ impl Asker {
     }
 
     fn service(&self, roots: &Roots, name: &str) -> Option<Service> {
-        let (namespace, name) = (NamespaceName::parse(&self.namespace).ok()?, PodName::parse(name).ok()?);
+        let (namespace, name) = (NamespaceName::parse(&self.namespace).ok()?, ServiceName::parse(name).ok()?);
         service::find(roots, &namespace, &name).ok()
     }
 

@@ -12,7 +12,7 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::fault;
-use crate::id::{NamespaceName, PodName};
+use crate::id::{NamespaceName, ServiceName};
 use crate::net::bridge;
 use crate::net::cidr::Cidr;
 use crate::net::conntrack;
@@ -38,7 +38,7 @@ pub const RANGE: Cidr = Cidr::v4(10, 96, 0, 0, 16);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     pub namespace: NamespaceName,
-    pub name: PodName,
+    pub name: ServiceName,
     pub ip: Ipv4Addr,
     pub ports: Vec<ServicePort>,
     /// Pods of the namespace that have all these labels; nobody where it is empty.
@@ -229,7 +229,7 @@ pub fn is_in_use(roots: &Roots) -> bool {
     fs::read_dir(roots.services()).is_ok_and(made) || state_file(roots).exists()
 }
 
-pub fn file(roots: &Roots, namespace: &NamespaceName, name: &PodName) -> PathBuf {
+pub fn file(roots: &Roots, namespace: &NamespaceName, name: &ServiceName) -> PathBuf {
     roots.services().join(format!("{namespace}_{name}.json"))
 }
 
@@ -257,7 +257,7 @@ fn read(file: &PathBuf) -> Result<Service> {
     serde_json::from_slice(&text).map_err(|err| Error::new(Kind::Invalid, doing(), err))
 }
 
-pub fn find(roots: &Roots, namespace: &NamespaceName, name: &PodName) -> Result<Service> {
+pub fn find(roots: &Roots, namespace: &NamespaceName, name: &ServiceName) -> Result<Service> {
     let file = file(roots, namespace, name);
     match file.exists() {
         true => read(&file),
@@ -323,7 +323,7 @@ fn choose(others: &[Service], wished: Option<Ipv4Addr>, range: Cidr) -> Result<I
     }
 }
 
-pub fn remove(roots: &Roots, namespace: &NamespaceName, name: &PodName) -> Result<()> {
+pub fn remove(roots: &Roots, namespace: &NamespaceName, name: &ServiceName) -> Result<()> {
     find(roots, namespace, name)?;
     let _held = alone(roots)?;
     let file = file(roots, namespace, name);
@@ -337,7 +337,7 @@ mod tests {
     fn service(ip: &str, ports: &[&str]) -> Service {
         Service {
             namespace: NamespaceName::default(),
-            name: PodName::parse("web").unwrap(),
+            name: ServiceName::parse("web").unwrap(),
             ip: ip.parse().unwrap(),
             ports: ports.iter().map(|text| ServicePort::parse(text).unwrap()).collect(),
             selector: [("app".to_owned(), "web".to_owned())].into(),

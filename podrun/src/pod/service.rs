@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Kind, Result};
-use crate::id::{NamespaceName, PodName};
+use crate::id::{NamespaceName, ServiceName};
 use crate::monitor::services;
 use crate::net::cidr::Cidr;
 use crate::net::service::{self, Service};
@@ -41,7 +41,7 @@ pub fn create(roots: &Roots, service: Service, wished: Option<Ipv4Addr>, range: 
     }
 }
 
-pub fn remove(roots: &Roots, namespace: &NamespaceName, name: &PodName) -> Result<()> {
+pub fn remove(roots: &Roots, namespace: &NamespaceName, name: &ServiceName) -> Result<()> {
     service::remove(roots, namespace, name)?;
     services::sync(roots).map_err(|err| err.within(format!("remove the service {name}")))
 }

@@ -322,7 +322,7 @@ fn words(network: &Network) -> Vec<String> {
 pub(super) fn policy(network: &Network) -> Option<&'static str> {
     match (network.internal, network.masquerade) {
         (true, _) => Some("no way out"),
-        (_, false) if !network.driver.hangs_on_a_link() => Some("no masquerade"),
+        (_, false) if matches!(network.driver, Driver::Bridge | Driver::Ptp | Driver::Vxlan) => Some("no masquerade"),
         _ if network.driver == Driver::Ptp => Some("routed"),
         _ => None,
     }
@@ -350,7 +350,7 @@ pub(super) fn members(pod: &Pod) -> Vec<[String; 3]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::samples::{crowd, every_kind, hostile, id, small};
+    use super::super::model::samples::{crowd, every_kind, hostile, id, network, small};
     use super::*;
 
     const WIDE: Look = Look { width: 80, letters: Letters::Utf8, detail: Detail::Overview };
@@ -363,6 +363,12 @@ mod tests {
     #[test]
     fn each_kind_of_network_in_ascii() {
         assert_eq!(draw(&every_kind(), Look { letters: Letters::Ascii, ..WIDE }), include_str!("text/kinds.txt"));
+    }
+
+    #[test]
+    fn of_somebody_elses_network_nothing_is_said_that_podrun_does_not_know() {
+        let told = |driver| policy(&Network { masquerade: false, ..network("n", driver, "10.1.0.1/24") });
+        assert_eq!((told(Driver::Bridge), told(Driver::Cni), told(Driver::Pasta)), (Some("no masquerade"), None, None));
     }
 
     #[test]
