@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a door")]
 
 mod bundle;
+mod docker;
 mod logs;
 mod measure;
 mod memory;
@@ -17,6 +18,7 @@ mod program;
 mod report;
 mod rows;
 mod runtime;
+mod wired;
 mod world;
 
 use logs::Habit;
@@ -57,6 +59,9 @@ fn outside(words: &[String]) -> io::Result<i32> {
     install()?;
     if asked.wants("oci") {
         install_newest_runc();
+    }
+    if asked.wants("wired") {
+        docker::unpack();
     }
     Ok(world::outside(words)?.code().unwrap_or(1))
 }
@@ -268,6 +273,10 @@ fn measure_all(asked: &Asked, two: &Place<'_>, host: Option<&Place<'_>>, table: 
         if asked.wants("pump") {
             table.add("log pump", two, two.pump(size, habit));
         }
+    }
+    if asked.wants("wired") {
+        let row = two.wired(size, podmans.view, &mut table.left_out);
+        table.add("wired", two, row);
     }
     if asked.wants("wiring") {
         table.add("wiring", two, two.wiring(size));

@@ -104,12 +104,7 @@ impl Place<'_> {
         let pause = podrun.pid("wired", "pause")?;
         let mut floor = self.ground.floor(self.view, &["wire", &pause.to_string()])?;
         let chain = self.conflist()?;
-        output(self.view, ["ip", "link", "add", "wire0", "type", "dummy"].map(str::to_owned).to_vec()).or_else(
-            |_| {
-                output(self.view, "ip link add wire0 type veth peer name wire1".split(' ').map(str::to_owned).collect())
-            },
-        )?;
-        output(self.view, "ip link set wire0 up".split(' ').map(str::to_owned).collect())?;
+        self.make_wire()?;
         let connect = |network: &str, name: &str| {
             let took =
                 time_in(self.view, vec![podrun.argv(&format!("network connect {network} wired"))], &self.ground.dir)?;
@@ -138,7 +133,7 @@ impl Place<'_> {
     }
 
     /// Debian's own plugins, with their files in the bench's directory.
-    fn conflist(&self) -> io::Result<String> {
+    pub(crate) fn conflist(&self) -> io::Result<String> {
         let file = self.ground.dir.join("bench.conflist");
         let data = self.ground.dir.join("cni-leases");
         let text = format!(

@@ -100,6 +100,10 @@ impl<'a> Podrun<'a> {
         Ok(podrun)
     }
 
+    pub(crate) fn run_root(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
     pub(crate) fn argv(&self, line: &str) -> Argv {
         let root = |below: &str| self.root.join(below).to_string_lossy().into_owned();
         [self.ground.podrun.clone(), "--root".into(), root("root"), "--run-root".into(), root("run")]
@@ -348,10 +352,26 @@ impl<'a> Podman<'a> {
         time_in(self.view, all, &self.ground.dir)
     }
 
-    /// A container that listens, with a port of the host that leads to it.
-    pub(crate) fn serve(&self, command: &str, host: u16, port: u16) -> io::Result<Served> {
+    /// Makes its network `bench`; who wires containers for it.
+    pub(crate) fn network(&self) -> io::Result<String> {
         // Its default range is podrun's, too.
         output(self.view, self.argv("network create --subnet 10.66.0.0/24 bench"))?;
+        Ok(output(self.view, self.argv("info --format {{.Host.NetworkBackend}}"))?.trim().to_owned())
+    }
+
+    /// A container that sleeps, on this network; its removal is not timed.
+    pub(crate) fn run(&self, network: &str) -> io::Result<Duration> {
+        let flags = format!("--network {network} --cgroup-parent /{} --security-opt seccomp=unconfined", self.cgroups);
+        let rootfs = self.ground.rootfs.display();
+        let run = self.argv(&format!("run -d --name served --log-driver k8s-file {flags} --rootfs {rootfs} /sleep"));
+        let took = time_in(self.view, vec![run], &self.ground.dir);
+        output(self.view, self.argv("rm --force --time 0 --ignore served"))?;
+        took
+    }
+
+    /// A container that listens, with a port of the host that leads to it.
+    pub(crate) fn serve(&self, command: &str, host: u16, port: u16) -> io::Result<Served> {
+        self.network()?;
         let flags = format!(
             "run -d --name served --network bench --cgroup-parent /{} --log-driver k8s-file --security-opt seccomp=unconfined -p {host}:{port}",
             self.cgroups
