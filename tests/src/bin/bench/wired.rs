@@ -17,12 +17,15 @@ use std::time::Duration;
 /// How many leases stand beside the last address.
 const LEASES: u32 = 999;
 
+/// Makes a pod on the network of this name, and tells how long that took.
+type Once<'a> = Box<dyn Fn(&str) -> io::Result<Duration> + 'a>;
+
 /// Somebody who makes a pod on a network, or on none.
 struct Pair<'a> {
     name: String,
     network: String,
     rounds: usize,
-    once: Box<dyn Fn(&str) -> io::Result<Duration> + 'a>,
+    once: Once<'a>,
 }
 
 impl Pair<'_> {
