@@ -30,6 +30,7 @@ use crate::roots::Roots;
 use crate::sandbox::SharedMemory;
 use crate::spec::SharePid;
 use crate::store::{ContainerRecord, PodDir};
+use crate::sys::clone;
 use clients::Client;
 use execs::Exec;
 use firewall::Firewall;
@@ -259,6 +260,12 @@ struct Namespaces {
 }
 
 impl Namespaces {
+    /// Whether the PID 1 of the shared PID namespace has ended, or is about to: the kernel lets it end after all others, whose
+    /// ends are so the first that is heard of it (pid_namespaces(7)).
+    fn init_is_over(&self) -> bool {
+        self.init_died || self.init_record.is_some_and(|init| clone::is_dying(init.pid))
+    }
+
     /// Those that whoever belongs to the pod joins, each with its `CLONE_NEW*`.
     fn of_the_pod(&self) -> Vec<(BorrowedFd<'_>, i32)> {
         let all = [

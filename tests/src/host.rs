@@ -424,6 +424,8 @@ fn become_a_host(cgroups: Cgroups, probe: &Path) -> Child {
     unshare(all).expect("unshare namespaces");
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("make the mounts private");
+    // As systemd has them: what leaks out of a container is seen here.
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SHARED, nothing).expect("make the mounts shared");
     for dir in OWN {
         mount(Some("tmpfs"), *dir, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount a tmpfs");
     }

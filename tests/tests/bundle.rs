@@ -306,9 +306,14 @@ fn bind_mounts_have_their_options() {
 // mount_namespaces(7), config-linux.md rootfsPropagation.
 #[test]
 fn mounts_do_not_propagate_unless_asked() {
-    let facts = facts(|_| ());
-    for one in facts["mounts"].as_array().unwrap() {
-        assert_eq!(one["propagation"], json!([]), "{one}");
+    // As with runc: what the host mounts later is seen, unless `private` is asked.
+    for (word, may_follow) in [(Value::Null, true), (json!("rslave"), true), (json!("rprivate"), false)] {
+        let facts = facts(|config| config["linux"]["rootfsPropagation"] = word.clone());
+        for one in facts["mounts"].as_array().unwrap() {
+            let peers = one["propagation"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap());
+            let follows = |tag: &str| may_follow && tag.starts_with("master:");
+            assert!(peers.into_iter().all(follows), "{word}: {one}");
+        }
     }
 }
 

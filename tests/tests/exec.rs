@@ -116,7 +116,7 @@ fn what_never_ran_is_told_apart_from_what_failed() {
     host.podrun("exec web/a -- /tmp").fails(126).with_one_line();
     host.podrun("exec web/a -w /nosuch -- /probe").fails(125).with_one_line().says("/nosuch");
     host.podrun("exec web/a -u nobody-here -- /probe").fails(125).with_one_line().says("nobody-here");
-    host.podrun("exec web/b -- /probe").fails(125).with_one_line().says("b");
+    host.podrun("exec web/b -- /probe").fails(125).with_one_line().says("find the container b");
     host.podrun("exec other/b -- /probe").fails(125).with_one_line().says("other");
     host.podrun("exec web/a").fails(2);
     host.podrun("stop web -c a --time 0").ok();

@@ -293,6 +293,33 @@ fn mapped_ids_that_cannot_be_are_told_with_their_path() {
     one(copied, "mounts[7].options: \"tmpcopyup\": only a tmpfs has it");
 }
 
+// What was opened on the host for a container in a user namespace is no peer of the host's mounts: a root who may mount in there
+// would mount on the host.
+#[test]
+fn what_root_of_a_user_namespace_mounts_never_reaches_the_host() {
+    let host = Host::new();
+    let source = host.fresh("source");
+    std::fs::create_dir(&source).unwrap();
+    let bundle = host.bundle(|config| {
+        config["process"]["args"] = json!(["/probe", "try-all", "mount,/plain", "mount,/tmp"]);
+        config["root"]["readonly"] = json!(false);
+        let all = json!(["CAP_SYS_ADMIN"]);
+        config["process"]["capabilities"] = json!({ "bounding": all, "permitted": all, "effective": all });
+        config["linux"]["uidMappings"] = mapping(0, 100_000, 65_536);
+        config["linux"]["gidMappings"] = mapping(0, 200_000, 65_536);
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|one| one["destination"] != "/sys/fs/cgroup" && one["destination"] != "/tmp");
+        mounts.push(json!({"destination": "/plain", "source": source, "options": ["bind"]}));
+    });
+    for path in ["rootfs", "rootfs/dev", "rootfs/tmp"] {
+        chown(bundle.path().join(path), Some(100_000), Some(200_000)).unwrap();
+    }
+    let before = host.read("/proc/1/mountinfo");
+    host.podrun(format!("oci run --bundle {bundle} one")).ok().prints("mount,/plain: ok\nmount,/tmp: ok");
+    assert_eq!(host.read("/proc/1/mountinfo"), before);
+}
+
 // config.md, "idmap": without mappings of its own a mount has those of the container's user namespace.
 #[test]
 fn a_mount_of_a_user_namespace_has_its_mappings() {

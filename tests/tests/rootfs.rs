@@ -367,6 +367,6 @@ fn a_container_name_in_use_is_refused() {
     host.pod("web");
     host.start("web/a", "", "/probe sleep 60");
     let pid = host.container("web", "a")["pid"].clone();
-    host.run("web/a", "", "/probe").fails(125).with_one_line().says("a");
+    host.run("web/a", "", "/probe").fails(125).with_one_line().says("create a: a container of this name is there");
     assert_eq!(host.container("web", "a")["pid"], pid);
 }

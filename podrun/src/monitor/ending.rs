@@ -136,7 +136,7 @@ impl Monitor {
         let Ok(name) = self.name_of(key) else { return };
         let Some(container) = self.containers.get_mut(&name) else { return };
         let Some(run) = container.run.take() else { return };
-        let init_died = self.namespaces.init_died && !run.private_pid;
+        let init_died = !run.private_pid && self.namespaces.init_is_over();
         let failure = run.failure.clone();
         let never_started = run.gate != Gate::Open && failure.is_none();
         let mut ended = ended(&run, known);
@@ -243,7 +243,7 @@ impl Monitor {
 
     /// Plans the next run if the policy wants one; a wish of somebody's wins over it.
     fn policy_restarts(&mut self, name: &ContainerName, ended: &Ended) -> bool {
-        let pod_is_over = self.namespaces.init_died;
+        let pod_is_over = self.namespaces.init_is_over();
         let Some(container) = self.containers.get_mut(name) else { return false };
         let record = &mut container.record;
         let wants = match record.policy.restart {

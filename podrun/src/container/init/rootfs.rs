@@ -18,12 +18,17 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// For what was opened in the host's mount namespace, as a peer of what is there: what is mounted in the container would be
+/// mounted on the host, too, and pivot_root(2) refuses it. Whatever was opened after `/` was made a slave is one already.
+const NO_PEER: Attributes = Attributes { set: 0, clear: 0, propagation: libc::MS_SLAVE };
+
 /// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point.
 pub fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
     if let Some(given) = given {
         // Any mount point will do, and `/` is in everybody's reach.
         let root = fd::dup_above(given, 3)?;
-        mount::move_mount(root.as_fd(), fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?.as_fd())?;
+        let top = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
+        attach(root.as_fd(), top.as_fd(), &[(NO_PEER, true)])?;
         return Ok(root);
     }
     let root = mount::open_tree(mount::here(), path.c(), true)?;
@@ -84,7 +89,8 @@ pub(super) fn fill_rootfs<'p>(
             let all = map.reach == Reach::Below;
             mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
         }
-        place_mount(root, one, detached.as_fd()).map_err(at_index(Step::Mount, index))?;
+        let first = if tree.is_some() { NO_PEER } else { Attributes::default() };
+        place_mount(root, one, detached.as_fd(), first).map_err(at_index(Step::Mount, index))?;
         if plan.masked.iter().chain(&plan.read_only).any(|path| path.below(&one.at.path).is_some()) {
             bases.keep(&one.at.path, detached).map_err(at_index(Step::Mount, index))?;
         }
@@ -166,8 +172,8 @@ fn each_setting(settings: &[(Text, Option<Text>)]) -> impl Iterator<Item = Setti
     })
 }
 
-/// Sets what is to be set, and moves the mount to its place.
-fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>) -> io::Result<()> {
+/// Sets what is to be set, `first` of it all the way down, and moves the mount to its place.
+fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>, first: Attributes) -> io::Result<()> {
     let own = match &one.source {
         // fsmount(2) has set them.
         Source::New { .. } => Attributes::default(),
@@ -175,7 +181,7 @@ fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>) -> i
     };
     let below = Attributes { set: one.set_below, clear: one.clear_below, propagation: 0 };
     let propagation = Attributes { propagation: one.propagation & !libc::MS_REC, ..Attributes::default() };
-    let changes = [(own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)];
+    let changes = [(first, true), (own, false), (below, true), (propagation, one.propagation & libc::MS_REC != 0)];
     if let Source::Mounted { settings } = &one.source {
         if !settings.is_empty() {
             mount::reconfigure(detached, each_setting(settings))?;
