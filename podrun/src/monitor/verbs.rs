@@ -60,12 +60,15 @@ impl Monitor {
             Request::Leave => self.leave(client),
             Request::Upgrade => self.upgrade(client, fds),
             Request::Ports => {
+                // Nobody has to wait for the inlet's birth: it finds its ports by itself.
+                let told = self.done(client);
                 self.ensure_inlet();
-                self.done(client)
+                told
             }
             Request::Networks => {
+                let told = self.done(client);
                 self.keep_names();
-                self.done(client)
+                told
             }
             Request::Ping => self.done(client),
         }

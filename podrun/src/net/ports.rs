@@ -295,6 +295,7 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
         )
         .hint("give it one more interface, --network bridge"));
     };
+    let known = published.clone();
     published.addresses = addresses_of(attachment);
     published.bridge = attachment.bridge.clone().or(attachment.host_interface.clone());
     let mappings = published.mappings();
@@ -305,18 +306,22 @@ pub fn open(roots: &Roots, pod: &PodId, attachments: &[Attachment]) -> Result<()
             format!("{port} is of a family that the pod has no address of"),
         ));
     }
+    // Known already, it has been told; the record comes after it.
+    if let Some(link) = attachment.host_interface.as_ref().filter(|_| attachment.bridge.is_some())
+        && published.bridge != known.bridge
+        && bridges_are_filtered()
+    {
+        Netlink::here()?.set_hairpin(link)?;
+    }
     let changed = {
         let _held = hold(roots)?;
-        write(roots, pod, &published)?;
+        if published != known {
+            write(roots, pod, &published)?;
+        }
         elements::change(&roots.table(), Change::Add, &mappings)?
     };
     if changed == Changed::Stranger {
         bridge::reload(roots)?.iter().try_for_each(bridge::refuse_closed)?;
-    }
-    if let Some(link) =
-        attachment.host_interface.as_ref().filter(|_| attachment.bridge.is_some() && bridges_are_filtered())
-    {
-        Netlink::here()?.set_hairpin(link)?;
     }
     if let Some(bridge) = published.bridge.as_ref().filter(|_| published.ports.iter().any(Port::is_on_loopback)) {
         let_loopback_out(bridge, Loopback::Out)?;
@@ -348,6 +353,9 @@ fn is_internal(roots: &Roots, attachment: &Attachment) -> bool {
 
 /// Ends some of a pod's ports, while it lives.
 pub fn close(roots: &Roots, pod: &PodId, ports: &[Port]) -> Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     let _held = hold(roots)?;
     let Some(mut published) = read(roots, pod) else { return Ok(()) };
     published.ports.retain(|port| !ports.contains(port));
