@@ -30,6 +30,7 @@ pub mod ipam;
 pub mod link;
 pub mod lock;
 pub mod names;
+mod netlink;
 pub mod nfnetlink;
 pub mod nft;
 pub mod overlay;

@@ -1,41 +1,37 @@
-//! rtnetlink(7): links, addresses and routes. Everything that is async stays in this file: outward it blocks.
+//! rtnetlink(7): links, addresses and routes, as podrun wants them.
 //!
 //! A netlink socket belongs to the network namespace of the thread that opened it, so there is one for the host and
-//! one for the pod, opened while the thread is in the pod's namespace. Messages that do not need each
-//! other's answers are sent one after the other and waited for together.
+//! one for the pod, opened while the thread is in the pod's namespace.
 
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::net::cidr::{Cidr, Mac};
+use crate::net::netlink::{Request, Socket};
 use crate::spec::network::{IpvlanMode, MacvlanMode};
-use futures_util::future::{try_join, try_join3};
-use futures_util::stream::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
-use rtnetlink::packet_route::neighbour::NeighbourFlags;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan,
-    LinkVxlan, RouteMessageBuilder,
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec,
+    LinkVeth, LinkVlan, LinkVxlan, RouteMessageBuilder,
 };
 use std::fs::File;
-use std::future::Future;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use tokio::runtime::{Builder, Runtime};
 
 /// A connection to the kernel, in one network namespace.
-pub struct Netlink {
-    runtime: Runtime,
-    handle: Handle,
-}
+#[derive(Debug)]
+pub struct Netlink(Socket);
 
 /// A pod's two ends, as they are to be born.
 #[derive(Debug)]
@@ -159,7 +155,7 @@ pub struct Route {
 impl Netlink {
     /// In the calling thread's network namespace.
     pub fn here() -> Result<Self> {
-        Self::open().doing(|| "open a netlink socket".to_owned())
+        Socket::open().map(Self).doing(|| "open a netlink socket".to_owned())
     }
 
     /// In `netns`, where the calling thread goes for a moment: two system calls, where a thread of its own is 0.2 ms.
@@ -172,34 +168,17 @@ impl Netlink {
         opened
     }
 
-    fn open() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = {
-            let _context = runtime.enter();
-            let (connection, handle, _) = rtnetlink::new_connection()?;
-            runtime.spawn(connection);
-            handle
-        };
-        Ok(Self { runtime, handle })
-    }
-
-    fn wait<T>(
-        &self,
-        answer: impl Future<Output = Result<T, rtnetlink::Error>>,
-        doing: impl FnOnce() -> String,
-    ) -> Result<T> {
-        self.runtime.block_on(answer).map_err(errno).doing(doing)
+    fn ask<const N: usize>(&self, requests: [Request; N], doing: impl FnOnce() -> String) -> Result<()> {
+        self.0.ask(requests).map(drop).doing(doing)
     }
 
     /// The pair, the host's end on the bridge and up, the peer born in the pod's namespace (not up: veth(4) has no
     /// carrier to give before both ends exist). RTM_NEWLINK ignores an alias, so that comes with a second message.
     pub fn add_veth(&self, veth: &Veth<'_>) -> Result<()> {
-        let links = self.handle.link();
-        let names: Vec<&str> = veth.second_names.iter().map(String::as_str).collect();
-        let mut naming = links.property_add(0).alt_ifname(&names);
-        naming.message_mut().attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
-        let all = try_join3(links.add(pair(veth)).execute(), naming.execute(), links.set(finish(veth)).execute());
-        self.wait(all, || format!("make the link {}", veth.name))?;
+        let made = Request::make(Message::NewLink(pair(veth)));
+        let named = Request::append(Message::NewLinkProp(second_names(veth)));
+        let finished = Request::of(Message::SetLink(finish(veth)));
+        self.ask([made, named, finished], || format!("make the link {}", veth.name))?;
         match veth.end {
             End::Port { reach: Reach::OnlyTheBridge, .. } => {
                 let index = crate::sys::net::link_index(veth.name);
@@ -212,7 +191,7 @@ impl Netlink {
     /// The port does not speak to other ports that do not.
     fn isolate(&self, index: u32) -> Result<()> {
         let message = LinkBridgePort::new(index).isolated(true).build();
-        self.wait(self.handle.link().set_port(message).execute(), || "isolate a port of the bridge".to_owned())?;
+        self.ask([Request::of(Message::NewLink(message))], || "isolate a port of the bridge".to_owned())?;
         self.set_up(index)
     }
 
@@ -230,7 +209,7 @@ impl Netlink {
                 wanted.mtu.iter().fold(made, |made, mtu| made.mtu(*mtu)).build()
             }
         };
-        self.wait(self.handle.link().add(message).execute(), || format!("make the interface {}", wanted.name))
+        self.ask([Request::make(Message::NewLink(message))], || format!("make the interface {}", wanted.name))
     }
 
     /// A route to one address by one of the host's links.
@@ -245,51 +224,29 @@ impl Netlink {
                 RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(to, 128).output_interface(link).build()
             }
         };
-        self.wait(self.handle.route().add(route).execute(), || format!("route {to} to the pod"))
+        self.ask([Request::make(Message::NewRoute(route))], || format!("route {to} to the pod"))
     }
 
     /// The pod's side: the interface up, its addresses, and the way out. No duplicate address detection: podrun leased
     /// the addresses, so nobody else has them.
     pub fn configure(&self, interface: &str, families: &[Family]) -> Result<()> {
-        let links = self.handle.link();
-        let configured = async {
-            let up = links.set(LinkUnspec::new_with_name(interface).up().build()).execute();
-            let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>();
-            let ((), found) = try_join(up, found).await?;
-            let index = found.first().map_or(0, |link| link.header.index);
-            for family in families {
-                let address = self.add_address_request(index, family.address);
-                try_join(address, self.add_routes(index, family)).await?;
-            }
-            Ok(())
-        };
+        let up = LinkUnspec::new_with_name(interface).up().build();
+        let up_and_found = [Request::of(Message::SetLink(up)), Request::of(Message::GetLink(called(interface)))];
+        let configured = self.0.ask(up_and_found).and_then(|told| {
+            let index = links_in(told).next().map_or(0, |link| link.index);
+            // The address before the routes, whose gateway is there by it.
+            self.0.ask(families.iter().flat_map(|family| family_of(index, family)).map(Request::make))
+        });
         let said = families.first().map(|family| family.address.to_string()).unwrap_or_default();
-        self.wait(configured, || format!("give {interface} the address {said}"))
-    }
-
-    async fn add_routes(&self, index: u32, family: &Family) -> Result<(), rtnetlink::Error> {
-        if let Some((network, gateway)) = family.via {
-            self.handle.route().add(onlink(Some(network), gateway, index)).execute().await?;
-        }
-        match (family.gateway, family.via) {
-            (Some(gateway), None) => self.handle.route().add(default_route(gateway)).execute().await,
-            (Some(gateway), Some(_)) => self.handle.route().add(onlink(None, gateway, index)).execute().await,
-            (None, _) => Ok(()),
-        }
+        configured.map(drop).doing(|| format!("give {interface} the address {said}"))
     }
 
     /// The way out, by an interface that is there, in the place of any other: at no moment is there none.
     pub fn set_default_routes(&self, interface: &str, gateways: &[IpAddr]) -> Result<()> {
-        let links = self.handle.link();
-        let added = async {
-            let found = links.get().match_name(interface.to_owned()).execute().try_collect::<Vec<_>>().await?;
-            let index = found.first().map_or(0, |link| link.header.index);
-            for gateway in gateways {
-                self.handle.route().add(onlink(None, *gateway, index)).replace().execute().await?;
-            }
-            Ok(())
-        };
-        self.wait(added, || format!("route by {interface}"))
+        let doing = || format!("route by {interface}");
+        let index = self.find(interface)?.map_or(0, |link| link.index);
+        let routes = gateways.iter().map(|gateway| Request::replace(Message::NewRoute(onlink(None, *gateway, index))));
+        self.0.ask(routes).map(drop).doing(doing)
     }
 
     /// Takes away every default route by an interface, which is there; none is fine.
@@ -299,32 +256,19 @@ impl Netlink {
             let by = route.attributes.iter().any(|one| matches!(one, RouteAttribute::Oif(oif) if *oif == index));
             by && route.header.destination_prefix_length == 0
         };
-        let deleted = async {
-            let four = RouteMessageBuilder::<Ipv4Addr>::new().build();
-            let six = RouteMessageBuilder::<Ipv6Addr>::new().build();
-            for family in [four, six] {
-                // A kernel without IPv6 has no routes of it.
-                let all: Vec<RouteMessage> =
-                    self.handle.route().get(family).execute().try_collect().await.unwrap_or_default();
-                for route in all.into_iter().filter(by_it) {
-                    self.handle.route().del(route).execute().await?;
-                }
-            }
-            Ok(())
-        };
-        self.wait(deleted, || format!("take the default route from {interface}"))
-    }
-
-    async fn add_address_request(&self, index: u32, address: Cidr) -> Result<(), rtnetlink::Error> {
-        let mut request = self.handle.address().add(index, address.address, address.prefix);
-        if address.address.is_ipv6() {
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        request.execute().await
+        // A kernel without IPv6 has no routes of it.
+        let all = FAMILIES.map(|family| self.0.ask([family()]).unwrap_or_default());
+        let found = all.into_iter().flatten().filter_map(|message| match message {
+            Message::NewRoute(route) => Some(route).filter(by_it),
+            _ => None,
+        });
+        let deleted = self.0.ask(found.map(|route| Request::of(Message::DelRoute(route))));
+        deleted.map(drop).doing(|| format!("take the default route from {interface}"))
     }
 
     pub fn add_address(&self, index: u32, address: Cidr) -> Result<()> {
-        self.wait(self.add_address_request(index, address), || format!("add the address {address}"))
+        let message = Message::NewAddress(address_message(index, address));
+        self.ask([Request::make(message)], || format!("add the address {address}"))
     }
 
     /// A bridge, not up yet. Its hardware address is set, so it does not change with the ports that come and go.
@@ -335,7 +279,7 @@ impl Netlink {
             Stp::On => message.stp_state(BridgeStpState::KernelStp),
         };
         let message = message.build();
-        self.wait(self.handle.link().add(message).execute(), || format!("make the bridge {name}"))
+        self.ask([Request::make(Message::NewLink(message))], || format!("make the bridge {name}"))
     }
 
     /// A tunnel that learns nothing from what comes in, so that nobody makes himself a peer.
@@ -347,38 +291,27 @@ impl Netlink {
             None => made,
         };
         let message = made.address(wanted.mac.0.to_vec()).mtu(wanted.mtu).build();
-        self.wait(self.handle.link().add(message).execute(), || format!("make the tunnel {}", wanted.name))
+        self.ask([Request::make(Message::NewLink(message))], || format!("make the tunnel {}", wanted.name))
     }
 
     /// Where a peer's part of an overlay is: a route to it, who answers there, and behind which host that is.
     pub fn set_peer(&self, tunnel: u32, peer: IpAddr, part: Cidr, source: IpAddr) -> Result<()> {
-        let (mac, gate) = (Mac::vxlan(part), gate_of(part));
-        let neighbours = self.handle.neighbours();
-        let forwarding = neighbours.add_bridge(tunnel, &mac.0).destination(peer).flags(NeighbourFlags::Own).replace();
-        let neighbour = neighbours.add(tunnel, gate).link_layer_address(&mac.0).replace();
-        let route = self.handle.route().add(part_route(tunnel, part, Some(source))).replace();
-        let all = try_join3(forwarding.execute(), neighbour.execute(), route.execute());
-        self.wait(all, || format!("tell the way to {part} by {peer}")).map(drop)
+        let route = part_route(tunnel, part, Some(source));
+        let [forwarding, neighbour] = entries(tunnel, peer, part).map(Message::NewNeighbour);
+        let all = [forwarding, neighbour, Message::NewRoute(route)].map(Request::replace);
+        self.ask(all, || format!("tell the way to {part} by {peer}"))
     }
 
     /// The undoing of that. Gone is fine.
     pub fn remove_peer(&self, tunnel: u32, peer: IpAddr, part: Cidr) -> Result<()> {
-        let neighbours = self.handle.neighbours();
-        let forwarding = neighbours
-            .add_bridge(tunnel, &Mac::vxlan(part).0)
-            .destination(peer)
-            .flags(NeighbourFlags::Own)
-            .message_mut()
-            .clone();
-        let neighbour = neighbours.add(tunnel, gate_of(part)).message_mut().clone();
-        let removed = [
-            self.runtime.block_on(self.handle.route().del(part_route(tunnel, part, None)).execute()),
-            self.runtime.block_on(neighbours.del(neighbour).execute()),
-            self.runtime.block_on(neighbours.del(forwarding).execute()),
-        ];
-        for one in removed.into_iter().filter_map(|one| one.map_err(errno).err()) {
-            if !matches!(one.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) {
-                return Err(one).doing(|| format!("forget the way to {part} by {peer}"));
+        let route = part_route(tunnel, part, None);
+        let [forwarding, neighbour] = entries(tunnel, peer, part).map(Message::DelNeighbour);
+        for one in [Message::DelRoute(route), neighbour, forwarding] {
+            match self.0.ask([Request::of(one)]) {
+                Err(err) if !matches!(err.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => {
+                    return Err(err).doing(|| format!("forget the way to {part} by {peer}"));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -387,18 +320,18 @@ impl Netlink {
     /// An 802.1Q link below another, not up yet.
     pub fn add_vlan(&self, name: &str, parent: u32, id: u16, group: u32) -> Result<()> {
         let message = LinkVlan::new(name, parent, id).link_group(group).build();
-        self.wait(self.handle.link().add(message).execute(), || format!("make the link {name}"))
+        self.ask([Request::make(Message::NewLink(message))], || format!("make the link {name}"))
     }
 
     pub fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.wait(self.handle.link().set(message).execute(), || "turn a link on".to_owned())
+        self.ask([Request::of(Message::SetLink(message))], || "turn a link on".to_owned())
     }
 
     /// Makes a link a port of the bridge again, as it was born, and turns it on.
     pub fn set_bridge(&self, index: u32, bridge: u32, reach: Reach) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-        self.wait(self.handle.link().set(message).execute(), || "put a link on the bridge".to_owned())?;
+        self.ask([Request::of(Message::SetLink(message))], || "put a link on the bridge".to_owned())?;
         match reach {
             Reach::All => self.set_up(index),
             Reach::OnlyTheBridge => self.isolate(index),
@@ -411,53 +344,46 @@ impl Netlink {
         let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(hairpin)];
         let message = LinkUnspec::new_with_name(name).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
-        self.wait(self.handle.link().set_port(message).execute(), || format!("set the hairpin mode of {name}"))
+        self.ask([Request::of(Message::NewLink(message))], || format!("set the hairpin mode of {name}"))
     }
 
     /// Deletes a link and waits for it: tens of milliseconds of RCU, so never on a pod's way out. Gone is fine.
     pub fn delete(&self, name: &str) -> Result<()> {
         let Ok(index) = crate::sys::net::link_index(name) else { return Ok(()) };
-        match self.runtime.block_on(self.handle.link().del(index).execute()).map_err(errno) {
+        self.delete_link(index, name)
+    }
+
+    fn delete_link(&self, index: u32, name: &str) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        match self.0.ask([Request::of(Message::DelLink(message))]) {
             Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            other => other.doing(|| format!("delete the link {name}")),
+            other => other.map(drop).doing(|| format!("delete the link {name}")),
         }
     }
 
     /// The same by the name that it has in this connection's network namespace.
     pub fn delete_named(&self, name: &str) -> Result<()> {
-        let links = self.handle.link();
-        let deleted = async {
-            let found = links.get().match_name(name.to_owned()).execute().try_collect::<Vec<_>>().await?;
-            match found.first() {
-                Some(link) => links.del(link.header.index).execute().await,
-                None => Ok(()),
-            }
-        };
-        match self.runtime.block_on(deleted).map_err(errno) {
-            Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-            other => other.doing(|| format!("delete the link {name}")),
-        }
+        self.find(name)?.map_or(Ok(()), |link| self.delete_link(link.index, name))
     }
 
     /// A link by its name in this connection's network namespace.
     pub fn find(&self, name: &str) -> Result<Option<Link>> {
-        let found = self.handle.link().get().match_name(name.to_owned()).execute().map_ok(link).try_collect::<Vec<_>>();
-        match self.runtime.block_on(found).map_err(errno) {
+        match self.0.ask([Request::of(Message::GetLink(called(name)))]) {
             Err(err) if err.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            found => found.doing(|| format!("find the link {name}")).map(|found| found.into_iter().next()),
+            found => found.doing(|| format!("find the link {name}")).map(|found| links_in(found).next()),
         }
     }
 
     /// Moves a link to another network namespace, and names it there, in one step.
     pub fn give(&self, index: u32, netns: BorrowedFd<'_>, name: &str) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_raw_fd()).name(name).build();
-        self.wait(self.handle.link().set(message).execute(), || format!("give the link away as {name}"))
+        self.ask([Request::of(Message::SetLink(message))], || format!("give the link away as {name}"))
     }
 
     /// A link's addresses that somebody set and that mean something elsewhere: neither a lease's nor a neighbourhood's.
     pub fn lasting_addresses(&self, index: u32) -> Result<Vec<Cidr>> {
-        let all: Vec<_> =
-            self.wait(self.handle.address().get().execute().try_collect(), || "list the host's addresses".to_owned())?;
+        let all = self.all_addresses()?;
         let lasts = |message: &&AddressMessage| {
             let flags = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Permanent));
             message.header.index == index
@@ -468,27 +394,92 @@ impl Netlink {
     }
 
     pub fn links(&self) -> Result<Vec<Link>> {
-        let all = self.handle.link().get().execute().map_ok(link).try_collect();
-        self.wait(all, || "list the host's links".to_owned())
+        let all = Request::all(Message::GetLink(LinkMessage::default()));
+        self.0.ask([all]).doing(|| "list the host's links".to_owned()).map(|all| links_in(all).collect())
+    }
+
+    fn all_addresses(&self) -> Result<Vec<AddressMessage>> {
+        let all = Request::all(Message::GetAddress(AddressMessage::default()));
+        let all = self.0.ask([all]).doing(|| "list the host's addresses".to_owned())?;
+        let address = |message| match message {
+            Message::NewAddress(address) => Some(address),
+            _ => None,
+        };
+        Ok(all.into_iter().filter_map(address).collect())
     }
 
     /// (link, address) of all addresses; IPv6's link-local ones are every link's.
     pub fn addresses(&self) -> Result<Vec<(u32, Cidr)>> {
-        let all: Vec<_> =
-            self.wait(self.handle.address().get().execute().try_collect(), || "list the host's addresses".to_owned())?;
+        let all = self.all_addresses()?;
         Ok(all.iter().filter_map(|message| Some((message.header.index, address(message)?))).collect())
     }
 
     /// All routes, of all tables.
     pub fn routes(&self) -> Result<Vec<Route>> {
-        let doing = || "list the host's routes".to_owned();
-        let four = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let four: Vec<_> = self.wait(self.handle.route().get(four).execute().try_collect(), doing)?;
-        let six = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let [four, six] = FAMILIES.map(|family| self.0.ask([family()]).doing(|| "list the host's routes".to_owned()));
         // A kernel without IPv6 has no routes of it.
-        let six: Vec<_> = self.wait(self.handle.route().get(six).execute().try_collect(), doing).unwrap_or_default();
-        Ok(four.iter().chain(&six).filter_map(route).collect())
+        Ok(four?.iter().chain(&six.unwrap_or_default()).filter_map(route).collect())
     }
+}
+
+/// All routes of one family.
+const FAMILIES: [fn() -> Request; 2] = [
+    || Request::all(Message::GetRoute(RouteMessageBuilder::<Ipv4Addr>::new().build())),
+    || Request::all(Message::GetRoute(RouteMessageBuilder::<Ipv6Addr>::new().build())),
+];
+
+/// A question for the link of this name.
+fn called(name: &str) -> LinkMessage {
+    LinkUnspec::new_with_name(name).build()
+}
+
+fn links_in(messages: Vec<Message>) -> impl Iterator<Item = Link> {
+    messages.into_iter().filter_map(|message| match message {
+        Message::NewLink(message) => Some(link(message)),
+        _ => None,
+    })
+}
+
+fn address_message(index: u32, address: Cidr) -> AddressMessage {
+    match address.address {
+        IpAddr::V4(four) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(four, address.prefix).build(),
+        IpAddr::V6(six) => {
+            let built = AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(six, address.prefix);
+            let mut message = built.build();
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message
+        }
+    }
+}
+
+/// An address of the pod's, then the way to the others.
+fn family_of(index: u32, family: &Family) -> impl Iterator<Item = Message> + use<> {
+    let way = family.via.map(|(network, gateway)| onlink(Some(network), gateway, index));
+    let out = family.gateway.map(|gateway| match family.via {
+        None => default_route(gateway),
+        Some(_) => onlink(None, gateway, index),
+    });
+    let address = Message::NewAddress(address_message(index, family.address));
+    std::iter::once(address).chain(way.into_iter().chain(out).map(Message::NewRoute))
+}
+
+/// Behind which host a peer's part of an overlay is, and who answers there.
+fn entries(tunnel: u32, peer: IpAddr, part: Cidr) -> [NeighbourMessage; 2] {
+    let entry = |family, to: IpAddr, flags| {
+        let mut message = NeighbourMessage::default();
+        (message.header.family, message.header.ifindex) = (family, tunnel);
+        (message.header.state, message.header.flags) = (NeighbourState::Permanent, flags);
+        let to = match to {
+            IpAddr::V4(four) => NeighbourAddress::Inet(four),
+            IpAddr::V6(six) => NeighbourAddress::Inet6(six),
+        };
+        let mac = NeighbourAttribute::LinkLayerAddress(Mac::vxlan(part).0.to_vec());
+        message.attributes = vec![NeighbourAttribute::Destination(to), mac];
+        message
+    };
+    let gate = gate_of(part);
+    let family = if gate.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    [entry(AddressFamily::Bridge, peer, NeighbourFlags::Own), entry(family, gate, NeighbourFlags::empty())]
 }
 
 /// One queue each: a veth hands a packet over without a lock and without a queue's wait, so more of them, one for each
@@ -515,6 +506,14 @@ fn pair(veth: &Veth<'_>) -> LinkMessage {
         End::Routed { group } => pair.link_group(group).up(),
     }
     .build()
+}
+
+/// The names that keep its addresses from being leased again.
+fn second_names(veth: &Veth<'_>) -> LinkMessage {
+    let names = veth.second_names.iter().cloned().map(Prop::AltIfName).collect();
+    let mut message = called(veth.name);
+    message.attributes.push(LinkAttribute::PropList(names));
+    message
 }
 
 /// The host's end is a port and nobody's address: without a link-local one it is silent, too.
@@ -666,7 +665,8 @@ fn is_every_links(cidr: Cidr) -> bool {
     }
 }
 
-fn route(message: &RouteMessage) -> Option<Route> {
+fn route(message: &Message) -> Option<Route> {
+    let Message::NewRoute(message) = message else { return None };
     let anywhere = match message.header.address_family {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -683,19 +683,6 @@ fn route(message: &RouteMessage) -> Option<Route> {
         }
     }
     Some(route).filter(|route| !is_every_links(route.to))
-}
-
-fn errno(err: rtnetlink::Error) -> io::Error {
-    match err {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
-    }
-}
-
-impl std::fmt::Debug for Netlink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Netlink")
-    }
 }
 
 /// What a full bridge answers: it has room for 1023 ports (BR_MAX_PORTS).
