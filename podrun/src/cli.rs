@@ -114,6 +114,9 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["pod", "pods"], "`podrun create pod`, `podrun get pods` and `podrun delete pod` have the verb first"),
     (&["describe"], "`podrun inspect` and `podrun get pod NAME -o yaml` show everything"),
     (&["list"], "`podrun get pods` lists pods, `podrun ps` containers"),
+    (&["cp"], "not there yet: `podrun exec -i POD/NAME -- tar x` takes files in, and a volume shares them"),
+    (&["stats", "events"], "not there yet: `podrun top` and `podrun get pods` show the moment"),
+    (&["completion"], "not there yet"),
     (&["apply"], "manifests are not there yet: `podrun create pod`, then `podrun run`"),
 ];
 
@@ -151,7 +154,7 @@ pub fn main(argv: Vec<String>) -> i32 {
             let done = (verb.run)(&words.after(taken, verb.words, verb.about));
             crate::net::nfnetlink::let_go();
             crate::rootless::leave();
-            done.unwrap_or_else(|err| complain(&err, verb.workload))
+            done.and_then(table::shown).unwrap_or_else(|err| complain(&err, verb.workload))
         }
         Err(err) => complain(&err, false),
     }
@@ -190,7 +193,9 @@ fn find(rest: &[String]) -> Result<(&'static Verb, usize)> {
 
 fn unknown(words: &[&str]) -> Error {
     let known: Vec<String> = VERBS.iter().map(|verb| verb.words.join(" ")).collect();
-    let below: Vec<&str> = VERBS.iter().filter(|verb| verb.words[0] == words[0]).map(|verb| verb.words[1]).collect();
+    let mut below: Vec<&str> =
+        VERBS.iter().filter(|verb| verb.words[0] == words[0]).map(|verb| verb.words[1]).collect();
+    below.dedup();
     let err = |cause: &str| Error::new(Kind::Usage, format!("read the command {:?}", words[0]), cause);
     if !below.is_empty() {
         let cause = words.get(1).map(|word| format!("{word:?} cannot follow it"));
@@ -270,6 +275,8 @@ mod tests {
         assert!(found("stpo web").unwrap_err().contains("did you mean stop"));
         assert!(found("pods").unwrap_err().contains("`podrun get pods`"));
         assert!(found("get containers").unwrap_err().contains("\"containers\" cannot follow it"));
+        assert!(found("network").unwrap_err().contains("disconnect or peer or reload"));
+        assert!(found("cp a b").unwrap_err().contains("not there yet"));
         assert!(found("get").unwrap_err().contains("something must follow it"));
     }
 }

@@ -270,7 +270,7 @@ fn a_pod_whose_monitors_keep_dying_says_so_and_can_be_deleted() {
     let running = [
         host.command("exec web/a -- /probe").start(),
         host.running("web/b", "", "/probe").start(),
-        host.command("stop web").start(),
+        host.command("stop web --time 0").start(),
     ];
     for one in running {
         one.wait().says("it keeps dying").with_one_line();

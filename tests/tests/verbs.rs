@@ -284,6 +284,17 @@ fn netns_runs_a_program_of_the_host_in_the_pods_network() {
     host.podrun("netns web -- test -e /etc/debian_version").ok();
 }
 
+// A script must not take half a list for the whole.
+#[test]
+fn what_cannot_be_written_to_stdout_is_told() {
+    let host = pod();
+    for line in ["ps", "get pods -o json", "inspect web"] {
+        let full = host.program(format!("sh -c '{} {line} > /dev/full'", host.podrun_path().display())).run();
+        full.fails(1).with_one_line().says("write to stdout: No space left on device");
+    }
+    host.program(format!("sh -c '{} ps | true'", host.podrun_path().display())).run().ok().says_nothing();
+}
+
 // design.md: "podrun ps [-a] [-o wide|json] (containers)".
 #[test]
 fn ps_lists_containers() {

@@ -3,11 +3,25 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "this is the door")]
 
-use std::io::Write;
+use crate::error::{Doing, Result};
+use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
 
-/// Writes to stdout. A reader that has left (`| head`) is none of our business.
+/// Why something could not be written, the first time.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes to stdout. A reader that has left (`| head`) is none of our business; what else goes wrong is told by [`shown`].
 pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => drop(FAILED.set(err)),
+        _ => {}
+    }
+}
+
+/// The exit code of a verb that went well, unless what it said has got nowhere: a script must not take half a list for the whole.
+pub(super) fn shown(code: i32) -> Result<i32> {
+    let failed = FAILED.get().and_then(io::Error::raw_os_error).map(io::Error::from_raw_os_error);
+    failed.map_or(Ok(code), Err).doing(|| "write to stdout".into())
 }
 
 pub(super) fn line(text: &str) {
