@@ -164,11 +164,11 @@ fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
 struct Claims(BTreeMap<(Protocol, u16), Vec<Port>>);
 
 impl Claims {
-    fn read(roots: &Roots) -> Result<Self> {
+    /// Those that may stand in the way of a wish: of a thousand others nothing is kept.
+    fn read(roots: &Roots, wishes: &[Wish]) -> Result<Self> {
         let mut all = Self::default();
-        for entry in list(&roots.ports())? {
-            all.add(entry.1);
-        }
+        let concerns = |port: &Port| wishes.iter().any(|wish| wish.may_be(port.protocol, port.host));
+        names(&roots.ports(), |name| parse_claim(name).filter(concerns))?.into_iter().for_each(|port| all.add(port));
         Ok(all)
     }
 
@@ -184,12 +184,18 @@ impl Claims {
 
 /// Every claim: its path, and what its name says.
 fn list(directory: &Path) -> Result<Vec<(PathBuf, Port)>> {
-    let listing = match fs::read_dir(directory) {
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.doing(|| format!("read {}", directory.display()))?,
-    };
-    let claim = |entry: fs::DirEntry| Some((entry.path(), parse_claim(entry.file_name().to_str()?)?));
-    Ok(listing.flatten().filter_map(claim).collect())
+    names(directory, |name| Some((directory.join(name), parse_claim(name)?)))
+}
+
+/// What is made of the names in a directory; of none where it is not there.
+fn names<T>(directory: &Path, each: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
+    match fs::read_dir(directory) {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => {
+            let listing = other.doing(|| format!("read {}", directory.display()))?;
+            Ok(listing.flatten().filter_map(|entry| each(entry.file_name().to_str()?)).collect())
+        }
+    }
 }
 
 /// The same wishes, at the host's address that the network has for those without one.
@@ -204,7 +210,7 @@ pub fn claim(roots: &Roots, pod: &PodId, wishes: &[Wish]) -> Result<Vec<Port>> {
         return Ok(Vec::new());
     }
     let _held = hold(roots)?;
-    let mut claims = Claims::read(roots)?;
+    let mut claims = Claims::read(roots, wishes)?;
     let mut chosen = Vec::new();
     for wish in wishes {
         let port = choose(roots, wish, &claims, &chosen)?;

@@ -135,12 +135,8 @@ pub fn named(pod: &Pod, text: &str) -> Result<Vec<Port>> {
     let mut found = Vec::new();
     for wish in wishes {
         let meant = |port: &&Port| {
-            let host = match &wish.host {
-                HostPort::Any => true,
-                HostPort::OneOf(range) => range.contains(&port.host),
-            };
             let rest = !whole || (port.address == wish.address && port.port == wish.port);
-            port.protocol == wish.protocol && host && rest
+            wish.may_be(port.protocol, port.host) && rest
         };
         let before = found.len();
         found.extend(all.iter().filter(meant));

@@ -66,6 +66,15 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Whether it may come to have this port of the host.
+    pub fn may_be(&self, protocol: Protocol, port: u16) -> bool {
+        self.protocol == protocol
+            && match &self.host {
+                HostPort::Any => true,
+                HostPort::OneOf(range) => range.contains(&port),
+            }
+    }
+
     /// One for each port of the pod: two ranges go side by side; one port of the pod with a range of the host's has the
     /// first that is free.
     pub fn parse(text: &str) -> Result<Vec<Self>> {
