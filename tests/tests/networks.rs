@@ -147,6 +147,7 @@ fn a_network_is_made_shown_and_removed() {
     host.podrun("network create front").fails(1).with_one_line().says("it is there");
     assert_eq!(host.program("ip -o link").run().text().lines().count(), 1, "nothing on the host before its first pod");
     host.podrun("create pod web --network front").ok().prints("pod/web created, 10.77.0.2");
+    host.podrun("network create front --subnet 10.77.0.0/24").fails(1).with_one_line().says("it is there");
     let shown = host.podrun("network inspect front").json();
     assert_eq!(shown["subnets"], json!([{"subnet": "10.77.0.0/24", "gateway": "10.77.0.1", "range": null}]));
     assert_eq!((&shown["labels"]["tier"], &shown["driver"]), (&json!("front"), &json!("bridge")));

@@ -249,6 +249,7 @@ pub fn refuse_taken(roots: &Roots, range: Cidr, doing: &str) -> Result<()> {
 pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six: Option<Cidr>) -> Result<Definition> {
     let doing = format!("create the network {name}");
     let _held = lock(&lock_file(roots), Hold::Exclusive)?;
+    definition::check_new(roots, name)?;
     let _choosing = choosing()?;
     if !definition.driver.hangs_on_a_link() {
         let group = roots.link_group_of(name.as_str());
@@ -261,7 +262,7 @@ pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six
         }
     }
     definition.check().map_err(|cause| Error::new(Kind::Invalid, doing, cause))?;
-    definition::write(roots, name, &definition)?;
+    definition::rewrite(roots, name, &definition)?;
     Ok(definition)
 }
 

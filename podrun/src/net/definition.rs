@@ -459,16 +459,16 @@ pub fn check_name(name: &NetworkName) -> Result<()> {
     }
 }
 
-/// Writes a new one; for callers that hold the networks' lock.
-pub fn write(roots: &Roots, name: &NetworkName, definition: &Definition) -> Result<()> {
-    if file(roots, name.as_str()).exists() {
-        return Err(Error::new(Kind::AlreadyExists, format!("create the network {name}"), "it is there")
-            .hint(format!("podrun network inspect {name}")));
+/// That there is none of this name; for callers that hold the networks' lock until theirs is written.
+pub fn check_new(roots: &Roots, name: &NetworkName) -> Result<()> {
+    match file(roots, name.as_str()).exists() {
+        false => Ok(()),
+        true => Err(Error::new(Kind::AlreadyExists, format!("create the network {name}"), "it is there")
+            .hint(format!("podrun network inspect {name}"))),
     }
-    rewrite(roots, name, definition)
 }
 
-/// The same over one that may be there.
+/// Writes one, over the one that may be there.
 pub fn rewrite(roots: &Roots, name: &NetworkName, definition: &Definition) -> Result<()> {
     directory(&roots.networks())?;
     let text = serde_json::to_vec_pretty(definition).expect("a definition is plain data");
