@@ -16,6 +16,19 @@ pub struct CapabilitySets {
     pub ambient: u64,
 }
 
+impl CapabilitySets {
+    /// The same with more. None is inheritable that was not (CVE-2022-29162), and ambient only what is.
+    pub fn and(self, more: u64) -> Self {
+        Self {
+            bounding: self.bounding | more,
+            effective: self.effective | more,
+            permitted: self.permitted | more,
+            ambient: self.ambient | (more & self.inheritable),
+            ..self
+        }
+    }
+}
+
 /// Docker's default: what a container needs to behave like a small machine, and no more. NET_RAW is left out: ping works
 /// by ping_group_range, and a rogue router advertisement does not (CVE-2020-10749).
 pub const DEFAULT: [caps::Capability; 13] = {
@@ -162,6 +175,15 @@ mod tests {
             }
         );
         assert_eq!(from_oci(None, 0).unwrap(), CapabilitySets::default());
+    }
+
+    /// As runc exec --cap.
+    #[test]
+    fn what_is_added_is_not_inheritable_and_ambient_only_where_it_was() {
+        let before = CapabilitySets { bounding: 3, effective: 1, permitted: 1, inheritable: 5, ambient: 1 };
+        let after = CapabilitySets { bounding: 15, effective: 13, permitted: 13, inheritable: 5, ambient: 5 };
+        assert_eq!(before.and(12), after);
+        assert_eq!(before.and(0), before);
     }
 
     #[test]

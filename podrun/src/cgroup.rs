@@ -11,9 +11,11 @@
 
 #![forbid(unsafe_code)]
 
+mod counted;
 mod devices;
 mod guard;
 mod kill;
+mod late;
 mod layout;
 mod limit;
 mod live;

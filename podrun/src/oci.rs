@@ -7,9 +7,11 @@ pub mod defaults;
 mod dialect;
 mod schema;
 
+pub use dialect::respell_limits;
+
 use crate::error::{Doing, Error, Kind, Result};
 use crate::signal;
-use oci_spec::runtime::{PosixRlimitType, Spec};
+use oci_spec::runtime::{PosixRlimitType, Process, Spec};
 use serde_json::Value;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -89,6 +91,22 @@ impl Complaint {
 /// The meaning of a pod's container's config.json, and warnings.
 pub fn parse(text: &str) -> Result<(Spec, Vec<String>), Complaint> {
     parse_for(text, Whose::Pods)
+}
+
+/// A `process` object by itself, as an exec has it, read as config.json's is; the places are the document's.
+pub fn load_process(file: &Path) -> Result<(Process, Vec<String>)> {
+    let doing = || format!("read {}", file.display());
+    let mut text = String::new();
+    // Not always a file: a shell hands on what a command writes.
+    let opened = std::fs::File::open(file).doing(doing)?;
+    opened.take(LARGEST_CONFIG).read_to_string(&mut text).doing(doing)?;
+    let process: Value = serde_json::from_str(&text).map_err(|err| Error::new(Kind::Invalid, doing(), err))?;
+    let document = serde_json::json!({"ociVersion": "1.0.0", "process": process}).to_string();
+    let (spec, warnings) = parse_for(&document, Whose::Makers).map_err(|err| err.within(file))?;
+    match spec.process() {
+        Some(process) => Ok((process.clone(), warnings)),
+        None => Err(Error::new(Kind::Invalid, doing(), "no `process` object")),
+    }
 }
 
 /// Pure: the text of a config.json to its meaning, and warnings.

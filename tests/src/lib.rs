@@ -13,6 +13,7 @@ mod command;
 mod host;
 mod leftovers;
 mod logs;
+pub mod lone;
 mod skip;
 mod stress;
 #[allow(unsafe_code)]

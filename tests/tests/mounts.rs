@@ -42,6 +42,54 @@ fn tree(host: &Host, below: &'static str) -> PathBuf {
     top
 }
 
+// config.md, "Mounts": "it MAY be a relative path, in which case it MUST be interpreted as relative to "/"".
+#[test]
+fn a_destination_without_a_slash_is_below_the_root() {
+    let host = Host::new();
+    let mounts = [json!({"destination": "somewhere/else", "type": "tmpfs", "source": "tmpfs"})];
+    shell(&host, &mounts, "grep -c ' /somewhere/else tmpfs' /proc/mounts").ok().prints("1");
+}
+
+// A read-only /dev, as images without a writable layer ask for, has its mounts, devices and links all the same.
+#[test]
+fn a_tmpfs_is_read_only_when_all_in_it_is_made() {
+    let host = Host::new();
+    let bundle = host.bundle(|config| {
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/dev" {
+                mount["options"].as_array_mut().unwrap().push(json!("ro"));
+            }
+        }
+        let script = "echo x > /dev/null && touch /dev/shm/x && touch /dev/x";
+        config["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    });
+    for words in ["run web/a", "oci run a"] {
+        if words.contains("web") {
+            host.pod("web");
+        }
+        let ran = host.podrun(format!("{words} --bundle {bundle}"));
+        ran.fails(1).says("/dev/x: Read-only file system");
+    }
+}
+
+// As runc has it: docker's --tmpfs without a mode relies on it.
+#[test]
+fn a_tmpfs_of_no_permissions_has_those_of_what_it_covers() {
+    let host = Host::new();
+    let bundle = host.bundle(|config| {
+        for (at, options) in [("/covered", json!([])), ("/said", json!(["mode=1500"])), ("/new", json!([]))] {
+            let mount = json!({"destination": at, "type": "tmpfs", "source": "tmpfs", "options": options});
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        }
+        config["root"]["readonly"] = json!(false);
+        config["process"]["args"] = json!(["stat", "-c", "%a", "/covered", "/said", "/new"]);
+        config["process"]["env"] = json!(["PATH=/bin"]);
+    });
+    bundle.rootfs.dir("covered").dir("said");
+    std::fs::set_permissions(bundle.rootfs.path().join("covered"), PermissionsExt::from_mode(0o2710)).unwrap();
+    run_on(&host, &bundle).ok().prints("2710\n1500\n1777");
+}
+
 // config.md, "Linux mount options": the words with an r, by mount_setattr(2) AT_RECURSIVE.
 #[test]
 fn recursive_attributes_reach_what_is_mounted_below_and_the_others_do_not() {

@@ -124,6 +124,17 @@ fn a_container_in_no_pod_gets_interfaces_too() {
     assert_eq!(on_the_host(&host, "mine"), None);
 }
 
+// "unless the user has provided a template by appending %d to the new name. In that case, the runtime MUST allow the move".
+#[test]
+fn the_kernel_numbers_an_interface_whose_name_is_a_template() {
+    let host = host();
+    host.program("ip link add third type veth peer name fourth").run().ok();
+    let devices = json!({"mine": {"name": "eth%d"}, "third": {"name": "eth%d"}});
+    let bundle = asks(&host, devices, "ip -o link; ip -o address");
+    let text = host.podrun(format!("oci run --bundle {bundle} one")).ok().text();
+    assert!(text.contains("eth0") && text.contains("eth1") && text.contains("192.0.2.5/24"), "{text}");
+}
+
 #[test]
 fn an_interface_goes_back_if_a_container_in_no_pod_is_not_made() {
     let host = host();

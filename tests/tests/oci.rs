@@ -2,6 +2,7 @@
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use podrun_tests::lone::{create, forever, script, start, state, until, with_script, without_pid};
 use podrun_tests::{Bundle, Host, Value, eventually, json};
 use std::fs;
 use std::io::{IoSliceMut, Read};
@@ -10,54 +11,6 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
-
-/// A bundle whose program is a shell's script.
-fn script(host: &Host, script: &str) -> Bundle {
-    with_script(host, script, |_| {})
-}
-
-fn with_script(host: &Host, script: &str, change: impl FnOnce(&mut Value)) -> Bundle {
-    host.bundle(|config| {
-        config["process"]["args"] = json!(["sh", "-c", script]);
-        config["process"]["env"] = json!(["PATH=/bin"]);
-        config["root"]["readonly"] = json!(false);
-        change(config);
-    })
-}
-
-/// Its processes are numbered as the host's, and a first one is like any other.
-fn without_pid(config: &mut Value) {
-    config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
-}
-
-/// `podrun oci create` with no stdio of its own, so that nobody waits for its end.
-#[track_caller]
-fn create(host: &Host, id: &str, bundle: &Bundle) {
-    host.command(format!("oci create --bundle {bundle} {id}")).without_stdio().run().ok();
-}
-
-/// Makes it and starts it, in the background.
-#[track_caller]
-fn start(host: &Host, id: &str, bundle: &Bundle) {
-    create(host, id, bundle);
-    host.podrun(format!("oci start {id}")).ok();
-}
-
-#[track_caller]
-fn state(host: &Host, id: &str) -> Value {
-    host.podrun(format!("oci state {id}")).json()
-}
-
-#[track_caller]
-fn until(host: &Host, id: &str, status: &str) {
-    eventually(&format!("{id} is {status}"), Duration::from_secs(10), || {
-        (state(host, id)["status"] == status).then_some(())
-    });
-}
-
-fn forever(host: &Host) -> Bundle {
-    script(host, "trap 'exit 7' TERM; : > /tmp/trapped; while :; do sleep 0.02; done")
-}
 
 // runtime.md, "Lifecycle": nothing of the bundle runs before `start`.
 #[test]
@@ -551,7 +504,7 @@ fn hooks_of_all_kinds_run_in_their_order_with_the_state_on_stdin() {
 }
 
 #[test]
-fn a_hook_that_fails_ends_the_creation_and_what_comes_after_the_start_is_only_warned_of() {
+fn a_hook_that_fails_ends_the_creation_or_what_was_started_and_after_the_end_is_only_warned_of() {
     let host = Host::new();
     let file = host.fresh("notes");
     let failing = json!({"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]});
@@ -574,9 +527,15 @@ fn a_hook_that_fails_ends_the_creation_and_what_comes_after_the_start_is_only_wa
     create(&host, "one", &bundle);
     host.podrun("oci start one").fails(1).says("hooks.startContainer[0] /bin/sh: exit status 3");
     host.podrun("oci delete --force one").ok();
+    // runtime.md, "Lifecycle", 9: "the runtime MUST generate an error, stop the container".
     let bundle = with("poststart", &failing);
-    host.podrun(format!("oci run --bundle {bundle} one")).ok().says("hooks.poststart[0] /bin/sh: exit status 3");
-    assert_eq!(fs::read_to_string(&file).unwrap().matches("poststop").count(), 6);
+    bundle.change(|config| config["process"]["args"] = json!(["sleep", "60"]));
+    host.podrun(format!("oci run --bundle {bundle} one")).fails(1).says("hooks.poststart[0] /bin/sh: exit status 3");
+    create(&host, "one", &bundle);
+    host.podrun("oci start one").fails(1).says("hooks.poststart[0]");
+    assert_eq!(state(&host, "one")["status"], "stopped");
+    host.podrun("oci delete one").ok();
+    assert_eq!(fs::read_to_string(&file).unwrap().matches("poststop").count(), 7);
     host.podrun(format!("oci run --bundle {} one", with("poststop", &failing))).ok().says("hooks.poststop[0]");
     let missing = with("prestart", &json!({"path": "/nowhere"}));
     host.podrun(format!("oci run --bundle {missing} one")).fails(1).says("/nowhere: No such file or directory");

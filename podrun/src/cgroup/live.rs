@@ -104,6 +104,9 @@ impl Cgroup {
                 .hint("a process put there would never run; resume the pod first"));
         }
         plan.leaves.iter().zip(&cgroup.leaves).try_for_each(|(leaf, open)| open.write_all(&leaf.writes))?;
+        if let (Some(uid), Some(open)) = (plan.owner, cgroup.unified()) {
+            open.delegate(uid)?;
+        }
         Ok(cgroup)
     }
 
@@ -197,6 +200,10 @@ impl Cgroup {
         self.leaves.is_empty()
     }
 
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &Open> {
+        self.leaves.iter()
+    }
+
     pub(super) fn unified(&self) -> Option<&Open> {
         self.leaves.iter().find(|open| open.dialect == Dialect::V2)
     }
@@ -207,7 +214,7 @@ impl Cgroup {
 }
 
 impl Open {
-    fn new(mount: &OwnedFd, place: &Place, dialect: Dialect, tree: &Tree) -> Result<Self> {
+    pub(super) fn new(mount: &OwnedFd, place: &Place, dialect: Dialect, tree: &Tree) -> Result<Self> {
         let path = tree.mount.join(place.as_str());
         let fd = open_directory(mount, place.as_str()).doing(|| format!("open {}", path.display()))?;
         Ok(Self { dialect, controllers: tree.controllers.clone(), path, fd })
@@ -223,6 +230,29 @@ impl Open {
     pub(super) fn file(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
         let fd = openat(&self.fd, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
         fd.doing(|| format!("open {}", self.path.join(name).display()))
+    }
+
+    /// The directory, and of its files those with which its owner moves processes and makes directories, never limits
+    /// (cgroups(7), "Cgroup delegation").
+    fn delegate(&self, uid: u32) -> Result<()> {
+        let doing = |path: &Path| format!("delegate {} to user {uid}", path.display());
+        let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let listed = listed.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+        for path in listed.lines().map(|name| self.path.join(name)).chain([self.path.clone()]) {
+            match std::os::unix::fs::lchown(&path, Some(uid), None) {
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.doing(|| doing(&path))?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
+        std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
     }
 
     pub(super) fn read(&self, name: &str) -> Result<String> {
@@ -299,7 +329,7 @@ fn open_directory(at: &OwnedFd, path: &str) -> nix::Result<OwnedFd> {
     openat(at, path, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn open_tree(tree: &Tree, dialect: Dialect) -> Result<OwnedFd> {
+pub(super) fn open_tree(tree: &Tree, dialect: Dialect) -> Result<OwnedFd> {
     let path = tree.mount.as_path();
     let fd = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let fd = fd.doing(|| format!("open {}", path.display()))?;
@@ -318,7 +348,7 @@ fn open_tree(tree: &Tree, dialect: Dialect) -> Result<OwnedFd> {
 
 /// mkdir of the leaf and, when they are missing, of its parents. Another pod's removal may take an empty parent away
 /// in between; then once more.
-fn make_directory(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf, made: &mut Vec<PathBuf>) -> Result<()> {
+pub(super) fn make_directory(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf, made: &mut Vec<PathBuf>) -> Result<()> {
     let path = plan.directory(leaf);
     let mode = Mode::from_bits_truncate(0o755);
     let mut outcome = mkdirat(mount, plan.place.as_str(), mode);
@@ -368,7 +398,7 @@ fn clear(mount: &OwnedFd, plan: &CgroupPlan, path: &Path) -> Result<()> {
     }
 }
 
-fn prepare_parents(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf) -> Result<()> {
+pub(super) fn prepare_parents(mount: &OwnedFd, plan: &CgroupPlan, leaf: &Leaf) -> Result<()> {
     let place = &plan.place;
     if leaf.dialect == Dialect::V1 {
         return match leaf.holds(Controller::Cpuset) {

@@ -31,6 +31,9 @@ pub struct CgroupPlan {
     pub leaves: Vec<Leaf>,
     #[serde(default)]
     pub reach: Reach,
+    /// Whom it is delegated to (config-linux.md, "Cgroup ownership"): a uid of the host.
+    #[serde(default)]
+    pub owner: Option<u32>,
 }
 
 /// What to do with a directory that is there already.
@@ -233,7 +236,7 @@ fn assemble(
     counted: impl Fn(Controller) -> bool,
 ) -> Result<CgroupPlan> {
     if layout.reach == Reach::Nothing {
-        return Ok(CgroupPlan { place: place.clone(), existing, leaves: Vec::new(), reach: layout.reach });
+        return Ok(CgroupPlan { place: place.clone(), existing, leaves: Vec::new(), reach: layout.reach, owner: None });
     }
     let needed = |it| match it {
         Controller::Freezer | Controller::Systemd => layout.v2.is_none(),
@@ -247,7 +250,7 @@ fn assemble(
     }
     leaves.extend(layout.v2.as_ref().map(|tree| Leaf::v2(tree, asked, counted)));
     match leaves.is_empty() {
-        false => Ok(CgroupPlan { place: place.clone(), existing, leaves, reach: layout.reach }),
+        false => Ok(CgroupPlan { place: place.clone(), existing, leaves, reach: layout.reach, owner: None }),
         true => Err(Error::new(Kind::Unsupported, format!("plan the cgroup {place}"), "no cgroup tree is mounted")
             .hint("mount -t cgroup2 none /sys/fs/cgroup")),
     }

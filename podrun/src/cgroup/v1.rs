@@ -166,10 +166,11 @@ pub(super) fn cpuset(cpu: &LinuxCpu) -> Result<Vec<Setting>> {
     Ok(cpus.into_iter().chain(mems).collect())
 }
 
-/// The same file on v2. The specification's only negative number is -1; the tools that write config.json use others.
+/// The same file on v2. The specification's only negative number is -1; the tools that write config.json use others. 0 lets
+/// nobody in beyond those who are there, which for a newborn is the first process: the same as 1 (runc 1.4, too).
 pub(super) fn pids(pids: &LinuxPids) -> Result<Vec<Setting>> {
     let value = match pids.limit() {
-        0 => return Ok(Vec::new()),
+        0 => "1".to_owned(),
         limit if limit < 0 => "max".to_owned(),
         limit => limit.to_string(),
     };

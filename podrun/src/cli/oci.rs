@@ -81,12 +81,15 @@ const VERBS: &[Verb] = &[
     verb("pause", "Freeze a container", change::pause),
     verb("resume", "Thaw a container", change::resume),
     verb("update", "Change a container's limits", change::update),
-    verb("events", "Show what a container uses, again and again", show::events),
+    verb("events", "Show what a container uses, again and again", show::show_events),
     verb("spec", "Write a config.json to begin with", document::spec),
     verb("features", "What this runtime can do, as JSON", document::features),
     verb("checkpoint", "Write a container's processes to files, by criu", freeze::checkpoint),
     verb("restore", "Make a container of such files, by criu", freeze::restore),
 ];
+
+/// runc's exit code for a verb that it does not have.
+const NO_SUCH_VERB: i32 = 3;
 
 /// Runs what was asked for; the answer is the exit code. `words` begin after `oci`, or after the program's name.
 pub fn main(words: Vec<String>) -> i32 {
@@ -95,11 +98,13 @@ pub fn main(words: Vec<String>) -> i32 {
         Ok(global) => global,
         Err(err) => return complain(None, &err, 1),
     };
-    let Some((first, rest)) = rest.split_first() else {
-        eprint!("{}", overview());
-        return 1;
+    // `help VERB` is `VERB --help`.
+    let rest = match rest.as_slice() {
+        [help, verb, ..] if help == "help" => vec![verb.clone(), "--help".to_owned()],
+        _ => rest,
     };
-    match first.as_str() {
+    let (first, rest) = rest.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
+    match first {
         "help" | "--help" | "-h" => {
             super::table::print(&overview());
             return 0;
@@ -112,7 +117,7 @@ pub fn main(words: Vec<String>) -> i32 {
     }
     let Some(verb) = VERBS.iter().find(|verb| verb.name == first) else {
         let err = Error::new(Kind::Usage, format!("read the command {first:?}"), "there is none of this name");
-        return complain(Some(&global), &err.hint("`podrun oci help` lists them"), 1);
+        return complain(Some(&global), &err.hint("`podrun oci help` lists them"), NO_SUCH_VERB);
     };
     let call = Call { global, verb, rest: rest.to_vec() };
     match (verb.run)(&call) {
@@ -128,11 +133,19 @@ fn split(words: Vec<String>) -> (Vec<String>, Vec<String>) {
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next_if(|word| word.starts_with('-') && !is_whole(word)) {
         let key = word.trim_start_matches('-').split('=').next().unwrap_or_default();
-        let takes_a_value = matches!(key, "root" | "log" | "log-format" | "log-level" | "criu");
-        let value = (takes_a_value && !word.contains('=')).then(|| rest.next()).flatten();
-        // runc's own parser knows one dash and two alike.
-        before.push(format!("--{}", word.trim_start_matches('-')));
-        before.extend(value);
+        let next = rest.peek().map(String::as_str);
+        let has_a_value = match key {
+            _ if word.contains('=') => false,
+            "root" | "log" | "log-format" | "log-level" | "criu" => next.is_some(),
+            // runc's wants one, podman's gives none.
+            "rootless" => matches!(next, Some("true" | "false" | "auto")),
+            _ => false,
+        };
+        let word = format!("--{}", word.trim_start_matches('-'));
+        before.push(match rest.next_if(|_| has_a_value) {
+            Some(value) => format!("{word}={value}"),
+            None => word,
+        });
     }
     (before, rest.collect())
 }
@@ -143,8 +156,49 @@ fn is_whole(word: &str) -> bool {
 
 fn parse<T: Args>(name: &str, about: &'static str, words: &[String]) -> Result<T> {
     let command = T::augment_args(Command::new("podrun").bin_name(name)).no_binary_name(true).about(about);
+    let words = respell(words, &command)?;
     let matches = command.try_get_matches_from(words).map_err(super::args::usage)?;
     T::from_arg_matches(&matches).map_err(super::args::usage)
+}
+
+/// The flags as clap reads them: to runc's parser, Go's, one dash and two are alike, and what is on or off may be told so
+/// (`--tty=false`). Behind the id of an exec or a ps all is the program's.
+fn respell(words: &[String], command: &Command) -> Result<Vec<String>> {
+    let ends_with_words = command.get_positionals().any(clap::Arg::is_trailing_var_arg_set);
+    let mut respelt = Vec::with_capacity(words.len());
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let body = word.strip_prefix("--").or_else(|| word.strip_prefix('-')).unwrap_or_default();
+        let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
+        let is_named = |arg: &&clap::Arg| {
+            arg.get_long() == Some(name) || arg.get_short().is_some_and(|short| name == short.to_string())
+        };
+        let flag = command.get_arguments().find(is_named);
+        let long = flag.and_then(clap::Arg::get_long).unwrap_or_default();
+        match (flag.map(clap::Arg::get_action), value) {
+            (None, _) => {
+                respelt.push(word.clone());
+                if word == "--" || (ends_with_words && body.is_empty()) {
+                    break;
+                }
+            }
+            (Some(clap::ArgAction::SetTrue), None | Some("1" | "t" | "T" | "true" | "TRUE" | "True")) => {
+                respelt.push(format!("--{long}"));
+            }
+            (Some(clap::ArgAction::SetTrue), Some("0" | "f" | "F" | "false" | "FALSE" | "False")) => {}
+            (Some(clap::ArgAction::SetTrue), Some(value)) => {
+                return Err(Error::new(Kind::Usage, format!("read --{long}={value}"), "neither true nor false"));
+            }
+            // A flag of its own that may be alone.
+            (Some(_), None) if long == "rootless" => respelt.push(format!("--{long}")),
+            (Some(_), value) => match value.or_else(|| rest.next().map(String::as_str)) {
+                Some(value) => respelt.push(format!("--{long}={value}")),
+                None => respelt.push(format!("--{long}")),
+            },
+        }
+    }
+    respelt.extend(rest.cloned());
+    Ok(respelt)
 }
 
 impl Call {
@@ -163,7 +217,12 @@ impl Call {
 
     fn root(&self) -> Result<PathBuf> {
         let root = self.global.root.clone().unwrap_or_else(|| self.roots().run.join("oci"));
-        std::path::absolute(&root).doing(|| format!("find {}", root.display()))
+        let root = std::path::absolute(&root).doing(|| format!("find {}", root.display()))?;
+        match root.components().any(|part| matches!(part, std::path::Component::Normal(_))) {
+            true => Ok(root),
+            // Below it an id would name a directory of the system's.
+            false => Err(Error::new(Kind::Usage, "read --root", "it is the root directory itself")),
+        }
     }
 
     /// Something that whoever reads the log should know, and that stops nothing. Our stderr may be the container's own log,
@@ -230,12 +289,42 @@ mod tests {
             let (before, rest) = split(text.split(' ').map(str::to_owned).collect());
             (before.join(" "), rest.join(" "))
         };
-        assert_eq!(split("--root /x --debug create a"), ("--root /x --debug".into(), "create a".into()));
-        assert_eq!(split("-root=/x --log y state a"), ("--root=/x --log y".into(), "state a".into()));
+        assert_eq!(split("--root /x --debug create a"), ("--root=/x --debug".into(), "create a".into()));
+        assert_eq!(split("-root=/x --log y state a"), ("--root=/x --log=y".into(), "state a".into()));
+        assert_eq!(split("--rootless false --root"), ("--rootless=false --root".into(), String::new()));
+        assert_eq!(split("--rootless list"), ("--rootless".into(), "list".into()));
         assert_eq!(
             split("--systemd-cgroup --rootless=true list -q"),
             ("--systemd-cgroup --rootless=true".into(), "list -q".into())
         );
         assert_eq!(split("--version"), (String::new(), "--version".into()));
+    }
+
+    #[derive(Debug, Args)]
+    struct Sample {
+        #[arg(short, long)]
+        tty: bool,
+        #[arg(short = 'g', long)]
+        additional_gids: Vec<i64>,
+        id: String,
+        #[arg(trailing_var_arg = true)]
+        command: Vec<String>,
+    }
+
+    #[test]
+    fn flags_are_read_as_gos_parser_does() {
+        let respelt = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            let command = Sample::augment_args(Command::new("sample"));
+            respell(&words, &command).map(|words| words.join(" ")).map_err(|err| err.to_string())
+        };
+        assert_eq!(respelt("-tty id").unwrap(), "--tty id");
+        assert_eq!(respelt("--tty=false -t=1 id").unwrap(), "--tty id");
+        assert_eq!(respelt("-g -1 --additional-gids=2 id").unwrap(), "--additional-gids=-1 --additional-gids=2 id");
+        assert_eq!(respelt("id ls -t --tty=false").unwrap(), "id ls -t --tty=false");
+        assert_eq!(respelt("-- id -t").unwrap(), "-- id -t");
+        assert_eq!(respelt("--unknown id").unwrap(), "--unknown id");
+        assert_eq!(respelt("--tty=perhaps id").unwrap_err(), "read --tty=perhaps: neither true nor false");
+        assert_eq!(respelt("-g").unwrap(), "--additional-gids");
     }
 }

@@ -265,6 +265,12 @@ fn leave_keyring() -> std::io::Result<()> {
     }
 }
 
+/// The cgroup says which CPUs a container has, and not on which its caller happened to be (runc#3922). Where the host
+/// withholds the call, it stays as it is.
+pub(super) fn leave_callers_cpus() {
+    let _ = sched::every_cpu();
+}
+
 impl Affinity {
     /// Of whoever clones, for as long as that takes: the child begins with its parent's CPUs.
     pub(super) fn begin<T>(&self, clone: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -282,7 +288,12 @@ impl Affinity {
 
     pub(super) fn settle(&self) -> Result<(), Failure> {
         match self.there.as_slice() {
-            [] => Ok(()),
+            [] => {
+                if self.on_the_way.is_empty() {
+                    leave_callers_cpus();
+                }
+                Ok(())
+            }
             cpus => sched::sched_setaffinity(cpus).map_err(at(Step::Affinity)),
         }
     }

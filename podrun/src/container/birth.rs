@@ -277,6 +277,7 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
         Step::Device => format!("make the device {}", plan.devices.get(index).map(path_of).unwrap_or_default()),
         Step::Link => format!("make the link /{}", quoted(plan.links.get(index).map(|link| &link.at.name))),
         Step::MaskedPath => format!("mask {}", quoted(plan.masked.get(index))),
+        Step::Sealed => format!("make {} read-only", quoted(plan.sealed.get(index).map(|place| &place.path))),
         Step::ReadOnlyPath => format!("make {} read-only", quoted(plan.read_only.get(index))),
         _ => return process_error(&plan.process, failure),
     };

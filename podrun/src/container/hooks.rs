@@ -8,7 +8,7 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{Clone, Exit, clone3, exit, pidfd_send_signal, poll_one, wait};
 use crate::sys::cred::{self, Pointers};
-use crate::sys::fd;
+use crate::sys::{fd, mount};
 use crate::text::Text;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek, pipe2};
@@ -56,6 +56,18 @@ impl Hooks {
     }
 }
 
+impl Hooks {
+    /// A startContainer hook that names no variables has the program's, as with runc.
+    pub fn inherit(&mut self, asked: Option<&runtime::Hooks>, env: &[Text]) {
+        let asked = asked.and_then(|asked| asked.start_container().as_deref()).unwrap_or_default();
+        for (hook, asked) in self.start_container.iter_mut().zip(asked) {
+            if asked.env().is_none() {
+                hook.env = env.to_vec();
+            }
+        }
+    }
+}
+
 fn plan(kind: &str, hooks: Option<&[runtime::Hook]>) -> Result<Vec<Hook>> {
     hooks
         .unwrap_or_default()
@@ -100,7 +112,10 @@ fn one(place: &str, hook: &runtime::Hook) -> Result<Hook> {
 #[derive(Debug)]
 pub struct Round {
     hooks: Vec<Ready>,
-    state: File,
+    /// None where there is no hook to read it.
+    state: Option<File>,
+    /// Where they start; where their maker is unless said.
+    directory: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -128,8 +143,16 @@ impl Round {
             envp: pointers(&hook.env),
             timeout: hook.timeout,
         };
-        let state = memfd_create(c"podrun-hook-state", MFdFlags::MFD_CLOEXEC).doing(doing)?;
-        Ok(Self { hooks: hooks.iter().map(ready).collect(), state: state.into() })
+        let state = match hooks.is_empty() {
+            true => None,
+            false => Some(memfd_create(c"podrun-hook-state", MFdFlags::MFD_CLOEXEC).doing(doing)?.into()),
+        };
+        Ok(Self { hooks: hooks.iter().map(ready).collect(), state, directory: None })
+    }
+
+    /// The same in a directory.
+    pub fn starting_in(self, directory: Option<OwnedFd>) -> Self {
+        Self { directory, ..self }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -137,29 +160,32 @@ impl Round {
     }
 
     /// For a child that keeps its descriptors by number.
-    pub fn state(&self) -> BorrowedFd<'_> {
-        self.state.as_fd()
+    pub fn state(&self) -> Option<BorrowedFd<'_>> {
+        self.state.as_ref().map(AsFd::as_fd)
     }
 
     /// What the hooks will read. Whoever has a copy of this round, a clone's child say, sees it, too.
     pub fn tell(&self, state: &[u8]) -> Result<()> {
-        self.state.set_len(0).and_then(|()| self.state.write_all_at(state, 0)).doing(|| "write the hooks' state".into())
+        let Some(file) = &self.state else { return Ok(()) };
+        file.set_len(0).and_then(|()| file.write_all_at(state, 0)).doing(|| "write the hooks' state".into())
     }
 
     /// Runs one after the other until one fails. No allocation, no lock.
     pub fn run(&self) -> Result<(), Failed> {
+        let Some(state) = &self.state else { return Ok(()) };
         for (index, hook) in self.hooks.iter().enumerate() {
-            self.run_one(hook).map_err(|err| Failed { index, errno: err.raw_os_error().unwrap_or(libc::EIO) })?;
+            self.run_one(hook, state)
+                .map_err(|err| Failed { index, errno: err.raw_os_error().unwrap_or(libc::EIO) })?;
         }
         Ok(())
     }
 
-    fn run_one(&self, hook: &Ready) -> io::Result<()> {
+    fn run_one(&self, hook: &Ready, state: &File) -> io::Result<()> {
         // Its errno, where execve fails; its end, where that succeeds.
         let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        lseek(&self.state, 0, Whence::SeekSet)?;
+        lseek(state, 0, Whence::SeekSet)?;
         let child = clone3(&Clone::default(), || {
-            let err = match self.become_hook(hook, &writer) {
+            let err = match self.become_hook(hook, state, &writer) {
                 Ok(never) => match never {},
                 Err(err) => err.raw_os_error().unwrap_or(libc::EIO),
             };
@@ -182,9 +208,12 @@ impl Round {
         }
     }
 
-    fn become_hook(&self, hook: &Ready, writer: &OwnedFd) -> io::Result<std::convert::Infallible> {
+    fn become_hook(&self, hook: &Ready, state: &File, writer: &OwnedFd) -> io::Result<std::convert::Infallible> {
         cred::reset_signals();
-        fd::dup_to(self.state.as_fd(), 0)?;
+        if let Some(directory) = &self.directory {
+            mount::fchdir(directory.as_fd())?;
+        }
+        fd::dup_to(state.as_fd(), 0)?;
         fd::close_all_but(&mut [writer.as_fd()])?;
         Err(cred::execve(&hook.path, &hook.argv, &hook.envp))
     }

@@ -28,6 +28,7 @@ mod rootfs;
 mod terminal;
 
 use super::alone::CLONE_NEWTIME;
+use super::attributes;
 use super::hooks::Round;
 use super::plan::{CgroupNamespace, Entry, Plan, Process};
 use crate::cgroup::Tasks;
@@ -90,6 +91,7 @@ steps! {
         MaskedPath,
         ReadOnlyPath,
         ReadOnlyRootfs,
+        Sealed,
         PivotRoot,
         Gate,
         Keyring,
@@ -340,6 +342,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     }
     let mut groups = ground.alone.groups;
     if let Some(own) = world.own {
+        attributes::leave_callers_cpus();
         settle(plan, own, ground.report, &mut groups)?;
     }
     if plan.cgroup_namespace == CgroupNamespace::New {
@@ -358,17 +361,17 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     let given = world.own.and_then(|own| own.trees.rootfs.get()).map(AsFd::as_fd);
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
     let bases = fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
-    let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
+    let terminal = ManuallyDrop::new(open_terminal(process, root.as_fd(), ground.report)?);
     if let Some(terminal) = &*terminal {
         mount_console(terminal.as_fd(), root.as_fd()).map_err(at(Step::Terminal))?;
     }
     make_place(root.as_fd(), &process.cwd, Follow::LinksInside).map_err(at(Step::WorkingDirectory))?;
     protect_rootfs(plan, root.as_fd(), bases)?;
+    mount::fchdir(root.as_fd()).map_err(at(Step::PivotRoot))?;
     if let Some(own) = world.own {
         own.create_container.run().map_err(hook_failed(Step::CreateContainerHook))?;
     }
     // From here on the host's files are out of reach: no path below is a host path.
-    mount::fchdir(root.as_fd()).map_err(at(Step::PivotRoot))?;
     match plan.entry {
         Entry::Pivot => mount::pivot_root_here(),
         Entry::Cover => mount::cover_root_here(),
@@ -449,7 +452,7 @@ fn arrive(process: &Process, init: BorrowedFd<'_>, visit: Visit, ground: &Ground
     }
     let root = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY).map_err(at(Step::JoinNamespaces))?;
     let root = ManuallyDrop::new(root);
-    let terminal = ManuallyDrop::new(open_terminal(process.stdio, root.as_fd(), ground.report)?);
+    let terminal = ManuallyDrop::new(open_terminal(process, root.as_fd(), ground.report)?);
     become_program(process, root.as_fd(), terminal.as_ref(), ground.alone.groups, ground)
 }
 

@@ -125,6 +125,9 @@ pub struct Plan {
     pub links: Vec<Link>,
     pub masked: Vec<Text>,
     pub read_only: Vec<Text>,
+    /// Mounts that become read-only when all below them is made.
+    #[serde(default)]
+    pub sealed: Vec<Place>,
     /// A file below /proc/sys and its value.
     pub sysctl: Vec<(Text, Text)>,
     /// What of the host's interfaces comes into the network namespace.

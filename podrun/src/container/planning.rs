@@ -20,6 +20,8 @@ use crate::text::Text;
 use crate::user::{Files, User};
 use oci_spec::runtime::{self, LinuxNamespace, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::collections::hash_map;
 use std::path::Path;
 
 /// What of the host a plan depends on; probed once, when the pod is made, and kept in its record.
@@ -122,6 +124,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
             devices.extract_if(.., |device| is_device(&device)).map(devices::bound).collect::<Result<Vec<_>>>()?,
         );
     }
+    let sealed = mounts::seal_later(&mut mounts);
     Ok(Plan {
         rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,
         entry: Entry::Pivot,
@@ -148,6 +151,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
             mounts::read_only_cgroups(asked, &mount_facts)?,
         ]
         .concat(),
+        sealed,
         sysctl: linux.map_or(Ok(Vec::new()), |linux| sysctls(linux, owners))?,
         net_devices: net::devices::plan(linux.and_then(|linux| linux.net_devices().as_ref()), owners.net)?,
         domain_name: domain_name(document.domainname().as_deref(), owners)?,
@@ -354,7 +358,12 @@ fn plan_process(process: &runtime::Process, user: User, rights: Rights, users: &
     if args.first().is_none_or(String::is_empty) {
         return Err(Error::new(Kind::Invalid, "read process.args", "missing: what shall run?"));
     }
-    let env = environment(process.env().clone().unwrap_or_default(), &user, users, process.terminal().unwrap_or(false));
+    let asked = process.env().as_deref().unwrap_or_default();
+    if let Some((index, one)) = asked.iter().enumerate().find(|(_, one)| !is_variable(one)) {
+        let doing = format!("read process.env[{index}] {one:?}");
+        return Err(Error::new(Kind::Invalid, doing, "expected NAME=VALUE"));
+    }
+    let env = environment(merge(std::iter::empty(), asked), &user, users, process.terminal().unwrap_or(false));
     Ok(Process {
         programs: candidates(&args[0], &env)?,
         argv: texts("process.args", &args)?,
@@ -386,9 +395,16 @@ pub fn plan_joining(container: &Process, process: &runtime::Process, users: &Fil
         seccomp: container.seccomp.clone(),
         oom_score_adj: process.oom_score_adj().map(|score| oom_score_adj(Some(score), host)).transpose()?,
     };
+    let (kept, asked) = (&container.attributes, attributes::plan(process, None)?);
     Ok(Process {
         labels: labels::plan(process, &Module::is_here)?,
-        attributes: attributes::plan(process, None)?,
+        // No words of a `process`: they are the container's, for all that runs in it.
+        attributes: attributes::Attributes {
+            keyring: kept.keyring,
+            personality: kept.personality,
+            memory: kept.memory.clone(),
+            ..asked
+        },
         listener: container.listener.clone(),
         ..plan_process(process, document_user(process.user()), rights, users, host)?
     })
@@ -412,8 +428,14 @@ fn annotation<'a>(document: &'a Spec, key: &str) -> Option<&'a str> {
     document.annotations().as_ref()?.get(key).map(String::as_str)
 }
 
-/// HOME from the image's passwd, TERM for a terminal: as docker and runc add them where they are missing.
+/// environ(7).
+fn is_variable(text: &str) -> bool {
+    text.find('=').is_some_and(|at| at > 0)
+}
+
+/// HOME from the image's passwd, TERM for a terminal: as docker and runc add them where they are missing, or HOME is empty.
 fn environment(mut env: Vec<String>, user: &User, users: &Files, terminal: bool) -> Vec<String> {
+    env.retain(|one| one != "HOME=");
     let has = |env: &[String], key: &str| env.iter().any(|one| one.split('=').next() == Some(key));
     if !has(&env, "HOME") {
         let home = user.home.clone().or_else(|| users.home(user.uid).map(str::to_owned));
@@ -521,7 +543,7 @@ pub struct ExecRequest {
     pub capabilities: u64,
 }
 
-/// The program of an exec: the container's process with other words, and with the rights that its user has there.
+/// The program of an exec: the container's process with other words, and its rights, or more.
 pub fn plan_exec(container: &Process, request: &ExecRequest, users: &Files) -> Result<Process> {
     if request.args.first().is_none_or(String::is_empty) {
         return Err(Error::new(Kind::Usage, "exec", "no program was given"));
@@ -536,11 +558,6 @@ pub fn plan_exec(container: &Process, request: &ExecRequest, users: &Files) -> R
     });
     let env = merge(inherited, &request.env);
     let env = environment(env, &user, users, request.terminal.is_some());
-    let capabilities = match (&request.user, request.capabilities) {
-        (None, 0) => container.capabilities,
-        // Inheritable and ambient stay empty whatever is added (CVE-2022-29162).
-        (_, added) => caps::sets(container.capabilities.bounding | added, user.uid),
-    };
     Ok(Process {
         programs: candidates(&request.args[0], &env)?,
         argv: texts("the argument", &request.args)?,
@@ -552,20 +569,25 @@ pub fn plan_exec(container: &Process, request: &ExecRequest, users: &Files) -> R
         uid: user.uid,
         gid: user.gid,
         groups: user.groups,
-        capabilities,
+        // Of these execve(2) leaves what its user may have.
+        capabilities: container.capabilities.and(request.capabilities),
         stdio: request.terminal.map_or(Stdio::Pipes, |size| Stdio::Terminal { size }),
         ..container.clone()
     })
 }
 
-/// Later variables replace earlier ones of the same name.
+/// Later variables replace earlier ones of the same name: a program that finds one twice takes either.
 pub fn merge(earlier: impl Iterator<Item = String>, later: &[String]) -> Vec<String> {
-    let mut merged: Vec<String> = earlier.collect();
-    for one in later {
-        let key = one.split('=').next();
-        match merged.iter_mut().find(|known| known.split('=').next() == key) {
-            Some(known) => known.clone_from(one),
-            None => merged.push(one.clone()),
+    let mut places = HashMap::new();
+    let mut merged: Vec<String> = Vec::new();
+    for one in earlier.chain(later.iter().cloned()) {
+        let name = one.split('=').next().unwrap_or_default().to_owned();
+        match places.entry(name) {
+            hash_map::Entry::Occupied(place) => merged[*place.get()] = one,
+            hash_map::Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(one);
+            }
         }
     }
     merged
@@ -648,5 +670,6 @@ mod tests {
     fn later_variables_replace_earlier_ones() {
         let merged = merge(["A=1".to_owned(), "B=2".to_owned()].into_iter(), &["B=3".into(), "C=".into()]);
         assert_eq!(merged, ["A=1", "B=3", "C="]);
+        assert_eq!(merge(std::iter::empty(), &["A=1".into(), "B=2".into(), "A=3".into()]), ["A=3", "B=2"]);
     }
 }

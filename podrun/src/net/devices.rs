@@ -38,10 +38,10 @@ pub fn plan(asked: Option<&HashMap<String, LinuxNetDevice>>, owner: Owner) -> Re
         if !is_name(name) {
             return fail(path, NO_NAME);
         }
-        if !is_name(&inside) {
+        if !is_name(&inside) && !is_pattern(&inside) {
             return fail(format!("{path}.name {inside:?}"), NO_NAME);
         }
-        if planned.iter().any(|one| one.inside == inside) {
+        if !is_pattern(&inside) && planned.iter().any(|one| one.inside == inside) {
             return fail(format!("{path}.name {inside:?}"), "two devices cannot have one name");
         }
         planned.push(NetDevice { on_the_host: name.clone(), inside });
@@ -51,10 +51,15 @@ pub fn plan(asked: Option<&HashMap<String, LinuxNetDevice>>, owner: Owner) -> Re
 
 const NO_NAME: &str = "not the name of an interface";
 
-/// dev_valid_name of the kernel: 15 bytes, no slash, no colon, no space.
+/// dev_valid_name of the kernel: 15 bytes, no slash, no colon, no space; and no pattern.
 fn is_name(name: &str) -> bool {
-    let plain = |c: char| c != '/' && c != ':' && !c.is_whitespace() && !c.is_control();
+    let plain = |c: char| !matches!(c, '/' | ':' | '%') && !c.is_whitespace() && !c.is_control();
     (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(plain)
+}
+
+/// dev_alloc_name of the kernel: it puts a number that is free in the place of `%d`.
+fn is_pattern(name: &str) -> bool {
+    name.len() <= 15 && name.strip_suffix("%d").is_some_and(is_name)
 }
 
 /// Devices that were moved, and what they were on the host: for a way back, while nobody uses them yet.
@@ -94,6 +99,7 @@ fn carry_one(
         let doing = format!("name it {}", device.inside);
         return Err(Error::new(Kind::AlreadyExists, doing, "the pod has an interface of this name"));
     }
+    let before = if is_pattern(&device.inside) { inside.links()? } else { Vec::new() };
     // A name that somebody takes in this moment: the kernel moves first, and then fails to rename.
     let stranded = |inside: &Netlink| inside.find(&device.on_the_host).ok().flatten();
     let another = stranded(inside);
@@ -102,11 +108,22 @@ fn carry_one(
             let _ = inside.give(there.index, home.as_fd(), &device.on_the_host);
         }
     })?;
+    let device = &match is_pattern(&device.inside) {
+        true => NetDevice { inside: newcomer(inside, &before)?, ..device.clone() },
+        false => device.clone(),
+    };
     carried.0.push((device.clone(), link, addresses.clone()));
     if addresses.iter().any(|one| one.address.is_ipv6()) {
         Netlink::inside(netns, || speak_ipv6(&device.inside))?;
     }
     settle(inside, &device.inside, &addresses)
+}
+
+/// What the kernel called the one that was not there before.
+fn newcomer(inside: &Netlink, before: &[Link]) -> Result<String> {
+    let links = inside.links()?;
+    let new = links.into_iter().find(|link| before.iter().all(|known| known.index != link.index));
+    new.map(|link| link.name).ok_or_else(|| Error::new(Kind::Kernel, "find it inside", "it did not arrive"))
 }
 
 /// In a pod without IPv6 an interface begins without it, and would take no such address.
@@ -160,6 +177,8 @@ mod tests {
         let found = planned(r#"{"b": {"name": "eth1"}, "a": {}, "c": {"name": ""}}"#, Owner::Pod).unwrap();
         let names: Vec<_> = found.iter().map(|one| (one.on_the_host.as_str(), one.inside.as_str())).collect();
         assert_eq!(names, [("a", "a"), ("b", "eth1"), ("c", "c")]);
+        let found = planned(r#"{"a": {"name": "eth%d"}, "b": {"name": "eth%d"}}"#, Owner::Pod).unwrap();
+        assert!(found.iter().all(|one| one.inside == "eth%d"));
         assert_eq!(plan(None, Owner::Host).unwrap(), []);
     }
 
@@ -175,6 +194,7 @@ mod tests {
                 "linux.netDevices[\"a\"].name \"a234567890123456\": not the name",
             ),
             (r#"{"a": {"name": ".."}}"#, Owner::Pod, "linux.netDevices[\"a\"].name \"..\": not the name"),
+            (r#"{"a": {"name": "%d"}}"#, Owner::Pod, "linux.netDevices[\"a\"].name \"%d\": not the name"),
             (r#"{"a": {"name": "x y"}}"#, Owner::Pod, "linux.netDevices[\"a\"].name \"x y\": not the name"),
             (r#"{"a": {}, "b": {"name": "a"}}"#, Owner::Pod, "linux.netDevices[\"b\"].name \"a\": two devices"),
         ] {

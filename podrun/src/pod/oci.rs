@@ -5,6 +5,7 @@
 
 pub mod birth;
 pub mod criu;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod host;

@@ -229,6 +229,24 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
     Ok(planned)
 }
 
+/// A tmpfs that shall be read-only is writable until the mount points, devices and links in it are made: /dev, mostly. Not one
+/// that a later entry covers or mounts again.
+pub fn seal_later(mounts: &mut [Mount]) -> Vec<Place> {
+    let is_tmpfs = |one: &Mount| matches!(&one.source, Source::New { kind, .. } if kind.c() == c"tmpfs");
+    let mut sealed = Vec::new();
+    for index in 0..mounts.len() {
+        let [one, later @ ..] = &mut mounts[index..] else { break };
+        if is_tmpfs(one)
+            && one.set & libc::MOUNT_ATTR_RDONLY != 0
+            && later.iter().all(|other| other.at.path != one.at.path)
+        {
+            one.set &= !libc::MOUNT_ATTR_RDONLY;
+            sealed.push(one.at.clone());
+        }
+    }
+    sealed
+}
+
 fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<'_>, path: &str) -> Result<Mount> {
     let is_bind = options.bind.is_some() || kind == Some("bind");
     let destination = mount.destination().to_string_lossy();

@@ -136,6 +136,12 @@ impl Extent {
         };
         text.lines().filter_map(extent).collect()
     }
+
+    /// What an id inside is outside.
+    pub fn outside_of(&self, id: u32) -> Option<u32> {
+        let offset = id.checked_sub(self.inside).filter(|offset| *offset < self.count)?;
+        self.outside.checked_add(offset)
+    }
 }
 
 /// The user himself as 0, and his ranges after it in the file's order.

@@ -217,7 +217,7 @@ fn the_other_controllers_on_v1() {
     holds(
         &layout_v1(),
         &[
-            (r#"{"pids":{"limit":0}}"#, &[]),
+            (r#"{"pids":{"limit":0}}"#, &["pids.max=1"]),
             (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"]),
             (r#"{"pids":{"limit":64}}"#, &["pids.max=64"]),
             (
@@ -553,7 +553,7 @@ fn where_no_cgroup_was_delegated_a_limit_is_told_by_its_name_and_nothing_else_is
     for harmless in [
         "{}",
         r#"{"devices": [{"allow": false, "access": "rwm"}]}"#,
-        r#"{"memory": {"limit": -1}, "pids": {"limit": 0}}"#,
+        r#"{"memory": {"limit": -1}, "pids": {"limit": -1}}"#,
     ] {
         assert_eq!(plan(harmless).unwrap().leaves, [], "{harmless}");
     }

@@ -24,8 +24,7 @@ impl Call {
 }
 
 pub(super) fn start(call: &Call) -> Result<i32> {
-    call.warn(&verbs::start(&call.container()?)?);
-    Ok(0)
+    verbs::start(&call.container()?).map(|()| 0)
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +40,11 @@ struct Kill {
 
 pub(super) fn kill(call: &Call) -> Result<i32> {
     let asked: Kill = call.parse()?;
-    let signal = signal::parse(asked.signal.trim_start_matches('-'))?;
+    // kill(2): 0 is no signal, and asks only whether there is somebody to send one to.
+    let signal = match asked.signal.as_str() {
+        "0" => 0,
+        text => signal::parse(text.trim_start_matches('-'))?,
+    };
     let reach = if asked.all { Reach::All } else { Reach::First };
     verbs::kill(&Container::find(&call.root()?, &asked.id)?, signal, reach)?;
     Ok(0)
@@ -106,6 +109,11 @@ struct Update {
     memory_swap: Option<String>,
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<String>,
+    /// Taken for compatibility: no kernel that podrun runs on limits it by itself
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory: Option<String>,
+    #[arg(long, value_name = "SIZE", hide = true)]
+    kernel_memory_tcp: Option<String>,
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
     #[arg(long, value_name = "SCHEMA")]
@@ -115,6 +123,9 @@ struct Update {
 pub(super) fn update(call: &Call) -> Result<i32> {
     let asked: Update = call.parse()?;
     let container = Container::find(&call.root()?, &asked.id)?;
+    if asked.kernel_memory.is_some() || asked.kernel_memory_tcp.is_some() {
+        call.warn(&["--kernel-memory and --kernel-memory-tcp are without effect".to_owned()]);
+    }
     verbs::update(&container, &limits(&asked)?)?;
     Ok(0)
 }
@@ -129,11 +140,12 @@ fn limits(asked: &Update) -> Result<LinuxResources> {
             ));
         }
     }
-    let document = match asked.resources.as_deref() {
+    let mut document = match asked.resources.as_deref() {
         Some("-") => read(std::io::stdin(), "stdin")?,
         Some(path) => read(std::fs::File::open(path).doing(|| format!("read {path}"))?, path)?,
         None => of_flags(asked)?,
     };
+    crate::oci::respell_limits(&mut document);
     serde_path_to_error::deserialize(document)
         .map_err(|err| Error::new(Kind::Invalid, format!("read linux.resources.{}", err.path()), err.inner()))
 }

@@ -118,6 +118,17 @@ const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
+const POLICIES: [&str; 7] = [
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+const POLICY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
 #[derive(Debug, Args)]
 struct Nothing {}
 
@@ -145,6 +156,7 @@ pub(super) fn features(call: &Call) -> Result<i32> {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
+            "memoryPolicy": {"modes": POLICIES, "flags": POLICY_FLAGS},
             "netDevices": {"enabled": true},
         },
         "annotations": {"io.podrun.version": env!("CARGO_PKG_VERSION")},

@@ -8,9 +8,11 @@ use crate::container::attributes::Keyring;
 use crate::container::plan::Entry;
 use crate::container::planning::ExecRequest;
 use crate::error::Result;
+use crate::oci;
 use crate::pod::oci::birth::{self, Made};
 use crate::pod::oci::exec::{self, Program};
 use crate::pod::oci::foreground::Stay;
+use crate::pod::oci::program;
 use crate::pod::oci::record::Container;
 use crate::pod::oci::verbs::{self, Manner};
 use crate::pod::terminal;
@@ -52,8 +54,8 @@ pub(super) fn wish(call: &Call, asked: &Create, attended: bool) -> Result<birth:
         entry: if asked.no_pivot { Entry::Cover } else { Entry::Pivot },
         keyring: if asked.no_new_keyring { Keyring::Inherited } else { Keyring::New },
         attended,
-        // systemd's own gifts (sd_listen_fds(3)) are the container's, too.
-        preserved: asked.preserve_fds + listen_fds(),
+        preserved: asked.preserve_fds,
+        listening: listen_fds(),
         systemd: call.global.systemd_cgroup,
         cgroup_top: format!("{}-oci", call.roots().cgroup()),
     })
@@ -92,7 +94,7 @@ pub(super) struct Run {
 pub(super) fn run(call: &Call) -> Result<i32> {
     let asked: Run = call.parse()?;
     let made = birth::create(&call.root()?, &asked.create.id, &wish(call, &asked.create, !asked.detach)?)?;
-    stay(call, &asked, &made, || verbs::start(&made.container).map(|warnings| call.warn(&warnings)))
+    stay(call, &asked, &made, || verbs::start(&made.container))
 }
 
 /// Lets a container go, and stays with it until it ends and is removed, unless told otherwise.
@@ -173,14 +175,20 @@ struct Exec {
 
 pub(super) fn exec(call: &Call) -> Result<i32> {
     let asked: Exec = call.parse()?;
+    // Before anything is read that can be read once only: this may start podrun again.
+    program::be_unwritable()?;
     let container = Container::find(&call.root()?, &asked.id)?;
-    exec::exec(&container, &exec_wish(asked)?)
+    exec::exec(&container, &exec_wish(call, asked)?)
 }
 
-fn exec_wish(asked: Exec) -> Result<exec::Wish> {
+fn exec_wish(call: &Call, asked: Exec) -> Result<exec::Wish> {
     let capabilities = asked.cap.iter().try_fold(0, |mask, name| caps::parse(name).map(|one| mask | one))?;
     let program = match asked.process {
-        Some(path) => Program::Document(path),
+        Some(path) => {
+            let (process, warnings) = oci::load_process(&path)?;
+            call.warn(&warnings);
+            Program::Document(Box::new(process))
+        }
         None => Program::Words(ExecRequest {
             args: asked.command,
             env: asked.env,

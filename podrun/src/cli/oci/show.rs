@@ -7,6 +7,7 @@ use super::change::One;
 use crate::cli::args::duration;
 use crate::cli::table;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::pod::oci::events::{self, Event};
 use crate::pod::oci::record::Container;
 use crate::pod::oci::verbs;
 use clap::Args;
@@ -99,22 +100,17 @@ struct Events {
     id: String,
 }
 
-pub(super) fn events(call: &Call) -> Result<i32> {
+pub(super) fn show_events(call: &Call) -> Result<i32> {
     let asked: Events = call.parse()?;
     let container = Container::find(&call.root()?, &asked.id)?;
     let interval = duration(&asked.interval)?;
     if interval.is_zero() {
         return Err(Error::new(Kind::Usage, "read --interval", "not a time above zero"));
     }
-    loop {
-        table::print(&format!("{}\n", verbs::stats(&container)?));
-        if asked.stats {
-            break;
-        }
-        std::thread::sleep(interval);
-        if container.process().is_none() {
-            break;
-        }
+    let tell = |event: &Event| table::print(&format!("{}\n", serde_json::to_string(event).unwrap_or_default()));
+    match asked.stats {
+        true => tell(&events::stats(&container)?),
+        false => events::watch(&container, interval, tell)?,
     }
     Ok(0)
 }

@@ -2,10 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use super::terminal::KEEP;
 use super::{Failure, Ground, Groups, Lived, Step, at, at_index, hook_failed};
 use crate::caps::CapabilitySets;
 use crate::container::hooks::Round;
-use crate::container::plan::{NewPrivileges, Process};
+use crate::container::plan::{NewPrivileges, Process, Rlimit};
 use crate::sys::clone::{exit, poll_one};
 use crate::sys::fd::{self, Resolve};
 use crate::sys::{cred, mount, seccomp, socket, tty};
@@ -24,10 +25,11 @@ pub(super) fn become_program(
 ) -> Lived {
     cred::setsid().map_err(at(Step::Session))?;
     take_stdio(terminal, ground.stdio).map_err(at(Step::Stdio))?;
-    enter_directory(root, process).map_err(at(Step::WorkingDirectory))?;
-    for (index, limit) in process.rlimits.iter().enumerate() {
-        cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
+    if terminal.is_none() && process.uid != 0 {
+        ground.stdio.into_iter().for_each(|one| give_pipe(one, process.uid));
     }
+    enter_directory(root, process).map_err(at(Step::WorkingDirectory))?;
+    set_limits(process, |limit| !is_below_our_own(limit))?;
     process.attributes.take_on()?;
     if ground.alone.door.is_some() {
         // Whoever makes a container now and starts it later wants to know now.
@@ -37,6 +39,7 @@ pub(super) fn become_program(
     if let Some(hooks) = ground.alone.start_container {
         hooks.run().map_err(hook_failed(Step::StartContainerHook))?;
     }
+    set_limits(process, is_below_our_own)?;
     cred::umask(process.umask);
     let sets = process.capabilities;
     drop_bounding_set(sets).map_err(at(Step::BoundingSet))?;
@@ -70,6 +73,18 @@ pub(super) fn become_program(
     execute(process, ground)
 }
 
+fn set_limits(process: &Process, which: impl Fn(&Rlimit) -> bool) -> Result<(), Failure> {
+    for (index, limit) in process.rlimits.iter().enumerate().filter(|(_, limit)| which(limit)) {
+        cred::setrlimit(limit.resource, limit.soft, limit.hard).map_err(at_index(Step::Rlimit, index))?;
+    }
+    Ok(())
+}
+
+/// So few open files that our own work, a descriptor for each mount, would not get by with them. To lower a limit cannot fail.
+fn is_below_our_own(limit: &Rlimit) -> bool {
+    limit.resource == libc::RLIMIT_NOFILE && limit.soft < 1024
+}
+
 fn take_stdio(terminal: Option<&OwnedFd>, handed: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     if let Some(terminal) = terminal {
         tty::make_controlling(terminal.as_fd())?;
@@ -77,6 +92,15 @@ fn take_stdio(terminal: Option<&OwnedFd>, handed: [BorrowedFd<'_>; 3]) -> io::Re
     }
     // All three are above 2 (the parent saw to it), so none is overwritten before its turn.
     (0..3).zip(handed).try_for_each(|(number, one)| fd::dup_to(one, number))
+}
+
+/// Who opens /dev/stdout anew has to be the pipe's owner. Nothing else changes hands: a file, or a FIFO with a name, is the
+/// host's (CVE-2026-88265). One of a user who is not there in this user namespace stays his.
+fn give_pipe(one: BorrowedFd<'_>, uid: u32) {
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    if fd::filesystem(one).is_ok_and(|magic| magic == PIPEFS_MAGIC) {
+        let _ = fd::fchown(one, uid, KEEP);
+    }
 }
 
 /// chdir by the root's rules, then the kernel's own word that the place is inside (CVE-2024-21626): both before the filter.
@@ -93,7 +117,7 @@ fn wait_at_gate(ground: &Ground<'_>) -> io::Result<()> {
     let first = 3 + ground.alone.preserved;
     match (ground.alone.door, ground.alone.start_container) {
         (Some(door), hooks) => {
-            let state = hooks.map_or(report, Round::state);
+            let state = hooks.and_then(Round::state).unwrap_or(report);
             fd::close_from_but(first, &mut [report, door, state])?;
             socket::send(report, b"R", &[], 0)?;
             // The maker sees the end of its own socket by this; `start` speaks through the one that takes its number.

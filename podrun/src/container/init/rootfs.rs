@@ -136,10 +136,14 @@ fn make_mount(
     tree: Option<&OwnedFd>,
 ) -> io::Result<OwnedFd> {
     match &one.source {
-        Source::New { kind, settings } => new_filesystem(kind.c(), settings, one.set),
+        Source::New { kind, settings } => {
+            let says_mode = || settings.iter().any(|(key, _)| key.c() == c"mode");
+            let mode = if kind.c() == c"tmpfs" && !says_mode() { mode_of(root, one)? } else { None };
+            new_filesystem(kind.c(), settings, mode.as_ref(), one.set)
+        }
         Source::CopyUp { settings, looks } => {
             // Before it can be read-only: attach makes it so.
-            let made = new_filesystem(c"tmpfs", settings, 0)?;
+            let made = new_filesystem(c"tmpfs", settings, None, 0)?;
             let covered = make_place(root, &one.at, one.follow)?;
             copy_up(covered.as_fd(), made.as_fd())?;
             if *looks == Looks::OfTheCovered {
@@ -159,8 +163,28 @@ fn make_mount(
     }
 }
 
-fn new_filesystem(kind: &CStr, settings: &[(Text, Option<Text>)], attributes: u64) -> io::Result<OwnedFd> {
+/// The permissions that a tmpfs of no others has: those of the directory that it covers, as with runc. Of one that is made for
+/// it the kernel's, 1777.
+fn mode_of(root: BorrowedFd<'_>, one: &Mount) -> io::Result<Option<[u8; 5]>> {
+    let covered = match open_place(root, &one.at, one.follow) {
+        Err(err) if err.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        other => other?,
+    };
+    let mode = fd::fstat(covered.as_fd())?.st_mode;
+    let digit = |shift: u32| b'0' + u8::try_from(mode >> shift & 7).unwrap_or(0);
+    Ok(Some([digit(9), digit(6), digit(3), digit(0), 0]))
+}
+
+fn new_filesystem(
+    kind: &CStr,
+    settings: &[(Text, Option<Text>)],
+    mode: Option<&[u8; 5]>,
+    attributes: u64,
+) -> io::Result<OwnedFd> {
     let context = mount::fsopen(kind)?;
+    if let Some(mode) = mode.and_then(|mode| CStr::from_bytes_with_nul(mode).ok()) {
+        mount::fsconfig(context.as_fd(), Setting::Text(c"mode", mode))?;
+    }
     each_setting(settings).try_for_each(|setting| mount::fsconfig(context.as_fd(), setting))?;
     mount::fsmount(context.as_fd(), attributes)
 }
@@ -364,8 +388,12 @@ pub(super) fn protect_rootfs(plan: &Plan, root: BorrowedFd<'_>, bases: Bases<'_>
     for (index, path) in plan.read_only.iter().enumerate() {
         make_read_only(bases.below(path).unwrap_or((root, path.c()))).map_err(at_index(Step::ReadOnlyPath, index))?;
     }
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    for (index, place) in plan.sealed.iter().enumerate() {
+        let mount = open_place(root, place, Follow::LinksInside).map_err(at_index(Step::Sealed, index))?;
+        change(mount.as_fd(), read_only, false).map_err(at_index(Step::Sealed, index))?;
+    }
     if plan.rootfs_access == Access::ReadOnly {
-        let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
         change(root, read_only, false).map_err(at(Step::ReadOnlyRootfs))?;
     }
     Ok(())

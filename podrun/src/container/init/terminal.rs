@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Failure, Step, at};
-use crate::container::plan::Stdio;
+use crate::container::plan::{Process, Stdio};
 use crate::sys::fd::{self, Resolve};
 use crate::sys::{mount, socket, tty};
 use std::io;
@@ -12,15 +12,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// A pty of the container's own devpts: its other end is opened by the descriptor, never by /dev/pts/N, which somebody
 /// may have replaced (CVE-2025-52565). The master goes to the parent.
 pub(super) fn open_terminal(
-    stdio: Stdio,
+    process: &Process,
     root: BorrowedFd<'_>,
     report: BorrowedFd<'_>,
 ) -> Result<Option<OwnedFd>, Failure> {
-    match stdio {
-        Stdio::Pipes => Ok(None),
-        Stdio::Terminal { size } => open_pty(root, report, size).map(Some).map_err(at(Step::Terminal)),
-    }
+    let Stdio::Terminal { size } = process.stdio else { return Ok(None) };
+    let opened = open_pty(root, report, size).and_then(|terminal| {
+        if process.uid != 0 {
+            // Its user may open it anew, by its name or as /dev/stdout. The group, devpts's own, stays.
+            fd::fchown(terminal.as_fd(), process.uid, KEEP)?;
+        }
+        Ok(terminal)
+    });
+    opened.map(Some).map_err(at(Step::Terminal))
 }
+
+/// chown(2): "If the owner or group is specified as -1, then that ID is not changed."
+pub(super) const KEEP: u32 = u32::MAX;
 
 fn open_pty(root: BorrowedFd<'_>, report: BorrowedFd<'_>, size: Option<tty::Size>) -> io::Result<OwnedFd> {
     const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;

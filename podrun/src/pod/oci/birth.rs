@@ -11,7 +11,7 @@ use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::hooks::{self, Failed, Hook, Hooks, Round};
 use crate::container::init::{self, Failure, Ids, Loopback, Opener, Own, Trees, World};
 use crate::container::labels::Module;
-use crate::container::plan::{Entry, Plan};
+use crate::container::plan::{CgroupNamespace, Entry, Plan};
 use crate::container::planning::{self, Facts, Home, Host};
 use crate::container::resctrl::{self, Resctrl};
 use crate::error::{Doing, Error, Kind, Result};
@@ -25,6 +25,7 @@ use crate::privilege::Privilege;
 use crate::record::Stamp;
 use crate::rootfs::Source;
 use crate::rootfs::idmap::{Namespaces, Reach};
+use crate::rootless::ids::Extent;
 use crate::spec::{ContainerSpec, Policy};
 use crate::store::{self, ProcessRecord};
 use crate::sys::clone::{self, Child, pidfd_send_signal, poll_one};
@@ -51,10 +52,19 @@ pub struct Wish {
     /// Whether the caller stays, and shows the terminal itself.
     pub attended: bool,
     pub preserved: i32,
+    /// How many descriptors before those are a service manager's gifts (sd_listen_fds(3)).
+    pub listening: i32,
     /// Whether systemd is to make the cgroup, a scope.
     pub systemd: bool,
     /// Where cgroups go that the document gives no path for.
     pub cgroup_top: String,
+}
+
+impl Wish {
+    /// The numbers from 3 on that are the container's.
+    fn given(&self) -> i32 {
+        self.listening.saturating_add(self.preserved)
+    }
 }
 
 /// A container that was made, and waits for its start.
@@ -78,7 +88,7 @@ struct Planned {
 
 pub fn create(root: &Path, id: &str, wish: &Wish) -> Result<Made> {
     program::be_unwritable()?;
-    let _holes = program::hold_preserved(wish.preserved)?;
+    let _holes = program::hold_preserved(wish.given())?;
     create_by(root, id, wish, |container, plan, cgroup| give_birth(container, plan, cgroup, wish))
 }
 
@@ -106,7 +116,7 @@ pub fn create_by(
 
 fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     let bundle = oci::load(&wish.bundle, Whose::Makers)?;
-    let alone = alone::plan(&bundle.spec)?;
+    let mut alone = alone::plan(&bundle.spec)?;
     let mut host = host::probe()?;
     // What a document does not say is the caller's own.
     host.open_files = cred::getrlimit(0, libc::RLIMIT_NOFILE).doing(|| "read the limit of open files".into())?;
@@ -119,6 +129,13 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     }
     let scope = plan_scope(id, &bundle, &host, wish)?;
     let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
+    if wish.listening > 0 {
+        for (name, value) in [("LISTEN_FDS", wish.listening), ("LISTEN_PID", 1)] {
+            plan.process.env.push(Text::new(name, format!("{name}={value}"))?);
+        }
+    }
+    alone.hooks.inherit(bundle.spec.hooks().as_ref(), &plan.process.env);
+    plan.cgroup.owner = cgroup_owner(&bundle, &alone, &plan, &host);
     if Privilege::own() == Privilege::User && !plan.net_devices.is_empty() {
         return Err(Error::new(Kind::Unsupported, "move interfaces for linux.netDevices", "they are root's"));
     }
@@ -126,6 +143,27 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     plan.entry = wish.entry;
     let resctrl = resctrl::plan(bundle.spec.linux().as_ref(), id.as_str())?;
     Ok(Planned { bundle, plan, alone, scope, resctrl })
+}
+
+/// config-linux.md, "Cgroup ownership": on v2 alone, in a cgroup namespace of its own, where /sys/fs/cgroup is writable, the
+/// container's user owns its cgroup.
+fn cgroup_owner(bundle: &Bundle, alone: &Alone, plan: &Plan, host: &Host) -> Option<u32> {
+    let is_tree = |mount: &&oci_spec::runtime::Mount| {
+        mount.destination() == Path::new("/sys/fs/cgroup")
+            && mount.typ().as_deref().is_some_and(|it| it.starts_with("cgroup"))
+    };
+    let mount = bundle.spec.mounts().iter().flatten().find(is_tree)?;
+    let is_writable = !mount.options().iter().flatten().any(|option| option == "ro");
+    let is_own = plan.cgroup_namespace == CgroupNamespace::New
+        && host.cgroups.version() == Version::V2
+        && host.cgroups.reach == cgroup::Reach::Everything;
+    let uid = plan.process.uid;
+    match &alone.ids {
+        _ if !is_own || !is_writable => None,
+        Some(ids) => Extent::read(&ids.uids.lossy()).iter().find_map(|extent| extent.outside_of(uid)),
+        None if alone.has_own_users() => None,
+        None => (uid != 0).then_some(uid),
+    }
 }
 
 fn plan_scope(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Option<Scope>> {
@@ -296,7 +334,7 @@ fn bear(
     door: &OwnedFd,
     wish: &Wish,
 ) -> Result<Born> {
-    let stdio = program::stdio(wish.preserved)?;
+    let stdio = program::stdio(wish.given())?;
     let tasks = cgroup.map_or(Ok(Tasks::nowhere()), Cgroup::tasks)?;
     let joined = open_namespaces(&alone.joined)?;
     let privilege = Privilege::own();
@@ -336,7 +374,7 @@ fn bear(
         alone: init::Alone {
             door: Some(door.as_fd()),
             groups: host::groups(privilege)?,
-            preserved: wish.preserved,
+            preserved: wish.given(),
             start_container: Some(&rounds.start_container),
         },
     };
@@ -518,8 +556,9 @@ impl Making<'_> {
             ids::map(self.born.child.pid, ids)?;
         }
         let creating = self.container.record.state(Status::Creating).to_string();
-        run_hooks("prestart", &alone.hooks.prestart, &creating)?;
-        run_hooks("createRuntime", &alone.hooks.create_runtime, &creating)?;
+        let bundle = &self.container.record.bundle;
+        run_hooks(("prestart", &alone.hooks.prestart), bundle, &creating)?;
+        run_hooks(("createRuntime", &alone.hooks.create_runtime), bundle, &creating)?;
         self.rounds.create_container.tell(creating.as_bytes())?;
         self.rounds.start_container.tell(self.container.record.state(Status::Created).to_string().as_bytes())?;
         fault::point("oci.furnished");
@@ -557,21 +596,21 @@ pub(super) fn announce(wish: &Wish, first: &Child) -> Result<()> {
 /// `poststop`: a failure is a warning (config.md), and stops no other.
 pub fn after_the_end(container: &Container) -> Vec<String> {
     let state = container.record.state(Status::Stopped).to_string();
-    each_hook("poststop", &container.record.alone.hooks.poststop, &state)
-}
-
-/// Runs all of them, whatever becomes of one; what went wrong is for the log.
-pub fn each_hook(kind: &str, hooks: &[Hook], state: &str) -> Vec<String> {
-    (0..hooks.len()).filter_map(|index| Some(run_hook(kind, hooks, index, state).err()?.to_string())).collect()
+    let (hooks, bundle) = (&container.record.alone.hooks.poststop, &container.record.bundle);
+    // Runs all of them, whatever becomes of one.
+    let failed = |index| run_hook(("poststop", hooks), index, bundle, &state).err();
+    (0..hooks.len()).filter_map(failed).map(|err| err.to_string()).collect()
 }
 
 /// Runs one after the other until one fails.
-fn run_hooks(kind: &str, hooks: &[Hook], state: &str) -> Result<()> {
-    (0..hooks.len()).try_for_each(|index| run_hook(kind, hooks, index, state))
+pub(super) fn run_hooks(hooks: (&str, &[Hook]), bundle: &Path, state: &str) -> Result<()> {
+    (0..hooks.1.len()).try_for_each(|index| run_hook(hooks, index, bundle, state))
 }
 
-fn run_hook(kind: &str, hooks: &[Hook], index: usize, state: &str) -> Result<()> {
-    let round = Round::new(&hooks[index..=index])?;
+/// In the bundle, as with runc, as long as that is there.
+fn run_hook((kind, hooks): (&str, &[Hook]), index: usize, bundle: &Path, state: &str) -> Result<()> {
+    let directory = std::fs::File::open(bundle).ok().map(OwnedFd::from);
+    let round = Round::new(&hooks[index..=index])?.starting_in(directory);
     round.tell(state.as_bytes())?;
     round.run().map_err(|failed| hooks::error(kind, hooks, Failed { index, ..failed }))
 }

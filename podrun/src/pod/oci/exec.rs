@@ -21,6 +21,7 @@ use crate::sys::clone::{self, pidfd_send_signal, poll_one};
 use crate::sys::cred;
 use crate::sys::ns;
 use crate::user::Files;
+use oci_spec::runtime;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub enum Program {
     Words(ExecRequest),
-    Document(PathBuf),
+    Document(Box<runtime::Process>),
 }
 
 #[derive(Debug, Clone)]
@@ -51,15 +52,18 @@ pub struct Wish {
     pub cgroup: Option<String>,
 }
 
-/// Runs a program in a container; the answer is its exit code, or 0 where the caller does not stay.
+/// Runs a program in a container, once podrun is unwritable; the answer is its exit code, or 0 where the caller does not stay.
 pub fn exec(container: &Container, wish: &Wish) -> Result<i32> {
-    program::be_unwritable()?;
     let _holes = program::hold_preserved(wish.preserved)?;
     let first = check(container, wish)?;
     let process = plan(container, wish)?;
     if process.stdio != Stdio::Pipes && wish.detached && wish.console.is_none() {
         let cause = "a terminal was asked for, and nobody is there to take it";
         return Err(Error::new(Kind::Usage, "make a terminal", cause).hint("--console-socket PATH names somebody"));
+    }
+    if let (Stdio::Pipes, Some(path)) = (process.stdio, &wish.console) {
+        let doing = format!("use the console socket {}", path.display());
+        return Err(Error::new(Kind::Usage, doing, "no terminal was asked for: there is none to hand over"));
     }
     let born = bear(container, &process, first.as_fd(), wish)?;
     let stay = match wish.detached {
@@ -95,15 +99,7 @@ fn check(container: &Container, wish: &Wish) -> Result<OwnedFd> {
 fn plan(container: &Container, wish: &Wish) -> Result<Process> {
     let own = container.plan()?.process;
     let mut process = match &wish.program {
-        Program::Document(path) => {
-            let text = std::fs::read(path).doing(|| format!("read {}", path.display()))?;
-            let document = &mut serde_json::Deserializer::from_slice(&text);
-            let asked = serde_path_to_error::deserialize(document).map_err(|err| {
-                let doing = format!("read {}: {}", path.display(), err.path());
-                Error::new(Kind::Invalid, doing, err.inner())
-            })?;
-            planning::plan_joining(&own, &asked, &users(container, true)?, &host::probe()?)?
-        }
+        Program::Document(asked) => planning::plan_joining(&own, asked, &users(container, true)?, &host::probe()?)?,
         Program::Words(request) => planning::plan_exec(&own, request, &users(container, request.user.is_some())?)?,
     };
     if wish.terminal && process.stdio == Stdio::Pipes {

@@ -86,13 +86,17 @@ impl Dir {
         self.0.join("door.new")
     }
 
+    pub fn lock_path(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
     /// Held by whoever makes, starts or deletes it.
     pub fn lock(&self) -> Result<store::Locked> {
-        store::lock_file(&self.0.join("lock"))
+        store::lock_file(&self.lock_path())
     }
 
     pub fn is_locked(&self) -> bool {
-        store::is_file_locked(&self.0.join("lock"))
+        store::is_file_locked(&self.lock_path())
     }
 }
 
@@ -223,8 +227,9 @@ impl Container {
             None if self.record.process.is_none() && self.dir.is_locked() => Status::Creating,
             None => Status::Stopped,
             Some(_) if self.dir.new_door().exists() => Status::Creating,
-            Some(_) if self.dir.door().exists() => Status::Created,
+            // Before it was started, too: who starts it would wait for ever.
             Some(_) if self.cgroup().is_ok_and(|cgroup| cgroup.is_frozen()) => Status::Paused,
+            Some(_) if self.dir.door().exists() => Status::Created,
             Some(_) => Status::Running,
         }
     }

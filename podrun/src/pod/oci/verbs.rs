@@ -14,7 +14,6 @@ use crate::sys::clone::{self, pidfd_send_signal, poll_one};
 use crate::sys::ns;
 use crate::sys::socket::{self, Traffic};
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Value, json};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +21,8 @@ use std::time::Duration;
 /// How long what was killed with KILL may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Opens the door. What went wrong with `poststart` hooks is for the log.
-pub fn start(container: &Container) -> Result<Vec<String>> {
+/// Opens the door.
+pub fn start(container: &Container) -> Result<()> {
     let id = &container.record.id;
     let doing = || format!("start {id}");
     let locked = container.dir.lock()?;
@@ -32,6 +31,7 @@ pub fn start(container: &Container) -> Result<Vec<String>> {
         (Status::Created, Some(process)) => process,
         (Status::Creating, _) => return cannot("it is being created"),
         (Status::Stopped, _) | (_, None) => return cannot("cannot start a container that has stopped"),
+        (Status::Paused, _) => return cannot("cannot start a container that is paused"),
         _ => return cannot("cannot start an already running container"),
     };
     if !container.record.startable {
@@ -42,9 +42,20 @@ pub fn start(container: &Container) -> Result<Vec<String>> {
     fault::point("oci.opened");
     hear_of_start(container, door.as_fd())?;
     let _ = std::fs::remove_file(container.dir.door());
-    drop((locked, process));
     let running = container.record.state(Status::Running).to_string();
-    Ok(birth::each_hook("poststart", &container.record.alone.hooks.poststart, &running))
+    // runtime.md, "Lifecycle": "If any poststart hook fails, the runtime MUST generate an error, stop the container". Its
+    // deletion is its caller's to ask for, as with runc.
+    let hooks = ("poststart", container.record.alone.hooks.poststart.as_slice());
+    birth::run_hooks(hooks, &container.record.bundle, &running)
+        .inspect_err(|_| drop(end(container, process.as_fd())))?;
+    drop(locked);
+    Ok(())
+}
+
+/// Ends all of it that runs.
+fn end(container: &Container, first: BorrowedFd<'_>) -> Result<()> {
+    let _ = pidfd_send_signal(first, libc::SIGKILL);
+    container.cgroup()?.kill_all(GONE_WITHIN)
 }
 
 fn hear_of_start(container: &Container, door: BorrowedFd<'_>) -> Result<()> {
@@ -75,7 +86,9 @@ pub enum Reach {
 
 pub fn kill(container: &Container, signal: i32, reach: Reach) -> Result<()> {
     let doing = || format!("kill {}", container.record.id);
-    if reach == Reach::All {
+    // Without a PID namespace of its own nothing else ends with its first process, and may outlive it.
+    let shares_pids = !container.record.alone.makes(libc::CLONE_NEWPID);
+    if reach == Reach::All || (signal == libc::SIGKILL && shares_pids && has_members(container)) {
         return kill_all(container, signal);
     }
     let process = container.running("kill")?;
@@ -87,9 +100,14 @@ pub fn kill(container: &Container, signal: i32, reach: Reach) -> Result<()> {
     Ok(())
 }
 
-/// What is left in the cgroup of a container that has stopped is reached, too: that is what the flag is for.
+fn has_members(container: &Container) -> bool {
+    container.cgroup().is_ok_and(|cgroup| !cgroup.is_nowhere() && !cgroup.procs().is_empty())
+}
+
+/// What is left in the cgroup of a container that has stopped is reached, too: that is what the flag is for. Nobody left is
+/// fine.
 fn kill_all(container: &Container, signal: i32) -> Result<()> {
-    let Ok(cgroup) = container.cgroup() else { return container.running("kill").map(drop) };
+    let Ok(cgroup) = container.cgroup() else { return Ok(()) };
     match signal {
         _ if cgroup.is_nowhere() => kill_numbered(container, signal),
         libc::SIGKILL => cgroup.kill_all(Duration::ZERO),
@@ -154,9 +172,18 @@ pub fn delete(root: &Path, id: &str, manner: Manner) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// A creation that was cut short in its first moment has a directory and no record.
+/// A creation that was cut short in its first moment has a directory and no record. Whatever has no lock was made by others:
+/// with `--root /var` an id of `lib` is none of ours.
 fn sweep(root: &Path, id: &str) -> Result<Vec<String>> {
-    remove_dir(&Dir::of(root, &Id::parse(id)?)).map(|()| Vec::new())
+    let dir = Dir::of(root, &Id::parse(id)?);
+    match dir.lock_path().exists() {
+        true => remove_dir(&dir),
+        false => match std::fs::remove_dir(&dir.0) {
+            Err(err) if err.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => store::gone(other).doing(|| format!("remove {}", dir.0.display())),
+        },
+    }
+    .map(|()| Vec::new())
 }
 
 fn remove_dir(dir: &Dir) -> Result<()> {
@@ -188,18 +215,26 @@ pub fn resume(container: &Container) -> Result<()> {
 /// New limits. A container that has stopped has none.
 pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
     container.running("update")?;
-    let current = container.cgroup()?.current();
-    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &current)?;
+    let cgroup = container.cgroup()?;
+    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &cgroup.current())?;
+    if container.record.scope.is_none() {
+        let joined = cgroup.join_late(&plan)?;
+        if !joined.is_empty() {
+            let _locked = container.dir.lock()?;
+            let mut record = container.record.clone();
+            record.cgroup.leaves.extend(joined);
+            store::write(&container.dir.state(), &record)?;
+        }
+    }
     if let Some(scope) = &container.record.scope {
         scope.update(&plan)?;
     }
     Cgroup::update(&plan)
 }
 
-/// The processes in its cgroup, or, where it has none, those of its PID namespace.
+/// The processes in its cgroup, or, where it has none, those of its PID namespace. One that has stopped has none.
 pub fn processes(container: &Container) -> Result<Vec<i32>> {
-    let first = container.running("list the processes of")?;
-    let cgroup = container.cgroup()?;
+    let (Some(first), Ok(cgroup)) = (container.process(), container.cgroup()) else { return Ok(Vec::new()) };
     match cgroup.is_nowhere() {
         false => Ok(cgroup.procs().into_iter().map(nix::unistd::Pid::as_raw).collect()),
         true => numbered_with(container, first.as_fd()),
@@ -215,33 +250,4 @@ fn numbered_with(container: &Container, _first: BorrowedFd<'_>) -> Result<Vec<i3
         return Err(Error::new(Kind::Unsupported, doing(), cause));
     }
     Ok(clone::pids().doing(doing)?.filter(|pid| ns::are_together(*pid, first, "pid").unwrap_or(false)).collect())
-}
-
-/// In the words of `runc events --stats`.
-pub fn stats(container: &Container) -> Result<Value> {
-    container.running("read the statistics of")?;
-    let cgroup = container.cgroup()?;
-    if cgroup.is_nowhere() {
-        let doing = format!("read the statistics of {}", container.record.id);
-        return Err(Error::new(Kind::Unsupported, doing, format!("a cgroup would count, and {NO_CGROUP}")));
-    }
-    let stats = cgroup.stats();
-    let known = |value: Option<u64>| value.unwrap_or(0);
-    Ok(json!({
-        "type": "stats",
-        "id": container.record.id.as_str(),
-        "data": {
-            "cpu": {"usage": {"total": known(stats.cpu_nanoseconds)}},
-            "memory": {
-                "usage": {
-                    "usage": known(stats.memory_bytes),
-                    "limit": known(stats.memory_limit_bytes.or(Some(u64::MAX))),
-                    "max": known(stats.memory_peak_bytes),
-                    "failcnt": known(cgroup.oom_kills().ok().flatten()),
-                },
-                "raw": {},
-            },
-            "pids": {"current": known(stats.pids)},
-        },
-    }))
 }
