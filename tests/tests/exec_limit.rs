@@ -1,7 +1,7 @@
 //! `podrun exec --timeout`: the program and all that it started end together. pitfalls.md 6.
 
 use nix::mount::{MntFlags, umount2};
-use podrun_tests::{Host, Outcome, eventually};
+use podrun_tests::{Host, Outcome, eventually, patience};
 use std::time::Duration;
 
 /// A program with a child in its own session, one that has lost its parent, and their children.
@@ -26,13 +26,14 @@ fn nobody_outlives_an_exec(podrun: &dyn Fn(&str) -> Outcome) {
         let left = podrun("top web -o json").ok().json();
         assert_eq!(left.as_array().expect("a list").len(), 1, "after {after}: {left}");
     };
-    is_killed(podrun(&format!("exec --timeout 300ms web/a -- sh -c '{CROWD} sleep 303'")).prints("begun"));
+    let brief = format!("exec --timeout {}ms", patience(Duration::from_millis(300)).as_millis());
+    is_killed(podrun(&format!("{brief} web/a -- sh -c '{CROWD} sleep 303'")).prints("begun"));
     alone("a limit that was too short");
     podrun(&format!("exec --timeout 60s web/a -- sh -c '{CROWD} exit 3'")).fails(3).prints("begun").says_nothing();
     alone("its own end");
-    is_killed(&podrun(&format!("exec --timeout 300ms web/a -- sh -c '{FORKS}'")));
+    is_killed(&podrun(&format!("{brief} web/a -- sh -c '{FORKS}'")));
     alone("a program that starts others without end");
-    is_killed(&podrun("exec -t --timeout 300ms web/a -- sleep 303"));
+    is_killed(&podrun(&format!("{brief} -t web/a -- sleep 303")));
     alone("a terminal");
     podrun("exec --timeout 60s web/a -- nosuch").fails(127);
     alone("what never ran");
@@ -79,7 +80,7 @@ fn nobody_outlives_it_where_a_user_has_no_cgroup() {
 fn a_limit_holds_whoever_is_killed_meanwhile() {
     let host = with_a(Host::new());
     for parts in [&["monitor"][..], &["pause"], &["pump", "monitor"]] {
-        let line = format!("exec --timeout 1s web/a -- sh -c '{CROWD} sleep 303'");
+        let line = format!("exec --timeout 2s web/a -- sh -c '{CROWD} sleep 303'");
         let mut running = host.command(line).start();
         running.until_it_prints("begun");
         let pod = host.inspect("web");
@@ -87,7 +88,7 @@ fn a_limit_holds_whoever_is_killed_meanwhile() {
         is_killed(&running.wait());
         host.podrun("top web").ok().does_not_print("sleep 30");
     }
-    let mut client = host.command(format!("exec --timeout 1s web/a -- sh -c '{CROWD} sleep 303'")).start();
+    let mut client = host.command(format!("exec --timeout 2s web/a -- sh -c '{CROWD} sleep 303'")).start();
     client.until_it_prints("begun");
     client.signal(libc::SIGKILL);
     client.wait();
@@ -99,7 +100,9 @@ fn a_limit_holds_whoever_is_killed_meanwhile() {
 #[test]
 fn a_limit_ends_an_exec_of_a_paused_container_and_0_is_none() {
     let host = with_a(Host::new());
-    let running = host.command("exec --timeout 500ms web/a -- sleep 303").start();
+    let running = host
+        .command(format!("exec --timeout {}ms web/a -- sleep 303", patience(Duration::from_secs(1)).as_millis()))
+        .start();
     eventually("it runs", Duration::from_secs(5), || host.podrun("top web").text().contains("sleep 303").then_some(()));
     host.podrun("pause web/a").ok();
     is_killed(&running.wait());
