@@ -191,6 +191,10 @@ fn flags_are_written_as_runcs_may_be() {
     host.podrun("oci --debug=false -rootless=true list -q=true").ok().prints("one");
     host.podrun("oci --rootless false list --quiet=t").ok().prints("one");
     host.podrun("oci exec --tty=false -detach=false -user=7 one id -u").ok().prints("7");
+    let privileges =
+        |flags: &str| host.podrun(format!("oci exec {flags} one /probe facts")).facts()["noNewPrivs"].clone();
+    assert_eq!((privileges("--no-new-privs"), privileges("--no-new-privs=false")), (json!(1), json!(0)));
+    host.podrun("oci exec --env A one true").fails(255).says("--env[0]").says("NAME=VALUE");
     host.podrun("oci exec --tty=maybe one true").fails(255).says("neither true nor false");
     host.podrun("oci update one --kernel-memory 5m --pids-limit -1").ok().says("without effect");
     host.podrun("oci help state").ok().prints_something_like("Usage: podrun oci state");

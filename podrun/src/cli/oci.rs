@@ -189,8 +189,7 @@ fn respell(words: &[String], command: &Command) -> Result<Vec<String>> {
             (Some(clap::ArgAction::SetTrue), Some(value)) => {
                 return Err(Error::new(Kind::Usage, format!("read --{long}={value}"), "neither true nor false"));
             }
-            // A flag of its own that may be alone.
-            (Some(_), None) if long == "rootless" => respelt.push(format!("--{long}")),
+            (Some(_), None) if may_be_alone(flag) => respelt.push(format!("--{long}")),
             (Some(_), value) => match value.or_else(|| rest.next().map(String::as_str)) {
                 Some(value) => respelt.push(format!("--{long}={value}")),
                 None => respelt.push(format!("--{long}")),
@@ -199,6 +198,11 @@ fn respell(words: &[String], command: &Command) -> Result<Vec<String>> {
     }
     respelt.extend(rest.cloned());
     Ok(respelt)
+}
+
+/// Whether it has a value only behind `=`.
+fn may_be_alone(flag: Option<&clap::Arg>) -> bool {
+    flag.and_then(clap::Arg::get_num_args).is_some_and(|values| values.min_values() == 0)
 }
 
 impl Call {

@@ -359,10 +359,7 @@ fn plan_process(process: &runtime::Process, user: User, rights: Rights, users: &
         return Err(Error::new(Kind::Invalid, "read process.args", "missing: what shall run?"));
     }
     let asked = process.env().as_deref().unwrap_or_default();
-    if let Some((index, one)) = asked.iter().enumerate().find(|(_, one)| !is_variable(one)) {
-        let doing = format!("read process.env[{index}] {one:?}");
-        return Err(Error::new(Kind::Invalid, doing, "expected NAME=VALUE"));
-    }
+    check_variables("process.env", asked)?;
     let env = environment(merge(std::iter::empty(), asked), &user, users, process.terminal().unwrap_or(false));
     Ok(Process {
         programs: candidates(&args[0], &env)?,
@@ -429,8 +426,14 @@ fn annotation<'a>(document: &'a Spec, key: &str) -> Option<&'a str> {
 }
 
 /// environ(7).
-fn is_variable(text: &str) -> bool {
-    text.find('=').is_some_and(|at| at > 0)
+fn check_variables(what: &str, list: &[String]) -> Result<()> {
+    let is_variable = |text: &str| text.find('=').is_some_and(|at| at > 0);
+    match list.iter().enumerate().find(|(_, one)| !is_variable(one)) {
+        Some((index, one)) => {
+            Err(Error::new(Kind::Invalid, format!("read {what}[{index}] {one:?}"), "expected NAME=VALUE"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// HOME from the image's passwd, TERM for a terminal: as docker and runc add them where they are missing, or HOME is empty.
@@ -556,6 +559,7 @@ pub fn plan_exec(container: &Process, request: &ExecRequest, users: &Files) -> R
         // Another user has another home.
         request.user.is_none() || !one.starts_with("HOME=")
     });
+    check_variables("--env", &request.env)?;
     let env = merge(inherited, &request.env);
     let env = environment(env, &user, users, request.terminal.is_some());
     Ok(Process {

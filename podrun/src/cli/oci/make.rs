@@ -5,7 +5,7 @@
 use super::Call;
 use crate::caps;
 use crate::container::attributes::Keyring;
-use crate::container::plan::Entry;
+use crate::container::plan::{Entry, NewPrivileges};
 use crate::container::planning::ExecRequest;
 use crate::error::Result;
 use crate::oci;
@@ -154,8 +154,8 @@ struct Exec {
     /// One capability more
     #[arg(short, long, value_name = "NAME")]
     cap: Vec<String>,
-    #[arg(long)]
-    no_new_privs: bool,
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    no_new_privs: Option<bool>,
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     #[arg(long, value_name = "LABEL")]
@@ -201,7 +201,9 @@ fn exec_wish(call: &Call, asked: Exec) -> Result<exec::Wish> {
     Ok(exec::Wish {
         program,
         more_groups: asked.additional_gids,
-        no_new_privileges: asked.no_new_privs,
+        new_privileges: asked
+            .no_new_privs
+            .map(|never| if never { NewPrivileges::Never } else { NewPrivileges::Allowed }),
         apparmor: asked.apparmor,
         selinux: asked.process_label,
         // conmon says it beside a document that says it, too.

@@ -36,7 +36,8 @@ pub enum Program {
 pub struct Wish {
     pub program: Program,
     pub more_groups: Vec<u32>,
-    pub no_new_privileges: bool,
+    /// Where it is another than the container's.
+    pub new_privileges: Option<NewPrivileges>,
     pub apparmor: Option<String>,
     pub selinux: Option<String>,
     /// A terminal, whatever the program's own words are.
@@ -106,9 +107,7 @@ fn plan(container: &Container, wish: &Wish) -> Result<Process> {
         process.stdio = Stdio::Terminal { size: None };
     }
     process.groups.extend(&wish.more_groups);
-    if wish.no_new_privileges {
-        process.new_privileges = NewPrivileges::Never;
-    }
+    process.new_privileges = wish.new_privileges.unwrap_or(process.new_privileges);
     if wish.apparmor.is_some() || wish.selinux.is_some() {
         process.labels = Labels::named(wish.apparmor.as_deref(), wish.selinux.as_deref(), &Module::is_here)?;
     }
