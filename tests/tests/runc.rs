@@ -348,3 +348,41 @@ fn a_limit_that_was_not_given_at_creation_is_given_later() {
     host.podrun("oci delete --force one").ok();
     host.expect_nothing_left("a tree joined late");
 }
+
+// Its number in the namespace that it joins is somebody else's on the host, whom a KILL would reach.
+#[test]
+fn a_container_that_joins_users_and_pids_is_known_by_its_own_number() {
+    let host = Host::new();
+    let mapped = |config: &mut Value| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for which in ["uidMappings", "gidMappings"] {
+            config["linux"][which] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        }
+    };
+    start(&host, "one", &with_script(&host, "exec sleep 60", mapped));
+    let first = state(&host, "one")["pid"].clone();
+    let joining = with_script(&host, "exec sleep 60", |config| {
+        mapped(config);
+        for one in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            let kind = one["type"].as_str().unwrap().to_owned();
+            if kind == "user" || kind == "pid" {
+                one["path"] = json!(format!("/proc/{first}/ns/{kind}"));
+            }
+        }
+        for which in ["uidMappings", "gidMappings"] {
+            config["linux"].as_object_mut().unwrap().remove(which);
+        }
+    });
+    start(&host, "two", &joining);
+    let second = state(&host, "two")["pid"].clone();
+    for kind in ["user", "pid"] {
+        let of = |pid: &Value| fs::read_link(host.outside(format!("/proc/{pid}/ns/{kind}"))).unwrap();
+        assert_eq!(of(&second), of(&first), "{kind} of {second}");
+    }
+    host.podrun("oci exec two id -u").ok().prints("0");
+    assert!(host.podrun("oci ps --format json two").json().as_array().unwrap().contains(&second));
+    host.podrun("oci kill two KILL").ok();
+    until(&host, "two", "stopped");
+    host.podrun("oci delete two").ok();
+    host.podrun("oci delete --force one").ok();
+}

@@ -10,7 +10,7 @@ use crate::cgroup::Tasks;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::rootfs::idmap::Namespaces;
 use crate::rootfs::{Device, Mount, Source};
-use crate::sys::clone::{Child, Clone, clone3, exit, wait};
+use crate::sys::clone::{self, Child, Clone, clone3, exit, wait};
 use crate::sys::cred::Pointers;
 use crate::sys::{fd, ns, socket};
 use crate::text::Text;
@@ -156,7 +156,8 @@ fn clone_within(
     let mut number = [0; 4];
     let (count, fds) = socket::receive(ours.as_fd(), &mut number, libc::MSG_DONTWAIT)?;
     match (count, i32::from_ne_bytes(number), fds.into_iter().next()) {
-        (4, pid, Some(pidfd)) => Ok(Child { pid, pidfd }),
+        // The number that it was told may be another PID namespace's: one that the process in between was cloned into.
+        (4, _, Some(pidfd)) => Ok(Child { pid: clone::pid_of(pidfd.as_fd())?, pidfd }),
         (4, errno, None) => Err(io::Error::from_raw_os_error(-errno)),
         _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
     }

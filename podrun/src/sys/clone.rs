@@ -156,6 +156,13 @@ pub fn poll_one(fd: BorrowedFd<'_>, events: i16, timeout: i32) -> io::Result<boo
     }
 }
 
+/// The number of the process behind a pidfd in our own PID namespace (proc_pid_fdinfo(5)). ESRCH once it has been reaped.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    number.filter(|pid| *pid > 0).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
 /// Whether a SIGKILL is on its way to a process, or has reached it, by proc_pid_stat(5): its flags and pending signals. The
 /// caller holds its pidfd.
 pub fn is_dying(pid: i32) -> bool {
