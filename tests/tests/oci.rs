@@ -337,6 +337,15 @@ fn without_a_pivot_the_root_is_covered() {
     let pivoted = host.podrun(format!("oci run --bundle {bundle} one")).ok().text();
     let covered = host.podrun(format!("oci run --no-pivot --bundle {bundle} two")).ok().text();
     assert_eq!(covered, pivoted);
+    // The host's own /proc is below the cover: with that in full view the kernel would let anybody mount another without masks.
+    let views = with_script(&host, "unshare -mrpf sh -c 'mount -t proc none /proc && echo mounted'", |config| {
+        for set in ["bounding", "permitted", "effective"] {
+            config["process"]["capabilities"][set] = json!(["CAP_SETFCAP", "CAP_SYS_ADMIN"]);
+        }
+    });
+    for flag in ["", "--no-pivot"] {
+        host.podrun(format!("oci run {flag} --bundle {views} views")).fails(1).prints("").says("denied");
+    }
     let kept = forever(&host);
     host.command(format!("oci run --no-pivot -d --bundle {kept} three")).without_stdio().run().ok();
     host.podrun("oci exec three sh -c 'cat /proc/keys; echo x > /proc/sys/net/ipv4/ip_default_ttl'")

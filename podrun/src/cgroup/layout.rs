@@ -349,7 +349,7 @@ impl<'a> Mount<'a> {
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> PathBuf {
+pub fn unescape(text: &str) -> PathBuf {
     if !text.contains('\\') {
         return PathBuf::from(text);
     }

@@ -374,7 +374,12 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     // From here on the host's files are out of reach: no path below is a host path.
     match plan.entry {
         Entry::Pivot => mount::pivot_root_here(),
-        Entry::Cover => mount::cover_root_here(),
+        Entry::Cover => {
+            for (index, place) in plan.host_views.iter().enumerate() {
+                mount::take_away(place.c()).map_err(at_index(Step::PivotRoot, index))?;
+            }
+            mount::cover_root_here()
+        }
     }
     .map_err(at(Step::PivotRoot))?;
     if plan.root_propagation != 0 {

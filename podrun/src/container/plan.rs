@@ -113,6 +113,10 @@ pub struct Plan {
     pub rootfs_access: Access,
     #[serde(default)]
     pub entry: Entry,
+    /// Where the host has procfs and sysfs, which a root that is only covered would leave to be had again: the kernel lets
+    /// root of a user namespace mount what is in full view somewhere in its mount namespace (user_namespaces(7)).
+    #[serde(default)]
+    pub host_views: Vec<Text>,
     /// What mounts and unmounts of the host reach the container: `MS_SLAVE` or `MS_PRIVATE`, with `MS_REC`.
     pub host_propagation: u64,
     /// The propagation of `/` once it is the root (`linux.rootfsPropagation`), 0 to leave it.

@@ -128,6 +128,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
     Ok(Plan {
         rootfs: Text::new("the rootfs", spec.rootfs.to_string_lossy())?,
         entry: Entry::Pivot,
+        host_views: Vec::new(),
         rootfs_access: match document.root().as_ref().and_then(|root| root.readonly()) {
             Some(true) => Access::ReadOnly,
             _ => Access::ReadWrite,

@@ -123,6 +123,17 @@ pub fn pivot_root_here() -> io::Result<()> {
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }
 
+/// umount2(2), lazily; what may not be unmounted, as what came from a user namespace above, is covered by an empty directory.
+pub fn take_away(place: &CStr) -> io::Result<()> {
+    // SAFETY: the path is a C string.
+    if check(unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) }.into()).is_ok() {
+        return Ok(());
+    }
+    let (tmpfs, flags) = (c"tmpfs".as_ptr(), libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    // SAFETY: all are C strings that live through the call, and tmpfs needs no data.
+    check(unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, flags, null()) }.into()).map(drop)
+}
+
 /// Moves the mount that is the current directory onto the root, and makes it the root of this process (chroot(2)).
 pub fn cover_root_here() -> io::Result<()> {
     // SAFETY: both are C strings; MS_MOVE reads no type and no data.

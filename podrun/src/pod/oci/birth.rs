@@ -141,8 +141,25 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     }
     plan.process.attributes.keyring = wish.keyring;
     plan.entry = wish.entry;
+    if wish.entry == Entry::Cover {
+        plan.host_views = host_views(&bundle.rootfs)?;
+    }
     let resctrl = resctrl::plan(bundle.spec.linux().as_ref(), id.as_str())?;
     Ok(Planned { bundle, plan, alone, scope, resctrl })
+}
+
+/// proc_pid_mountinfo(5): where procfs and sysfs are, what was mounted last first.
+fn host_views(rootfs: &Path) -> Result<Vec<Text>> {
+    let doing = || "look for the host's procfs and sysfs".to_owned();
+    let table = std::fs::read_to_string("/proc/self/mountinfo").doing(doing)?;
+    let place = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_view = matches!(after.split(' ').next(), Some("proc" | "sysfs"));
+        before.split(' ').nth(4).filter(|_| is_view).map(cgroup::unescape)
+    };
+    // What is mounted in the rootfs is the container's.
+    let places = table.lines().rev().filter_map(place).filter(|place| !place.starts_with(rootfs));
+    places.map(|place| Text::new("a mount point", place.to_string_lossy())).collect()
 }
 
 /// config-linux.md, "Cgroup ownership": on v2 alone, in a cgroup namespace of its own, where /sys/fs/cgroup is writable, the
