@@ -84,8 +84,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
         }
     };
     let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None, netns: None };
-    let made = make(roots, spec, &id, &dir, &host, &mut unmade);
-    match made {
+    match make(New { roots, spec, id: &id, dir: &dir, host: &host }, &mut unmade) {
         Ok(created) => {
             std::mem::forget(unmade);
             drop(lock);
@@ -173,14 +172,18 @@ fn taken(name: &PodName) -> Error {
         .hint(format!("`podrun delete pod {name}` removes it"))
 }
 
-fn make(
-    roots: &Roots,
-    spec: &PodSpec,
-    id: &PodId,
-    dir: &PodDir,
-    host: &Host,
-    unmade: &mut Unmade<'_>,
-) -> Result<Created> {
+/// What is known of a pod before anything of it is made.
+#[derive(Debug, Clone, Copy)]
+struct New<'a> {
+    roots: &'a Roots,
+    spec: &'a PodSpec,
+    id: &'a PodId,
+    dir: &'a PodDir,
+    host: &'a Host,
+}
+
+fn make(new: New<'_>, unmade: &mut Unmade<'_>) -> Result<Created> {
+    let New { roots, spec, id, dir, host } = new;
     fault::step("create-pod.named").doing(|| "make the pod".into())?;
     let hostname = Text::new("the hostname", spec.hostname.clone())?;
     let neighbour = neighbour(roots, spec)?;
@@ -196,7 +199,7 @@ fn make(
     fault::step("create-pod.cgroup").doing(|| "make the pod".into())?;
     let home = Cgroup::create(&cgroup::plan::own(&host.cgroups, &place.own(), None)?)?;
     fault::step("create-pod.own-cgroup").doing(|| "make the pod".into())?;
-    let (pause, sandbox) = start_pause(roots, spec, id, dir, host, &hostname, &sysctl, neighbour.as_ref(), &home)?;
+    let (pause, sandbox) = start_pause(new, &hostname, &sysctl, neighbour.as_ref(), &home)?;
     let pause = unmade.pause.insert(pause);
     let netns = unmade.netns.insert(sandbox.net);
     let (attachments, mut warnings) = match (spec.network(), &neighbour) {
@@ -403,13 +406,8 @@ struct Made {
     net: OwnedFd,
 }
 
-#[allow(clippy::too_many_arguments, reason = "everything that a pause is made of, once")]
 fn start_pause(
-    roots: &Roots,
-    spec: &PodSpec,
-    id: &PodId,
-    dir: &PodDir,
-    host: &Host,
+    New { roots, spec, id, dir, host }: New<'_>,
     hostname: &Text,
     sysctl: &[(Text, Text)],
     neighbour: Option<&find::Pod>,
