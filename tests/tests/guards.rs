@@ -302,6 +302,29 @@ fn a_root_whose_hosts_file_is_a_link_starts_and_has_podruns() {
     host.podrun(format!("run web/b --rootfs {rootfs} -- /probe say hi")).ok().prints("hi");
 }
 
+// Images have /var/run -> /run without a /run; kubelet mounts below /var/run/secrets.
+#[test]
+fn a_volume_below_or_at_a_link_that_leads_nowhere_yet_is_where_it_leads_to() {
+    let host = pod();
+    let outside = sentinel(&host);
+    let volume = host.fresh("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("file"), "hello\n").unwrap();
+    let run = |name: &str, rootfs: &Rootfs, at: &str, command: &str| {
+        let flags = format!("-v {}:{at} -v {}:{at}-file", volume.display(), volume.join("file").display());
+        host.podrun(format!("run web/{name} {flags} --rootfs {rootfs} -- {command}"))
+    };
+    let rootfs = host.rootfs().link("var/run", "/run");
+    run("below", &rootfs, "/var/run/a/b", "cat /run/a/b/file /run/a/b-file").ok().prints("hello\nhello");
+    let rootfs = host.rootfs().link("data", "/new/place").link("data-file", "new/file");
+    run("at", &rootfs, "/data", "cat /new/place/file /new/file").ok().prints("hello\nhello");
+    let up = format!("../../../../../../..{}", outside.join("created").display());
+    let rootfs = host.rootfs().link("data", &up);
+    let out = run("up", &rootfs, "/data/below", "cat /data/below/file");
+    untouched(&outside, &out);
+    out.ok().prints("hello");
+}
+
 // CVE-2025-4437, CVE-2024-9676: /etc/passwd of the image is huge, a FIFO, or a device.
 #[test]
 fn a_hostile_passwd_neither_hangs_nor_fills_memory() {

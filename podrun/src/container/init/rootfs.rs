@@ -274,7 +274,14 @@ pub(super) fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) ->
     };
     for (index, component) in place.way.iter().enumerate().skip(missing) {
         if index > missing {
-            parent = open_directory(root, &component.parent, resolve)?;
+            parent = match open_directory(root, &component.parent, resolve) {
+                // What was there already is a link of the image that leads nowhere yet, as /var/run is where there is no /run.
+                Err(err) if err.raw_os_error() == Some(libc::ENOENT) && follow == Follow::LinksInside => {
+                    make_link_target(root, &place.way[index - 1], PointKind::Directory)?;
+                    open_directory(root, &component.parent, resolve)?
+                }
+                other => other?,
+            };
         }
         let made = match place.kind {
             PointKind::File if index + 1 == place.way.len() => {
@@ -289,13 +296,9 @@ pub(super) fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) ->
         }
     }
     match (fd::openat2(root, place.path.c(), flags, 0, resolve), place.last()) {
-        // A link of the image that leads nowhere yet, as Debian's /etc/resolv.conf does: the file is made where it leads to.
-        (Err(err), Some(link))
-            if err.raw_os_error() == Some(libc::ENOENT)
-                && follow == Follow::LinksInside
-                && place.kind == PointKind::File =>
-        {
-            make_link_target(root, link)?;
+        // The same with the last one, as Debian's /etc/resolv.conf is: the place is made where it leads to.
+        (Err(err), Some(link)) if err.raw_os_error() == Some(libc::ENOENT) && follow == Follow::LinksInside => {
+            make_link_target(root, link, place.kind)?;
             fd::openat2(root, place.path.c(), flags, 0, resolve)
         }
         (opened, _) => opened,
@@ -306,9 +309,9 @@ fn open_directory(root: BorrowedFd<'_>, path: &Text, resolve: Resolve) -> io::Re
     fd::openat2(root, path.c(), libc::O_PATH | libc::O_DIRECTORY, 0, resolve)
 }
 
-/// Makes the file that a dangling link leads to, and the directories on its way, all within the root: each prefix of the
-/// way is opened by openat2, so that neither `..` nor another link leads out.
-fn make_link_target(root: BorrowedFd<'_>, link: &Component) -> io::Result<()> {
+/// Makes the file or directory that a dangling link leads to, and the directories on its way, all within the root: each
+/// prefix of the way is opened by openat2, so that neither `..` nor another link leads out.
+fn make_link_target(root: BorrowedFd<'_>, link: &Component, kind: PointKind) -> io::Result<()> {
     const LONGEST: usize = 4096;
     let mut path = [0u8; 2 * LONGEST];
     let mut target = [0u8; LONGEST];
@@ -333,7 +336,7 @@ fn make_link_target(root: BorrowedFd<'_>, link: &Component) -> io::Result<()> {
         let name = CStr::from_bytes_until_nul(&path[begin..]).unwrap_or(c"");
         match fd::openat2(root, prefix, libc::O_PATH, 0, Resolve::InRoot) {
             Ok(there) => directory = there,
-            Err(err) if err.raw_os_error() == Some(libc::ENOENT) && at < end => {
+            Err(err) if err.raw_os_error() == Some(libc::ENOENT) && (at < end || kind == PointKind::Directory) => {
                 fd::mkdirat(directory.as_fd(), name, 0o755)?;
                 directory = fd::openat2(root, prefix, libc::O_PATH | libc::O_DIRECTORY, 0, Resolve::InRoot)?;
             }
