@@ -769,6 +769,71 @@ fn a_network_of_two_families_is_one_network() {
     assert_eq!(left, "", "forwarding that was turned on is turned off");
 }
 
+// As on a bridge; here each address is a route, and the host's end of each link has the gateway's.
+#[test]
+fn a_routed_network_of_two_families_is_one_network() {
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        skip!("this kernel has no IPv6");
+    }
+    let host = host(
+        &[
+            "six --driver ptp --subnet 10.77.0.0/24 --subnet fd77::/64",
+            "other --driver ptp --ipv6",
+            "inner --driver ptp --internal --subnet 10.78.0.0/24 --subnet fd78::/64",
+            "own --driver ptp --no-masquerade --subnet 10.79.0.0/24 --subnet fd79::/64",
+        ],
+        &[("a", "six"), ("b", "six"), ("c", "other"), ("d", "inner"), ("e", "inner six"), ("f", "own")],
+    );
+    lan(&host);
+    assert_eq!(addresses(&host, "a", "six"), ["10.77.0.2", "fd77::2"]);
+    let routes = inside(&host, "a", "ip -6 -o addr show dev eth0 scope global; ip -6 route show default").ok().text();
+    assert!(routes.contains("fd77::2/128") && !routes.contains("tentative"), "{routes}");
+    assert!(routes.contains("default via fd77::1 dev eth0") && routes.contains("onlink"), "{routes}");
+    let link = on(&host, "a", "six")["hostInterface"].as_str().unwrap().to_owned();
+    host.program("ip -6 route get fd77::2").run().ok().prints_something_like(&format!("dev {link}"));
+    let hosts = host.run("a/hosts", "", "cat /etc/hosts").ok().text();
+    assert!(hosts.contains("10.77.0.2\ta\n") && hosts.contains("fd77::2\ta\n"), "{hosts}");
+    let shown = host.podrun("map").ok().text();
+    assert!(shown.contains("fd77::1/64") && shown.contains("fd77::2/64"), "{shown}");
+    // Pod to pod, to the host and back, each with its own address.
+    hears(&host, "a", "10.77.0.3", "b to 10.77.0.2");
+    hears(&host, "a", "fd77::3", "b to fd77::2");
+    hears(&host, "b", "fd77::2", "a to fd77::3");
+    host.program(format!("{} ask [fd77::3]:80", host.probe().display())).run().ok().prints("b to fd77::1");
+    // Another network, and whoever routes there from outside, gets nothing; an internal one has no way out of either family.
+    hears_nothing(&host, "c", "fd77::3");
+    inside(&host, "lan", "ip -6 route add fd77::/64 via 2001:db8:1::1; ip -6 route add fd79::/64 via 2001:db8:1::1")
+        .ok();
+    for to in ["fd77::3", "fd79::2"] {
+        hears_nothing(&host, "lan", to);
+    }
+    hears(&host, "d", "fd78::3", "e to fd78::2");
+    inside(&host, "d", "ip -6 route show default").ok().prints("");
+    inside(&host, "d", "ip -6 route add default via fd78::1 dev eth0 onlink").ok();
+    hears_nothing(&host, "d", "2001:db8:1::2");
+    hears_nothing(&host, "d", "fd77::3");
+    // On two networks the one that has a way out leads out; both are reached.
+    hears(&host, "e", "fd77::3", &format!("b to {}", addresses(&host, "e", "six")[1]));
+    host.program("cat /proc/sys/net/ipv6/conf/all/forwarding").run().ok().prints("0");
+    if host.program("cat /proc/sys/net/ipv6/conf/default/force_forwarding").run().code() == 0 {
+        hears(&host, "a", "2001:db8:1::2", "lan to 2001:db8:1::1");
+        hears(&host, "e", "2001:db8:1::2", "lan to 2001:db8:1::1");
+        hears(&host, "f", "2001:db8:1::2", "lan to fd79::2");
+    }
+    // A wish for each family, connected later; with the pod everything goes.
+    host.podrun("create pod g --network none").ok();
+    host.podrun("network connect six g --ip 10.77.0.99 --ip fd77::99").ok();
+    hears(&host, "g", "fd77::3", "b to fd77::99");
+    host.podrun("create pod h --network six,ip=fd77::99").fails(1).with_one_line().says("pod g has it");
+    host.podrun("network disconnect six g").ok();
+    host.program("ip -6 route show fd77::99").run().ok().prints("");
+    no_lan(&host);
+    host.podrun("delete pod a b c d e f g --force").ok();
+    host.podrun("prune --force").ok();
+    let left = host.program("sh -c 'grep -l 1 /proc/sys/net/ipv6/conf/*/force_forwarding; true'").run().text();
+    assert_eq!(left, "", "forwarding that was turned on is turned off");
+}
+
 // A create that fails at any of its steps leaves nothing (1.25); so does a connect.
 #[test]
 fn a_connect_that_fails_at_any_step_leaves_nothing() {

@@ -593,26 +593,30 @@ fn a_published_port_is_reached_by_ipv6() {
     host.program("ip -6 addr add fd77::1/64 dev uplink nodad").run().ok();
     inside(&host, "neighbour", "ip -6 addr add fd77::2/64 dev world nodad; ip -6 route add default via fd77::1").ok();
     host.program("sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
-    host.podrun("network create six --subnet 10.97.0.0/24 --subnet fd97::/64").ok();
-    host.podrun("create pod web --network six -p 8080:80 -p [fd77::1]:8081:80").ok();
-    host.start("web/tcp", "", "/probe listen [::]:80 web");
-    host.podrun("create pod sibling --network six").ok();
-    for (from, whom, source) in [
-        ("neighbour", "[fd77::1]:8080", "fd77::2"),
-        ("neighbour", "[fd77::1]:8081", "fd77::2"),
-        ("neighbour", "192.0.2.1:8080", "::ffff:192.0.2.2"),
-        ("host", "[fd77::1]:8080", "fd77::1"),
-        ("sibling", "[fd77::1]:8080", "fd97::1"),
-        ("web", "[fd77::1]:8080", "fd97::1"),
-    ] {
-        eventually("it listens", Duration::from_secs(5), || (ask(&host, from, "ask", whom).code() == 0).then_some(()));
-        ask(&host, from, "ask", whom).ok().prints(&format!("web to {source}"));
+    for driver in ["bridge", "ptp"] {
+        host.podrun(format!("network create six --driver {driver} --subnet 10.97.0.0/24 --subnet fd97::/64")).ok();
+        host.podrun("create pod web --network six -p 8080:80 -p [fd77::1]:8081:80").ok();
+        host.start("web/tcp", "", "/probe listen [::]:80 web");
+        host.podrun("create pod sibling --network six").ok();
+        for (from, whom, source) in [
+            ("neighbour", "[fd77::1]:8080", "fd77::2"),
+            ("neighbour", "[fd77::1]:8081", "fd77::2"),
+            ("neighbour", "192.0.2.1:8080", "::ffff:192.0.2.2"),
+            ("host", "[fd77::1]:8080", "fd77::1"),
+            ("sibling", "[fd77::1]:8080", "fd97::1"),
+            ("web", "[fd77::1]:8080", "fd97::1"),
+        ] {
+            eventually("it listens", Duration::from_secs(5), || {
+                (ask(&host, from, "ask", whom).code() == 0).then_some(())
+            });
+            ask(&host, from, "ask", whom).ok().prints(&format!("web to {source}"));
+        }
+        eventually("::1 answers", Duration::from_secs(5), || {
+            (ask(&host, "host", "ask", "[::1]:8080").code() == 0).then_some(())
+        });
+        ask(&host, "neighbour", "ask", "192.0.2.1:8081").fails(99);
+        host.podrun("delete pod web sibling --force").ok();
+        host.podrun("network rm six").ok();
     }
-    eventually("::1 answers", Duration::from_secs(5), || {
-        (ask(&host, "host", "ask", "[::1]:8080").code() == 0).then_some(())
-    });
-    ask(&host, "neighbour", "ask", "192.0.2.1:8081").fails(99);
-    host.podrun("delete pod web sibling --force").ok();
-    host.podrun("network rm six").ok();
     host.program("sh -c 'echo 0 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
 }

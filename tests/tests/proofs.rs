@@ -107,7 +107,7 @@ fn no_kind_of_network_reaches_the_hosts_loopback() {
 }
 
 // "rogue IPv6 router advertisements" (CVE-2020-10749, CVE-2020-13597), where the host's end of a pod's wire is not the port
-// of a bridge, and where the bridge speaks IPv6.
+// of a bridge, and where the bridge or that end speaks IPv6.
 #[test]
 fn router_advertisements_are_heard_on_no_kind_of_network() {
     if !Path::new("/proc/sys/net/ipv6").exists() {
@@ -115,8 +115,9 @@ fn router_advertisements_are_heard_on_no_kind_of_network() {
     }
     let host = Host::new();
     host.podrun("network create six --ipv6").ok();
-    host.podrun("create pod stays --network six --network ptp").ok();
-    for network in ["six", "ptp"] {
+    host.podrun("network create routed --driver ptp --ipv6").ok();
+    host.podrun("create pod stays --network six --network ptp --network routed").ok();
+    for network in ["six", "ptp", "routed"] {
         host.podrun(format!("create pod evil --network {network}")).ok();
         let routes = || {
             let victim = inside(&host, "stays", "ip -6 route; ip -6 addr").ok().text();

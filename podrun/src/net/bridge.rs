@@ -357,9 +357,7 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
         host.add_bridge(bridge, Mac::pod(network.gateway), network.mtu, stp)?;
     }
     let index = sys::net::link_index(bridge).doing(|| format!("find the bridge {bridge}"))?;
-    if network.ipv6 == Ipv6::Known {
-        set_ipv6(bridge, network.six)?;
-    }
+    set_ipv6(bridge, network)?;
     if facts.address_of(index).is_none() {
         host.add_address(index, Cidr { address: network.gateway, prefix: network.subnet.prefix })?;
     }
@@ -381,13 +379,16 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
     Ok(index)
 }
 
-/// No bridge believes a router advertisement, so no pod can move the host's routes by one (CVE-2020-13597). One without
-/// IPv6 addresses has no use for IPv6, and no pod reaches the host's services there by a link-local address; one
-/// with them has its own at once, since nobody else can have it.
-fn set_ipv6(bridge: &str, six: Option<Six>) -> Result<()> {
-    let disable = if six.is_some() { "0" } else { "1" };
+/// No bridge, and no host's end of a pair without one, believes a router advertisement, so no pod can move the host's routes
+/// by one (CVE-2020-13597). One without IPv6 addresses has no use for IPv6, and no pod reaches the host's services there by
+/// a link-local address; one with them has its own at once, since nobody else can have it.
+pub(super) fn set_ipv6(link: &str, network: &Network) -> Result<()> {
+    if network.ipv6 == Ipv6::Unknown {
+        return Ok(());
+    }
+    let disable = if network.six.is_some() { "0" } else { "1" };
     for (key, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", disable)] {
-        let file = format!("/proc/sys/net/ipv6/conf/{bridge}/{key}");
+        let file = format!("/proc/sys/net/ipv6/conf/{link}/{key}");
         forward::write(Path::new(&file), value).doing(|| format!("write {value} to {file}"))?;
     }
     Ok(())
@@ -548,13 +549,18 @@ impl Network {
         [self.subnet].into_iter().chain(self.six.map(|six| six.subnet))
     }
 
-    /// What is of this network and behind its gateway: all of it where there is no bridge, the other hosts' parts of an
-    /// overlay.
-    pub fn beyond(&self) -> Option<Cidr> {
+    /// What is of this network and behind an address's gateway: all of it where there is no bridge, the other hosts' parts
+    /// of an overlay.
+    pub fn beyond(&self, address: IpAddr) -> Option<Cidr> {
         match &self.overlay {
             Some(overlay) => Some(overlay.cluster),
-            None => self.bridge.is_none().then_some(self.subnet),
+            None => self.subnets().find(|subnet| self.bridge.is_none() && subnet.contains(address)),
         }
+    }
+
+    /// The gateway of an address's family.
+    pub fn gateway_of(&self, address: IpAddr) -> Option<IpAddr> {
+        self.gateways().find(|gateway| gateway.is_ipv4() == address.is_ipv4())
     }
 
     /// The ranges that no other network may use a part of.

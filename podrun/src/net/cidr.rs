@@ -21,6 +21,11 @@ impl Cidr {
         Self { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix }
     }
 
+    /// The range of a single address.
+    pub fn alone(address: IpAddr) -> Self {
+        Self { address, prefix: width(address) }
+    }
+
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |cause: &str| {
             Error::new(Kind::Invalid, format!("read the address range {text:?}"), cause)

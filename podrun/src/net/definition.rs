@@ -227,7 +227,7 @@ impl Definition {
         let binding = ("hostBinding", self.host_binding.is_some());
         let refused = match self.driver {
             Driver::Bridge => vec![],
-            Driver::Ptp => vec![stp, icc, six],
+            Driver::Ptp => vec![stp, icc],
             // What one host keeps its pods from, another would not.
             Driver::Vxlan => vec![icc, six],
             // Their traffic does not pass through this host's rules.
@@ -496,7 +496,7 @@ mod tests {
             r#"{"subnet": "10.1.0.0/24", "gateway": "10.1.0.254", "range": "10.1.0.128/25"}"#,
             r#"{"subnet6": "fd00::/64", "gateway6": "fd00::1"}"#,
             r#"{"driver": "macvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "mode": "vepa"}"#,
-            r#"{"driver": "ptp", "subnet": "10.1.0.0/24"}"#,
+            r#"{"driver": "ptp", "subnet": "10.1.0.0/24", "subnet6": "fd00::/64"}"#,
             r#"{"hostBinding": "127.0.0.1"}"#,
             r#"{"driver": "ipvlan", "parent": "eth0", "subnet": "192.0.2.0/24", "vlan": 4094}"#,
         ] {

@@ -286,7 +286,7 @@ pub fn create(roots: &Roots, mut service: Service, wished: Option<Ipv4Addr>, ran
     }
     let others = all(roots)?;
     service.ip = choose(&others, wished, range).map_err(|err| err.within(doing.clone()))?;
-    bridge::refuse_taken(roots, Cidr { address: service.ip.into(), prefix: 32 }, &doing)?;
+    bridge::refuse_taken(roots, Cidr::alone(service.ip.into()), &doing)?;
     replace(&file, &serde_json::to_vec_pretty(&service).expect("a service is plain data"))?;
     Ok(service)
 }

@@ -22,7 +22,7 @@ use crate::spec::network::{Attach, MOST};
 use crate::sys;
 use nix::fcntl::Flock;
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -298,18 +298,14 @@ fn wire(
     .map_err(|err| explain(err, network))?;
     fault::step("create-pod.linked").doing(|| "make the pod".into())?;
     if network.bridge.is_none() {
-        without_ipv6(network.ipv6, &plan.link)?;
-        route_to(host, &plan.link, network.gateway, &lease.addresses)?;
+        route_to(host, &plan.link, network, &lease.addresses)?;
     }
     let out = plan.leads_out && !network.policy.internal;
-    let gateway = |one: &Cidr| match one.address.is_ipv4() {
-        true => Some(network.gateway),
-        false => network.six.map(|six| six.gateway),
-    };
+    let gateway = |one: &Cidr| network.gateway_of(one.address);
     let families = lease.addresses.iter().map(|one| Family {
-        address: if network.bridge.is_some() { *one } else { Cidr { prefix: 32, ..*one } },
+        address: if network.bridge.is_some() { *one } else { Cidr::alone(one.address) },
         gateway: gateway(one).filter(|_| out),
-        via: network.beyond().filter(|_| network.bridge.is_none() || !out).map(|range| (range, network.gateway)),
+        via: network.beyond(one.address).filter(|_| network.bridge.is_none() || !out).zip(gateway(one)),
     });
     inside.configure(&plan.interface, &families.collect::<Vec<_>>())?;
     settle([Some(plan.link.as_str()), network.bridge.as_deref()]);
@@ -332,21 +328,17 @@ fn wire(
     })
 }
 
-/// The host's side of a pair without a bridge is an interface of the host's like any other, and would believe a pod that
-/// plays the router (CVE-2020-13597). There is no carrier yet, so nothing has been heard.
-fn without_ipv6(ipv6: Ipv6, link: &str) -> Result<()> {
-    if ipv6 == Ipv6::Unknown {
-        return Ok(());
-    }
-    let file = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    forward::write(Path::new(&file), "1").doing(|| format!("write 1 to {file}"))
-}
+/// For what it forwards, a host asks for the neighbour from a link-local address, or not at all (RFC 4861, 7.2.2).
+const ASKS_FROM: Cidr = Cidr { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), prefix: 64 };
 
-/// The host's side of a pair without a bridge: the gateway answers there, and each address is routed there. Both go with
-/// the link.
-fn route_to(host: &Netlink, link: &str, gateway: IpAddr, addresses: &[Cidr]) -> Result<()> {
+/// The host's side of a pair without a bridge: the gateways answer there, and each address is routed there. Both go with
+/// the link. It is an interface of the host's like any other, and would believe a pod that plays the router; there is no
+/// carrier yet, so nothing has been heard.
+fn route_to(host: &Netlink, link: &str, network: &Network, addresses: &[Cidr]) -> Result<()> {
+    bridge::set_ipv6(link, network)?;
     let index = sys::net::link_index(link).doing(|| format!("find the link {link}"))?;
-    host.add_address(index, Cidr { address: gateway, prefix: 32 })?;
+    let mut own = network.gateways().map(Cidr::alone).chain(network.six.map(|_| ASKS_FROM));
+    own.try_for_each(|one| host.add_address(index, one))?;
     addresses.iter().try_for_each(|one| host.add_host_route(one.address, index))
 }
 
