@@ -632,7 +632,12 @@ impl Network {
 
     /// What the user of a new pod should know.
     pub fn warnings(&self) -> Vec<String> {
-        let cut_off = format!("pods on {} reach each other and this host, but nothing beyond it", self.seen_as());
+        // Without a bridge the host forwards between them, too.
+        let whom = match self.bridge {
+            Some(_) => "each other and this host, but nothing",
+            None => "this host, but neither each other nor anything",
+        };
+        let cut_off = format!("pods on {} reach {whom} beyond it", self.seen_as());
         match &self.outside {
             Outside::Open if self.six_cut_off => vec![format!(
                 "this kernel forwards IPv6 for all or for none (before Linux 6.17), and podrun leaves that as it is: by IPv6 \
