@@ -836,6 +836,7 @@ fn a_routed_network_of_two_families_is_one_network() {
     host.podrun("prune --force").ok();
     let left = host.program("sh -c 'grep -l 1 /proc/sys/net/ipv6/conf/*/force_forwarding; true'").run().text();
     assert_eq!(left, "", "forwarding that was turned on is turned off");
+    host.program("sh -c 'echo 0 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
 }
 
 // A create that fails at any of its steps leaves nothing (1.25); so does a connect.
