@@ -6,6 +6,7 @@ use crate::world::eventually;
 use crate::world::said;
 use crate::world::say;
 use crate::world::tags;
+use crate::world::whole;
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use podrun::pump::Add;
@@ -61,7 +62,7 @@ fn a_full_disk_stops_nobody_and_the_log_says_what_is_missing() {
     // Somebody makes room: a file of the same disk is not the log's, so the log is what is cut here.
     let kept = 1000 * full.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
     fs::OpenOptions::new().write(true).open(dir.log("a")).unwrap().set_len(kept as u64).unwrap();
-    eventually("the mark", || lost_in(&tags(&fs::read(dir.log("a")).unwrap())) > 0);
+    eventually("the mark", || lost_in(&tags(whole(&fs::read(dir.log("a")).unwrap()))) > 0);
     say(&ends.stdout, b"after\n");
     drop(ends);
     let (lost, _) = monitor.finish(1, 10_000);
@@ -92,7 +93,7 @@ fn a_short_full_disk_loses_nothing_of_a_quiet_container() {
     std::thread::sleep(Duration::from_millis(1200));
     fs::remove_file(filler).unwrap();
     let want = [b"before\n", text.as_slice(), b"while it is full\n"].concat();
-    eventually("all of it", || said(&fs::read(dir.log("a")).unwrap())[0] == want);
+    eventually("all of it", || said(whole(&fs::read(dir.log("a")).unwrap()))[0] == want);
     drop(ends);
     assert_eq!(monitor.finish(1, 10_000).0, 0);
 }
@@ -156,7 +157,7 @@ fn a_log_that_cannot_be_opened_is_said_and_does_not_stop_the_container() {
     });
     assert_eq!(fs::read(dir.0.join("precious")).unwrap(), b"do not touch");
     fs::remove_file(dir.log("a")).unwrap();
-    eventually("the mark", || fs::read(dir.log("a")).is_ok_and(|log| lost_in(&tags(&log)) > 700_000));
+    eventually("the mark", || fs::read(dir.log("a")).is_ok_and(|log| lost_in(&tags(whole(&log))) > 700_000));
     drop((link, fifo));
     let (lost, _) = monitor.finish(1, 10_000);
     let log = fs::read(dir.log("a")).unwrap();

@@ -170,6 +170,11 @@ pub(crate) fn all_logs(dir: &Path) -> Vec<u8> {
     logs::files(dir).unwrap_or_default().into_iter().flat_map(|(_, path)| std::fs::read(path).unwrap()).collect()
 }
 
+/// Of a log that is being written: its whole records. The last one may be on its way, or torn by a full disk and not mended yet.
+pub(crate) fn whole(log: &[u8]) -> &[u8] {
+    &log[..log.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)]
+}
+
 /// What both streams said, put together from records; panics at what is no record.
 pub(crate) fn said(log: &[u8]) -> [Vec<u8>; 2] {
     let mut said = [Vec::new(), Vec::new()];
