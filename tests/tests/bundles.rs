@@ -67,8 +67,10 @@ fn trial(names: &[&str], script: &str) -> String {
     out.into_owned()
 }
 
-/// Tries a command up to 5 s long.
-const AGAIN: &str = "again() { n=0; until \"$@\"; do n=$((n+1)); [ $n -lt 50 ] || return 1; sleep 0.1; done; }";
+/// Tries a command up to 30 s long: from a cold disk a server takes its time.
+const AGAIN: &str = "again() { n=0; until \"$@\"; do n=$((n+1)); [ $n -lt 300 ] || return 1; sleep 0.1; done; }";
+
+const GET: &str = "busybox wget -q -O /proc/self/fd/1 http://127.0.0.1/";
 
 #[test]
 fn the_busybox_bundle_has_a_shell_with_all_its_programs() {
@@ -95,8 +97,7 @@ fn the_redis_bundle_keeps_what_it_is_told_and_leaves_on_term() {
 
 #[test]
 fn the_nginx_bundle_serves_its_page_and_logs_to_stdout() {
-    let get = "busybox wget -q -O /proc/self/fd/1 http://127.0.0.1/";
-    let out = trial(&["nginx"], &format!("{AGAIN}\n{} & again {get}; sleep 0.2; kill $!; wait $!", process("nginx")));
+    let out = trial(&["nginx"], &format!("{AGAIN}\n{} & again {GET}; sleep 0.2; kill $!; wait $!", process("nginx")));
     assert!(out.contains("<title>nginx in a pod</title>"), "{out}");
     assert!(out.contains("\"GET / HTTP/1.1\" 200"), "{out}");
 }
@@ -107,7 +108,7 @@ fn the_client_hears_nginx_on_localhost_and_the_shipper_ships_its_log() {
     let share = format!("mount --bind {} {}", root("nginx"), root("shipper"));
     let start = ["client", "shipper", "nginx"].map(|name| format!("{} & {name}=$!", process(name))).join("\n");
     let script = format!(
-        "{share}\n{start}\nsleep 3\nfor one in $client $nginx $shipper; do kill $one; wait $one; sleep 1.2; done"
+        "{AGAIN}\n{share}\n{start}\nagain {GET}; sleep 3\nfor one in $client $nginx $shipper; do kill $one; wait $one; sleep 1.2; done"
     );
     let out = trial(&["nginx", "client", "shipper"], &script);
     assert!(out.contains("localhost says: <title>nginx in a pod</title>"), "{out}");
