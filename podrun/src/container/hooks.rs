@@ -54,9 +54,7 @@ impl Hooks {
             poststop: plan("poststop", asked.poststop().as_deref())?,
         })
     }
-}
 
-impl Hooks {
     /// A startContainer hook that names no variables has the program's, as with runc.
     pub fn inherit(&mut self, asked: Option<&runtime::Hooks>, env: &[Text]) {
         let asked = asked.and_then(|asked| asked.start_container().as_deref()).unwrap_or_default();
