@@ -105,17 +105,19 @@ impl Socket {
 }
 
 /// Those that the crate can read; what is new to it is nothing that was asked for.
-fn payloads(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkPayload<Message>> {
+fn payloads(bytes: &[u8]) -> impl Iterator<Item = NetlinkPayload<Message>> {
+    let read = |message| NetlinkMessage::<Message>::deserialize(message).ok();
+    messages(bytes).filter_map(read).map(|message| message.payload)
+}
+
+/// Each message of a packet, with its header. One that is cut short is none, nor is what follows it.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const HEADER: usize = 16;
     std::iter::from_fn(move || {
-        loop {
-            let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-            let length = usize::try_from(length).ok().filter(|length| *length >= 16)?;
-            let message = bytes.get(..length)?;
-            bytes = bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
-            if let Ok(message) = NetlinkMessage::<Message>::deserialize(message) {
-                return Some(message.payload);
-            }
-        }
+        let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
+        let message = bytes.get(..length).filter(|message| message.len() >= HEADER)?;
+        bytes = bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
+        Some(message)
     })
 }
 

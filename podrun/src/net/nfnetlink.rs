@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::net::netlink;
 use crate::sys;
 use crate::sys::clone::{Clone, clone3, exit};
 use crate::sys::fd;
@@ -115,14 +116,8 @@ fn aligned(length: usize) -> usize {
 }
 
 /// (type, what follows the netlink header) of each message.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
-        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-        let body = bytes.get(16..length)?;
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-        Some((kind, body))
-    })
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    netlink::messages(bytes).map(|message| (u16::from_ne_bytes([message[4], message[5]]), &message[16..]))
 }
 
 /// (type without its flag bits, value) of each attribute.
