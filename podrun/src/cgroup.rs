@@ -31,7 +31,7 @@ mod v2;
 
 pub use guard::Programs;
 pub use kill::NO_CGROUP;
-pub use layout::{Controller, Home, Layout, Reach, Tree, Version, unescape};
+pub use layout::{Controller, Home, Layout, Reach, Tree, Version};
 pub use limit::{Absent, Current, Setting};
 pub use live::{Cgroup, Tasks};
 pub use oom::OomNotifier;

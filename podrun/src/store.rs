@@ -29,6 +29,7 @@ use crate::roots::Roots;
 use crate::spec::{Network, Owners, Policy, SharePid};
 use crate::sys::clone::{Exit, pidfd_open};
 use crate::sys::fd::flock;
+use crate::sys::proc::stat_field;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -173,11 +174,8 @@ struct Stat {
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name may hold spaces and parentheses; the last one ends it.
-        let (_, rest) = text.rsplit_once(") ")?;
-        let mut fields = rest.split(' ');
-        let is_dead = matches!(fields.next()?, "Z" | "X");
-        Some(Self { is_dead, start_time: fields.nth(18)?.parse().ok()? })
+        let is_dead = matches!(stat_field(&text, 3)?, "Z" | "X");
+        Some(Self { is_dead, start_time: stat_field(&text, 22)?.parse().ok()? })
     }
 }
 

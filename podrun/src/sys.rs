@@ -14,6 +14,7 @@ pub mod mount;
 pub mod net;
 pub mod ns;
 pub mod pipe;
+pub mod proc;
 pub mod sched;
 pub mod seccomp;
 pub mod socket;

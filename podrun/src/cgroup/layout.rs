@@ -8,6 +8,7 @@
 use super::place::Place;
 use crate::error::{Doing, Result};
 use crate::privilege::Privilege;
+use crate::sys::proc::{Mount, unescape};
 use nix::fcntl::AtFlags;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, faccessat};
@@ -304,26 +305,7 @@ fn unified_controllers(text: &str) -> Vec<Controller> {
     Controller::ALL.into_iter().filter(has).collect()
 }
 
-/// One line: `36 35 98:0 /root /point rw,noatime shared:1 - type source rw,memory`.
-struct Mount<'a> {
-    id: &'a str,
-    parent: &'a str,
-    root: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    options: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (before, after) = line.split_once(" - ")?;
-        let mut fields = before.split(' ');
-        let (id, parent) = (fields.next()?, fields.next()?);
-        let (root, point) = (fields.nth(1)?, fields.next()?);
-        let mut fields = after.split(' ');
-        Some(Self { id, parent, root, point, kind: fields.next()?, options: fields.nth(1)? })
-    }
-
+impl Mount<'_> {
     fn is_cgroup(&self) -> bool {
         matches!(self.kind, "cgroup" | "cgroup2")
     }
@@ -346,18 +328,6 @@ impl<'a> Mount<'a> {
         }
         on_the_way.iter().any(|mount| !line.contains(&mount.id) && line.contains(&mount.parent))
     }
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-pub fn unescape(text: &str) -> PathBuf {
-    if !text.contains('\\') {
-        return PathBuf::from(text);
-    }
-    let mut plain = text.to_owned();
-    for (code, letter) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        plain = plain.replace(code, letter);
-    }
-    Path::new(&plain).to_owned()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::proc::{Mount, unescape};
 use oci_spec::runtime::{Linux, LinuxIntelRdt};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -144,13 +145,9 @@ fn mounted() -> Result<PathBuf> {
     })
 }
 
-/// proc_pid_mountinfo(5): the fifth field, of a mount whose type stands after the dash.
 fn mount_point(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = before.split(' ').nth(4)?;
-        after.starts_with("resctrl ").then(|| point.into())
-    })
+    let mut mounts = mountinfo.lines().filter_map(Mount::parse);
+    mounts.find(|mount| mount.kind == "resctrl").map(|mount| unescape(mount.point))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::cgroup::{Cgroup, Tasks};
 use crate::container::birth;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::ContainerName;
-use crate::sys::clone::{Exit, pidfd_open, pidfd_send_signal, pids};
+use crate::sys::clone::{Exit, pidfd_send_signal, processes};
 use crate::sys::ns;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -149,11 +149,9 @@ impl Members {
     }
 }
 
-/// Those that live in a cgroup namespace. A number is made a handle first, and taken only if it is still there after that.
+/// Those that live in a cgroup namespace.
 fn residents(namespace: BorrowedFd<'_>) -> impl Iterator<Item = (i32, OwnedFd)> {
-    let is_one = move |pid: &i32| ns::is_in(*pid, namespace, "cgroup").unwrap_or(false);
-    let found = pids().into_iter().flatten().filter(is_one).filter_map(|pid| Some((pid, pidfd_open(pid).ok()?)));
-    found.filter(move |(pid, _)| is_one(pid))
+    processes(move |pid| ns::is_in(pid, namespace, "cgroup").unwrap_or(false))
 }
 
 /// They are stopped until no new one is found, so that none of them makes others while they are killed.

@@ -7,6 +7,7 @@ use super::without_cgroup;
 use crate::cgroup::{self, Cgroup};
 use crate::error::Result;
 use crate::id::ContainerName;
+use crate::sys::proc::stat_field;
 use crate::sys::{clone, ns};
 use serde::Serialize;
 
@@ -52,8 +53,9 @@ fn read(container: &str, pid: i32) -> Option<Process> {
     let status = String::from_utf8_lossy(&file("status")?).into_owned();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let stat = String::from_utf8_lossy(&file("stat")?).into_owned();
-    let times: Vec<f64> =
-        stat.rsplit_once(") ")?.1.split(' ').skip(11).take(2).filter_map(|text| text.parse().ok()).collect();
+    // In user mode and in the kernel.
+    let times =
+        [14, 15].map(|number| stat_field(&stat, number).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0));
     let words = file("cmdline")?;
     let command = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
     Some(Process {

@@ -10,7 +10,7 @@ use crate::cgroup::{Cgroup, Layout, Place, Reach};
 use crate::error::{Error, Kind, Result};
 use crate::monitor;
 use crate::store::{self, Keepers, PodDir};
-use crate::sys::clone::{pidfd_open, pidfd_send_signal, pids, poll_one};
+use crate::sys::clone::{pidfd_send_signal, poll_one, processes};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -63,12 +63,8 @@ fn everybody(dir: &PodDir) -> Vec<OwnedFd> {
 
 /// Keepers that no record tells of: those of a pod that is half made, or that have just come up.
 fn named(dir: &Path) -> Vec<OwnedFd> {
-    let its = |pid: i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        is_keepers(&line, dir)
-    };
-    let open = |pid: i32| pidfd_open(pid).ok().filter(|process| its(pid) && !is_over(process));
-    pids().into_iter().flatten().filter(|pid| its(*pid)).filter_map(open).collect()
+    let its = |pid| is_keepers(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), dir);
+    processes(its).map(|(_, process)| process).filter(|process| !is_over(process)).collect()
 }
 
 /// A zombie that its parent is still to reap.

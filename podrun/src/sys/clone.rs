@@ -1,6 +1,7 @@
 //! clone3(2), pidfds and waiting: how a process is made, named and reaped.
 
 use super::fd::{check, owned};
+use super::proc::stat_field;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -58,6 +59,14 @@ pub fn exit(code: i32) -> ! {
 /// Of all processes that /proc shows at this moment (proc(5)).
 pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
     Ok(std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Those of them that are the right ones. A number is made a handle first, and taken only if it is still one's own after that.
+pub fn processes(is_one: impl Fn(i32) -> bool) -> impl Iterator<Item = (i32, OwnedFd)> {
+    pids().into_iter().flatten().filter_map(move |pid| {
+        let process = is_one(pid).then(|| pidfd_open(pid).ok())??;
+        is_one(pid).then_some((pid, process))
+    })
 }
 
 /// pidfd_open(2).
@@ -166,25 +175,23 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
 /// Whether a SIGKILL is on its way to a process, or has reached it, by proc_pid_stat(5): its flags and pending signals. The
 /// caller holds its pidfd.
 pub fn is_dying(pid: i32) -> bool {
-    const FLAGS: usize = 6;
-    const PENDING: usize = 28;
+    const FLAGS: usize = 9;
+    const PENDING: usize = 31;
     const EXITING_OR_SIGNALED: u64 = 0x4 | 0x400;
     let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    let Some((_, rest)) = text.rsplit_once(") ") else { return true };
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let bits = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    bits(FLAGS) & EXITING_OR_SIGNALED != 0 || bits(PENDING) & (1 << (libc::SIGKILL - 1)) != 0
+    let bits = |number| stat_field(&text, number).and_then(|field| field.parse::<u64>().ok());
+    let Some(flags) = bits(FLAGS) else { return true };
+    flags & EXITING_OR_SIGNALED != 0 || bits(PENDING).unwrap_or(0) & (1 << (libc::SIGKILL - 1)) != 0
 }
 
 /// The status of a zombie that is not our child, by the last field but few of proc_pid_stat(5). The caller holds its pidfd,
 /// so that the number is its own until it is reaped.
 pub fn exit_of_zombie(pid: i32) -> Option<Exit> {
-    const STATE: usize = 0;
-    const EXIT_CODE: usize = 49;
+    const STATE: usize = 3;
+    const EXIT_CODE: usize = 52;
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.trim_end().split(' ').collect();
-    (*fields.get(STATE)? == "Z").then(|| fields.get(EXIT_CODE)?.parse().ok().map(Exit::from_status)).flatten()
+    let is_zombie = stat_field(&text, STATE)? == "Z";
+    is_zombie.then(|| stat_field(&text, EXIT_CODE)?.parse().ok().map(Exit::from_status)).flatten()
 }
 
 /// `PIDFD_GET_INFO` (Linux 6.15): how a process ended that somebody else has reaped. `None` where the kernel keeps nothing.

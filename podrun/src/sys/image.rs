@@ -1,6 +1,7 @@
 //! What this process executes, exchanged while it runs: execve(2) of its own file by another way, without a second start.
 
 use super::fd::{self, check};
+use super::proc::stat_field;
 use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
@@ -38,8 +39,11 @@ pub fn run_on_from(file: BorrowedFd<'_>) -> io::Result<()> {
     let own = fd::open(c"/proc/self/exe", libc::O_PATH)?;
     let mut buffer = [0; 1024];
     let read = fd::read(fd::open(c"/proc/self/stat", libc::O_RDONLY)?.as_fd(), &mut buffer)?;
-    let stat = Stat::parse(&buffer[..read]).ok_or(io::ErrorKind::InvalidInput)?;
-    if !fd::is_same(own.as_fd(), file) || stat.threads() != 1 {
+    // From the end of the name on, which may be of any bytes.
+    let end = buffer[..read].iter().rposition(|&byte| byte == b')').unwrap_or(0);
+    let stat = std::str::from_utf8(&buffer[end..read]).map_err(io::Error::other)?;
+    const THREADS: usize = 20;
+    if !fd::is_same(own.as_fd(), file) || number_of(stat, THREADS)? != 1 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let segments = segments()?;
@@ -52,7 +56,7 @@ pub fn run_on_from(file: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: the linker says of these pages of ours that they are only read from once a program runs.
         check(unsafe { libc::mprotect(address(pages.start), length(&pages), libc::PROT_READ) }.into())?;
     }
-    let (map, size) = (stat.with(file)?, size_of::<MemoryMap>());
+    let (map, size) = (map_with(stat, file)?, size_of::<MemoryMap>());
     // SAFETY: the structure is the kernel's, of the size told; all but the file is as the kernel has it already.
     let answer = unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) };
     check(answer.into()).map(drop)
@@ -97,45 +101,31 @@ fn load(segment: &libc::Elf64_Phdr, file: BorrowedFd<'_>) -> io::Result<()> {
     .map(|_| ())
 }
 
-/// proc_pid_stat(5) of this process: its fields from the third on.
-struct Stat([u64; 52]);
+/// What the kernel has of this process already (proc_pid_stat(5)), and the file.
+fn map_with(stat: &str, file: BorrowedFd<'_>) -> io::Result<MemoryMap> {
+    let field = |number| number_of(stat, number);
+    // SAFETY: an increment of nothing only asks where the heap ends.
+    let brk = unsafe { libc::sbrk(0) }.addr() as u64;
+    Ok(MemoryMap {
+        start_code: field(26)?,
+        end_code: field(27)?,
+        start_data: field(45)?,
+        end_data: field(46)?,
+        start_brk: field(47)?,
+        brk,
+        start_stack: field(28)?,
+        arg_start: field(48)?,
+        arg_end: field(49)?,
+        env_start: field(50)?,
+        env_end: field(51)?,
+        auxv: 0,
+        auxv_size: 0,
+        exe_fd: u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?,
+    })
+}
 
-impl Stat {
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text.rsplit(|&byte| byte == b')').next()?).ok()?;
-        let mut fields = [0; 52];
-        // Some are negative, and none of those is ours.
-        for (field, word) in fields.iter_mut().skip(3).zip(text.split_ascii_whitespace()) {
-            *field = word.parse().unwrap_or(0);
-        }
-        (fields[51] != 0).then_some(Self(fields))
-    }
-
-    fn threads(&self) -> u64 {
-        self.0[20]
-    }
-
-    fn with(&self, file: BorrowedFd<'_>) -> io::Result<MemoryMap> {
-        let field = &self.0;
-        // SAFETY: an increment of nothing only asks where the heap ends.
-        let brk = unsafe { libc::sbrk(0) }.addr() as u64;
-        Ok(MemoryMap {
-            start_code: field[26],
-            end_code: field[27],
-            start_data: field[45],
-            end_data: field[46],
-            start_brk: field[47],
-            brk,
-            start_stack: field[28],
-            arg_start: field[48],
-            arg_end: field[49],
-            env_start: field[50],
-            env_end: field[51],
-            auxv: 0,
-            auxv_size: 0,
-            exe_fd: u32::try_from(file.as_raw_fd()).map_err(io::Error::other)?,
-        })
-    }
+fn number_of(stat: &str, field: usize) -> io::Result<u64> {
+    stat_field(stat, field).and_then(|text| text.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// The whole pages that hold these bytes.
@@ -192,14 +182,6 @@ mod tests {
             run_on_from(other.as_fd()).map_or_else(|err| i32::from(err.kind() == io::ErrorKind::InvalidInput), |()| 2)
         });
         assert_eq!(errno, 1);
-    }
-
-    #[test]
-    fn the_fields_of_stat_are_found_behind_any_name() {
-        let fields: Vec<String> = (3..52).map(|n| n.to_string()).collect();
-        let stat = Stat::parse(format!("1 (a) b) S) {}\n", fields.join(" ")).as_bytes()).unwrap();
-        assert_eq!((stat.0[3], stat.threads(), stat.0[51]), (3, 20, 51));
-        assert!(Stat::parse(b"1 (short) S 1 2 3").is_none() && Stat::parse(b"").is_none());
     }
 
     #[test]

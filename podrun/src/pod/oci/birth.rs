@@ -31,6 +31,7 @@ use crate::store::{self, ProcessRecord};
 use crate::sys::clone::{self, Child, pidfd_send_signal, poll_one};
 use crate::sys::fd;
 use crate::sys::mount;
+use crate::sys::proc::{Mount, unescape};
 use crate::sys::socket::{self, Traffic};
 use crate::sys::{cred, ns};
 use crate::text::Text;
@@ -148,17 +149,14 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
     Ok(Planned { bundle, plan, alone, scope, resctrl })
 }
 
-/// proc_pid_mountinfo(5): where procfs and sysfs are, what was mounted last first.
+/// Where procfs and sysfs are, what was mounted last first.
 fn host_views(rootfs: &Path) -> Result<Vec<Text>> {
     let doing = || "look for the host's procfs and sysfs".to_owned();
     let table = std::fs::read_to_string("/proc/self/mountinfo").doing(doing)?;
-    let place = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let is_view = matches!(after.split(' ').next(), Some("proc" | "sysfs"));
-        before.split(' ').nth(4).filter(|_| is_view).map(cgroup::unescape)
-    };
+    let mounts = table.lines().rev().filter_map(Mount::parse);
+    let views = mounts.filter(|mount| matches!(mount.kind, "proc" | "sysfs"));
     // What is mounted in the rootfs is the container's.
-    let places = table.lines().rev().filter_map(place).filter(|place| !place.starts_with(rootfs));
+    let places = views.map(|mount| unescape(mount.point)).filter(|place| !place.starts_with(rootfs));
     places.map(|place| Text::new("a mount point", place.to_string_lossy())).collect()
 }
 
