@@ -15,6 +15,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -23,6 +24,8 @@ use std::sync::mpsc::{Sender, channel};
 /// On tmpfs, and short: a unix socket's path has 108 bytes.
 const BASE: &str = "/dev/shm";
 const PREFIX: &str = "podrun-bench-";
+
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The words under which the bench starts itself again.
 pub(crate) const INSIDE: &str = "--inside";
@@ -59,7 +62,7 @@ fn clean(dir: &Path) -> io::Result<()> {
 }
 
 fn hierarchies() -> Vec<PathBuf> {
-    let root = PathBuf::from("/sys/fs/cgroup");
+    let root = PathBuf::from(CGROUPS);
     let below = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
     std::iter::once(root.clone()).chain(below).collect()
 }
@@ -142,11 +145,13 @@ impl View {
         let view = Self { jobs };
         view.run(move || {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
-            if cgroups == Cgroups::Version2 {
-                umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
-                mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
+            match cgroups {
+                Cgroups::Host => keep_to_hierarchies(),
+                Cgroups::Version2 => {
+                    umount2(CGROUPS, MntFlags::MNT_DETACH)?;
+                    mount(Some("cgroup2"), CGROUPS, Some("cgroup2"), MsFlags::empty(), None::<&str>).map_err(Into::into)
+                }
             }
-            Ok(())
         })?;
         Ok(view)
     }
@@ -158,6 +163,36 @@ impl View {
         sent.map_err(|_| io::Error::other("the view's thread is gone"))?;
         answer.recv().map_err(io::Error::other)?
     }
+}
+
+/// Where version 1's hierarchies lie in a tmpfs of the machine, one of this view's own with the same ones in it: podman makes
+/// directories for controllers that this machine does not have, and those would be files of that tmpfs for ever.
+fn keep_to_hierarchies() -> io::Result<()> {
+    let nothing = None::<&str>;
+    let tmpfs = fs::metadata(CGROUPS)?.dev();
+    let aside = Path::new("/run/cgroups");
+    fs::create_dir(aside)?;
+    mount(Some("tmpfs"), aside, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    let mut hierarchies = 0;
+    for entry in fs::read_dir(CGROUPS)? {
+        let entry = entry?;
+        let (here, there) = (entry.path(), aside.join(entry.file_name()));
+        if entry.file_type()?.is_symlink() {
+            symlink(fs::read_link(here)?, there)?;
+        } else if entry.file_type()?.is_dir() && fs::metadata(&here)?.dev() != tmpfs {
+            fs::create_dir(&there)?;
+            mount(Some(&here), &there, nothing, MsFlags::MS_MOVE, nothing)?;
+            hierarchies += 1;
+        }
+    }
+    if hierarchies == 0 {
+        // Version 2 alone: nobody can make anything there that is not a cgroup.
+        umount2(aside, MntFlags::empty())?;
+    } else {
+        umount2(CGROUPS, MntFlags::MNT_DETACH)?;
+        mount(Some(aside), CGROUPS, nothing, MsFlags::MS_MOVE, nothing)?;
+    }
+    fs::remove_dir(aside).map_err(Into::into)
 }
 
 /// A command that starts with none of the bench's environment.
