@@ -172,7 +172,10 @@ fn transact(table: &str, change: Change, mappings: &[Mapping]) -> nix::Result<()
             }
         }
     }
-    nfnetlink::close_later(socket);
+    if change == Change::Remove {
+        // What was added leaves nothing for the kernel to do, and whoever closes nothing to wait for.
+        nfnetlink::close_later(socket);
+    }
     Ok(())
 }
 

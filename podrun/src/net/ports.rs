@@ -1,14 +1,14 @@
 //! Ports of the host that lead to pods: who has which, and what the firewall and the kernel have to know of it.
 //!
-//! A port is taken by a link(7) `ports/<protocol>-<address or any>-<port>` in the run-root, whose target is the pod's
-//! directory: made in one call, never half, and stale by itself once that directory is gone. `ports.json` in that directory
-//! says all of a pod's ports, so `release` finds them by the pod's id alone, and costs a pod without ports one failed open.
+//! A port is taken by a link in the run-root ([`claims`]). `ports.json` in the pod's directory says all of a pod's ports, so
+//! `release` finds them by the pod's id alone, and costs a pod without ports one failed open.
 //!
 //! A pod gets its ports in two steps: [`claim`] before anything of it is made, so that a conflict is told at once, and
 //! [`open`] once it has an address.
 
 #![forbid(unsafe_code)]
 
+mod claims;
 mod follow;
 mod taken;
 
@@ -28,6 +28,7 @@ use crate::net::link::Netlink;
 use crate::net::lock::{Hold, gone, lock, replace};
 use crate::roots::Roots;
 use crate::spec::port::{HostPort, Protocol, Wish};
+use claims::Claim;
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +36,6 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// One port of the host that leads to one of a pod.
@@ -74,12 +74,6 @@ impl fmt::Display for Port {
 }
 
 impl Port {
-    /// The name of its link.
-    fn claim(&self) -> String {
-        let address = self.address.map_or_else(|| "any".to_owned(), |address| address.to_string());
-        format!("{}-{address}-{}", self.protocol, self.host)
-    }
-
     fn key(&self) -> (Protocol, u16) {
         (self.protocol, self.host)
     }
@@ -138,17 +132,6 @@ impl Published {
     }
 }
 
-/// `<protocol>-<address or any>-<port>` of a link, with the pod's port unknown.
-fn parse_claim(name: &str) -> Option<Port> {
-    let mut words = name.splitn(3, '-');
-    let protocol = Protocol::parse(words.next()?)?;
-    let address = match words.next()? {
-        "any" => None,
-        address => Some(address.parse().ok()?),
-    };
-    Some(Port { protocol, address, host: words.next()?.parse().ok()?, port: 0 })
-}
-
 /// Whether one socket could not be bound beside the other.
 fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     match (one, other) {
@@ -159,43 +142,25 @@ fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     }
 }
 
-/// What every pod of this run-root has on the host, by protocol and port.
+/// What is chosen for a pod and not taken yet, by protocol and port.
 #[derive(Debug, Default)]
-struct Claims(BTreeMap<(Protocol, u16), Vec<Port>>);
+struct Chosen(BTreeMap<(Protocol, u16), Vec<Port>>);
 
-impl Claims {
-    /// Those that may stand in the way of a wish: of a thousand others nothing is kept.
-    fn read(roots: &Roots, wishes: &[Wish]) -> Result<Self> {
-        let mut all = Self::default();
-        let concerns = |port: &Port| wishes.iter().any(|wish| wish.may_be(port.protocol, port.host));
-        names(&roots.ports(), |name| parse_claim(name).filter(concerns))?.into_iter().for_each(|port| all.add(port));
-        Ok(all)
-    }
-
+impl Chosen {
     fn add(&mut self, port: Port) {
         self.0.entry(port.key()).or_default().push(port);
     }
 
-    fn against(&self, wish: &Wish, host: u16) -> Option<Port> {
-        let beside = self.0.get(&(wish.protocol, host))?;
-        beside.iter().find(|other| overlap(wish.address, other.address)).copied()
+    fn meets(&self, wish: &Wish, host: u16) -> bool {
+        let beside = self.0.get(&(wish.protocol, host));
+        beside.is_some_and(|ports| ports.iter().any(|port| overlap(wish.address, port.address)))
     }
 }
 
-/// Every claim: its path, and what its name says.
-fn list(directory: &Path) -> Result<Vec<(PathBuf, Port)>> {
-    names(directory, |name| Some((directory.join(name), parse_claim(name)?)))
-}
-
-/// What is made of the names in a directory; of none where it is not there.
-fn names<T>(directory: &Path, each: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
-    match fs::read_dir(directory) {
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => {
-            let listing = other.doing(|| format!("read {}", directory.display()))?;
-            Ok(listing.flatten().filter_map(|entry| each(entry.file_name().to_str()?)).collect())
-        }
-    }
+/// What others have that is in the way of a wish.
+fn in_the_way(roots: &Roots, wish: &Wish, host: u16) -> Result<impl Iterator<Item = Claim>> {
+    let beside = claims::at(roots, wish.protocol, host)?.into_iter();
+    Ok(beside.filter(|claim| overlap(wish.address, claim.port.address)))
 }
 
 /// The same wishes, at the host's address that the network has for those without one.
@@ -210,11 +175,10 @@ pub fn claim(roots: &Roots, pod: &PodId, wishes: &[Wish]) -> Result<Vec<Port>> {
         return Ok(Vec::new());
     }
     let _held = hold(roots)?;
-    let mut claims = Claims::read(roots, wishes)?;
-    let mut chosen = Vec::new();
+    let (mut chosen, mut so_far) = (Vec::new(), Chosen::default());
     for wish in wishes {
-        let port = choose(roots, wish, &claims, &chosen)?;
-        claims.add(port);
+        let port = choose(roots, wish, &so_far)?;
+        so_far.add(port);
         chosen.push(port);
     }
     let mut published = read(roots, pod).unwrap_or_default();
@@ -222,21 +186,18 @@ pub fn claim(roots: &Roots, pod: &PodId, wishes: &[Wish]) -> Result<Vec<Port>> {
     published.ports.extend(&chosen);
     write(roots, pod, &published)?;
     fault::step("create-pod.chosen").doing(|| "take the ports".to_owned())?;
-    for port in &chosen {
-        let path = roots.ports().join(port.claim());
-        symlink(roots.pod(pod), &path).doing(|| format!("take the port {port}"))?;
-    }
+    chosen.iter().try_for_each(|port| Claim::of(roots, port).take(roots, pod))?;
     Ok(chosen)
 }
 
-fn choose(roots: &Roots, wish: &Wish, claims: &Claims, chosen: &[Port]) -> Result<Port> {
+fn choose(roots: &Roots, wish: &Wish, chosen: &Chosen) -> Result<Port> {
     let port = |host| Port { protocol: wish.protocol, address: wish.address, host, port: wish.port };
     match &wish.host {
         HostPort::Any => {
             // The kernel gives out what no socket has; a pod's port it does not know of.
             for _ in 0..1000 {
                 let free = taken::free(wish)?;
-                if claims.against(wish, free).is_none() {
+                if !chosen.meets(wish, free) && in_the_way(roots, wish, free)?.next().is_none() {
                     return Ok(port(free));
                 }
             }
@@ -245,7 +206,7 @@ fn choose(roots: &Roots, wish: &Wish, claims: &Claims, chosen: &[Port]) -> Resul
         HostPort::OneOf(range) => {
             let mut first = None;
             for host in range.clone() {
-                match refuse(roots, wish, host, claims, chosen) {
+                match refuse(roots, wish, host, chosen) {
                     Ok(()) => return Ok(port(host)),
                     Err(err) if err.kind == Kind::AlreadyExists => first = first.or(Some(err)),
                     Err(err) => return Err(err),
@@ -257,28 +218,21 @@ fn choose(roots: &Roots, wish: &Wish, claims: &Claims, chosen: &[Port]) -> Resul
 }
 
 /// Why this port of the host cannot be had.
-fn refuse(roots: &Roots, wish: &Wish, host: u16, claims: &Claims, chosen: &[Port]) -> Result<()> {
+fn refuse(roots: &Roots, wish: &Wish, host: u16, chosen: &Chosen) -> Result<()> {
     let doing = || format!("publish the port {host}/{}", wish.protocol);
-    if let Some(other) = claims.against(wish, host) {
-        if chosen.contains(&other) {
-            return Err(Error::new(Kind::AlreadyExists, doing(), "it is asked for twice"));
-        }
-        let path = roots.ports().join(other.claim());
-        if let Some(owner) = owner(&path)
-            && roots.pod(&owner).exists()
-        {
+    if chosen.meets(wish, host) {
+        return Err(Error::new(Kind::AlreadyExists, doing(), "it is asked for twice"));
+    }
+    for claim in in_the_way(roots, wish, host)? {
+        if let Some(owner) = claim.owner().filter(|owner| roots.pod(owner).exists()) {
             let name = name_of(roots, &owner).unwrap_or_else(|| owner.short().to_owned());
             return Err(Error::new(Kind::AlreadyExists, doing(), format!("the pod {name} has it"))
                 .hint("`podrun get pods -o wide` shows the ports of all pods, `podrun prune` what a crash left"));
         }
         // Its pod is gone without a trace: a crash, and somebody's rm.
-        gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
+        claim.remove()?;
     }
     taken::probe(wish, host)
-}
-
-fn owner(claim: &Path) -> Option<PodId> {
-    PodId::parse(fs::read_link(claim).ok()?.file_name()?.to_str()?).ok()
 }
 
 /// The name under which people know a pod.
@@ -395,13 +349,13 @@ fn end(roots: &Roots, pod: &PodId, ports: &[Port], published: &Published) -> Res
     }
     fault::point("delete-pod.ports");
     for port in ports {
-        let path = roots.ports().join(port.claim());
-        if owner(&path).as_ref() == Some(pod) {
-            gone(fs::remove_file(&path)).doing(|| format!("give the port {port} back"))?;
+        let claim = Claim::of(roots, port);
+        if claim.owner().as_ref() == Some(pod) {
+            claim.remove()?;
         }
     }
     if let Some(bridge) = &published.bridge
-        && list(&roots.ports())?.iter().all(|(_, port)| !port.is_on_loopback())
+        && claims::all(roots)?.iter().all(|claim| !claim.port.is_on_loopback())
     {
         let_loopback_out(bridge, Loopback::In)?;
     }
@@ -409,8 +363,8 @@ fn end(roots: &Roots, pod: &PodId, ports: &[Port], published: &Published) -> Res
 }
 
 fn claimed(roots: &Roots, pod: &PodId) -> Result<Vec<Port>> {
-    let mine = |(path, _): &(PathBuf, Port)| owner(path).as_ref() == Some(pod);
-    Ok(list(&roots.ports())?.into_iter().filter(mine).map(|(_, port)| port).collect())
+    let mine = |claim: &Claim| claim.owner().as_ref() == Some(pod);
+    Ok(claims::all(roots)?.into_iter().filter(mine).map(|claim| claim.port).collect())
 }
 
 fn forget_udp(ports: &[Port], pods: &[IpAddr]) -> Result<()> {
@@ -457,9 +411,8 @@ pub fn forget_misled(mappings: &[Mapping]) -> Result<()> {
 
 /// Loopback as it has to be for all pods, after bridges were made anew.
 pub fn reopen_loopback(roots: &Roots) -> Result<()> {
-    for pod in
-        list(&roots.ports())?.iter().filter(|(_, port)| port.is_on_loopback()).filter_map(|(path, _)| owner(path))
-    {
+    let on_loopback = claims::all(roots)?.into_iter().filter(|claim| claim.port.is_on_loopback());
+    for pod in on_loopback.filter_map(|claim| claim.owner()) {
         if let Some(link) = read(roots, &pod).and_then(|published| published.bridge)
             && Path::new("/proc/sys/net/ipv4/conf").join(&link).exists()
         {
@@ -473,7 +426,7 @@ pub fn reopen_loopback(roots: &Roots) -> Result<()> {
 /// table, until it is written.
 pub fn hold_all(roots: &Roots) -> Result<(Flock<File>, Vec<Mapping>)> {
     let held = hold(roots)?;
-    let pods: BTreeSet<PodId> = list(&roots.ports())?.iter().filter_map(|(path, _)| owner(path)).collect();
+    let pods: BTreeSet<PodId> = claims::all(roots)?.iter().filter_map(Claim::owner).collect();
     let published = pods.iter().filter_map(|pod| read(roots, pod));
     Ok((held, published.flat_map(|published| published.mappings()).collect()))
 }
@@ -517,16 +470,17 @@ pub fn prune(roots: &Roots, lives: impl Fn(&PodId) -> bool, remove: bool) -> Res
     }
     let _held = if remove { Some(hold(roots)?) } else { None };
     let mut said = Vec::new();
-    for (path, port) in list(&roots.ports())? {
-        if owner(&path).is_some_and(|pod| lives(&pod)) {
+    for claim in claims::all(roots)? {
+        if claim.owner().is_some_and(|pod| lives(&pod)) {
             continue;
         }
+        let port = claim.port;
         said.push(format!("the port {}/{} of the host", port.host, port.protocol));
         if remove {
             // Where it led to, nobody knows any more; an element is found by its key.
             let somewhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
             elements::change(&roots.table(), Change::Remove, &port.mappings(&somewhere))?;
-            gone(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
+            claim.remove()?;
         }
     }
     Ok(said)
@@ -538,7 +492,8 @@ pub fn forget(roots: &Roots) -> Result<()> {
         return Ok(());
     }
     let _held = hold(roots)?;
-    if list(&roots.ports())?.is_empty() {
+    if claims::all(roots)?.is_empty() {
+        claims::sweep(roots)?;
         gone(fs::remove_file(lock_file(roots))).doing(|| "remove the lock of the ports".to_owned())?;
         let _ = fs::remove_dir(roots.ports());
     }
@@ -556,17 +511,6 @@ mod tests {
             HostPort::OneOf(range) => *range.start(),
         };
         Port { protocol: wish.protocol, address: wish.address, host, port: wish.port }
-    }
-
-    #[test]
-    fn a_claim_is_read_as_it_was_written() {
-        for text in ["8080:80", "127.0.0.1:53:5353/udp", "[fd00::1]:1:2/sctp", "[::]:8080:80", "0.0.0.0:8080:80"] {
-            let port = port(text);
-            assert_eq!(parse_claim(&port.claim()), Some(Port { port: 0, ..port }), "{text}");
-        }
-        for bad in [".lock", "tcp", "tcp-any", "tcp-any-x", "tcp-x-80", "icmp-any-80", "tcp-any-70000"] {
-            assert_eq!(parse_claim(bad), None, "{bad}");
-        }
     }
 
     #[test]

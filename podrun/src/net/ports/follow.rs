@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Loopback, Port, Published, addresses_of, close, forget_udp, hold, let_loopback_out, list, open, owner, read, way_in,
+    Loopback, Port, Published, addresses_of, claims, close, forget_udp, hold, let_loopback_out, open, read, way_in,
 };
 use crate::error::Result;
 use crate::id::PodId;
@@ -47,8 +47,8 @@ fn mislead(roots: &Roots, ports: &[Port], published: &Published) -> Result<()> {
 fn shut_loopback(roots: &Roots, former: &Published) -> Result<()> {
     let _held = hold(roots)?;
     let Some(bridge) = &former.bridge else { return Ok(()) };
-    let owners = list(&roots.ports())?.into_iter().filter(|(_, port)| port.is_on_loopback());
-    let mut owners = owners.filter_map(|(path, _)| read(roots, &owner(&path)?));
+    let owners = claims::all(roots)?.into_iter().filter(|claim| claim.port.is_on_loopback());
+    let mut owners = owners.filter_map(|claim| read(roots, &claim.owner()?));
     match owners.any(|published| published.bridge.as_ref() == Some(bridge)) {
         true => Ok(()),
         false => let_loopback_out(bridge, Loopback::In),
