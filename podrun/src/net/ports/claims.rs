@@ -81,12 +81,12 @@ pub(super) fn at(roots: &Roots, protocol: Protocol, host: u16) -> Result<Vec<Cla
 /// All of the run-root's.
 pub(super) fn all(roots: &Roots) -> Result<Vec<Claim>> {
     let mut found = Vec::new();
-    for (name, path) in entries(&roots.ports())? {
-        let Some(port) = parse(&name) else { continue };
-        let every = Claim { port, path };
-        match fs::read_link(&every.path) {
-            Ok(_) => found.push(every),
-            Err(_) => found.extend(addresses(&every)?),
+    for entry in entries(&roots.ports())? {
+        let Some(port) = entry.file_name().to_str().and_then(parse) else { continue };
+        let every = Claim { port, path: entry.path() };
+        match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => found.extend(addresses(&every)?),
+            false => found.push(every),
         }
     }
     Ok(found)
@@ -95,27 +95,23 @@ pub(super) fn all(roots: &Roots) -> Result<Vec<Claim>> {
 /// Takes away what a crash left of ports that nobody has.
 pub(super) fn sweep(roots: &Roots) -> Result<()> {
     // Empty ones can be removed, and nothing else.
-    entries(&roots.ports())?.into_iter().for_each(|(_, path)| drop(fs::remove_dir(path)));
+    entries(&roots.ports())?.iter().for_each(|entry| drop(fs::remove_dir(entry.path())));
     Ok(())
 }
 
 fn addresses(every: &Claim) -> Result<Vec<Claim>> {
-    let claim = |(name, path): (String, PathBuf)| {
-        let address: IpAddr = name.parse().ok()?;
-        Some(Claim { port: Port { address: Some(address), ..every.port }, path })
+    let claim = |entry: &fs::DirEntry| {
+        let address: IpAddr = entry.file_name().to_str()?.parse().ok()?;
+        Some(Claim { port: Port { address: Some(address), ..every.port }, path: entry.path() })
     };
-    Ok(entries(&every.path)?.into_iter().filter_map(claim).collect())
+    Ok(entries(&every.path)?.iter().filter_map(claim).collect())
 }
 
-/// (name, path) of what is in a directory; of nothing where it is not there.
-fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+/// What is in a directory; nothing where it is not there.
+fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
     match fs::read_dir(directory) {
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => {
-            let listing = other.doing(|| format!("read {}", directory.display()))?;
-            let named = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
-            Ok(listing.flatten().filter_map(named).collect())
-        }
+        other => Ok(other.doing(|| format!("read {}", directory.display()))?.flatten().collect()),
     }
 }
 
