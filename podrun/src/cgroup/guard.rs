@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The kernel takes 0.5 ms to verify a program, so those last used stay loaded: the containers of a pod mostly have the
+/// The kernel takes 0.2 ms to verify a program, so those last used stay loaded: the containers of a pod mostly have the
 /// same rules.
 #[derive(Debug, Default)]
 pub struct Programs(Vec<(Vec<u64>, OwnedFd)>);

@@ -3,12 +3,13 @@
 //!
 //! Rules are tried from the last to the first. r3 holds the access bits that no rule has decided yet: an allowing rule
 //! takes its bits off, a denying rule that meets one of them ends the matter, and what is left at the end is denied.
+//!
+//! The kernel walks each way through a program before it takes it, so ways are what a program costs: neighbours of one type
+//! ask for it once, a device is one number, and what is allowed whole leaves at once.
 
 #![forbid(unsafe_code)]
 
-use super::devices::Rule;
-use super::devices::Type;
-use super::devices::Verdict;
+use super::devices::{Access, Rule, Type, Verdict};
 
 /// `struct bpf_cgroup_dev_ctx`: access << 16 | type, major, minor.
 const CTX_ACCESS_TYPE: i16 = 0;
@@ -21,12 +22,18 @@ const TYPE: u8 = 2;
 const UNDECIDED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+/// Major and minor as one number, which are of twelve and twenty bits in the kernel (linux/kdev_t.h).
+const DEVICE: u8 = 6;
+const MINOR_BITS: u32 = 20;
+const MAJOR_BITS: u32 = 12;
 
-// The nine opcodes in use (instruction-set.rst); 32-bit jumps need Linux 5.1.
+// The opcodes in use (instruction-set.rst); 32-bit jumps need Linux 5.1.
 const LOAD_WORD: u8 = 0x61;
 const MOVE: u8 = 0xbc;
 const MOVE_CONSTANT: u8 = 0xb7;
 const AND: u8 = 0x54;
+const OR: u8 = 0x4c;
+const SHIFT_LEFT: u8 = 0x64;
 const SHIFT_RIGHT: u8 = 0x74;
 const JUMP: u8 = 0x05;
 const JUMP_UNEQUAL: u8 = 0x56;
@@ -42,25 +49,53 @@ pub(super) fn emit(rules: &[Rule]) -> Vec<u64> {
         instruction(SHIFT_RIGHT, UNDECIDED, 0, 0, 16),
         load(MAJOR, CTX_MAJOR),
         load(MINOR, CTX_MINOR),
+        instruction(MOVE, DEVICE, MAJOR, 0, 0),
+        instruction(SHIFT_LEFT, DEVICE, 0, 0, MINOR_BITS),
+        instruction(OR, DEVICE, MINOR, 0, 0),
     ];
     let first = rules.iter().rposition(Rule::is_total).unwrap_or(0);
-    for rule in rules[first..].iter().rev() {
-        program.extend(one_rule(rule));
+    let last_first: Vec<&Rule> = rules[first..].iter().rev().collect();
+    for alike in last_first.chunk_by(|one, next| one.pattern.kind == next.pattern.kind) {
+        alike.chunks(A_JUMP).for_each(|some| program.extend(of_one_type(some)));
     }
-    program.extend(answer(0));
+    if !last_first.last().is_some_and(|rule| rule.is_total() && rule.verdict == Verdict::Allow) {
+        program.extend(answer(0));
+    }
     program
+}
+
+/// So many rules, of six instructions at most, can be jumped over.
+const A_JUMP: usize = 5000;
+
+fn of_one_type(rules: &[&Rule]) -> Vec<u64> {
+    let kind = rules[0].pattern.kind.map(|kind| match kind {
+        Type::Block => 1, // BPF_DEVCG_DEV_BLOCK
+        Type::Char => 2,  // BPF_DEVCG_DEV_CHAR
+    });
+    // What comes after a rule that lets everything in, nothing reaches; the kernel refuses a program with such instructions.
+    let open = |rule: &&Rule| {
+        rule.verdict == Verdict::Allow
+            && rule.access == Access::ALL
+            && rule.pattern.major.is_none()
+            && rule.pattern.minor.is_none()
+    };
+    let count = rules.iter().position(open).map_or(rules.len(), |last| last + 1);
+    let body: Vec<u64> = rules[..count].iter().flat_map(|rule| one_rule(rule)).collect();
+    let condition = kind.map(|kind| instruction(JUMP_UNEQUAL, TYPE, 0, short(body.len()), kind));
+    condition.into_iter().chain(body).collect()
 }
 
 /// Conditions, each of which leaves for the next rule when it does not hold, then the verdict.
 fn one_rule(rule: &Rule) -> Vec<u64> {
-    let kind = rule.pattern.kind.map(|kind| match kind {
-        Type::Block => 1, // BPF_DEVCG_DEV_BLOCK
-        Type::Char => 2,  // BPF_DEVCG_DEV_CHAR
-    });
-    let conditions: Vec<(u8, u32)> = [(TYPE, kind), (MAJOR, rule.pattern.major), (MINOR, rule.pattern.minor)]
-        .into_iter()
-        .filter_map(|(register, wanted)| wanted.map(|wanted| (register, wanted)))
-        .collect();
+    let conditions: Vec<(u8, u32)> = match (rule.pattern.major, rule.pattern.minor) {
+        (Some(major), Some(minor)) if major >> MAJOR_BITS == 0 && minor >> MINOR_BITS == 0 => {
+            vec![(DEVICE, major << MINOR_BITS | minor)]
+        }
+        (major, minor) => {
+            let parts = [(MAJOR, major), (MINOR, minor)].into_iter();
+            parts.filter_map(|(register, wanted)| Some((register, wanted?))).collect()
+        }
+    };
     let verdict = verdict(rule);
     let mut instructions = Vec::with_capacity(conditions.len() + verdict.len());
     for (index, &(register, wanted)) in conditions.iter().enumerate() {
@@ -75,6 +110,7 @@ fn verdict(rule: &Rule) -> Vec<u64> {
     let bits = u32::from(rule.access.bits());
     let [set, exit] = answer(u32::from(rule.verdict == Verdict::Allow));
     match rule.verdict {
+        Verdict::Allow if rule.access == Access::ALL => vec![set, exit],
         Verdict::Allow => {
             vec![instruction(AND, UNDECIDED, 0, 0, !bits), instruction(JUMP_UNEQUAL, UNDECIDED, 0, 2, 0), set, exit]
         }
@@ -99,18 +135,18 @@ fn instruction(code: u8, destination: u8, source: u8, offset: i16, constant: u32
     u64::from_le_bytes([code, source << 4 | destination, o0, o1, c0, c1, c2, c3])
 }
 
-/// No rule is longer than seven instructions.
+/// Nothing that is jumped over is as long.
 fn short(count: usize) -> i16 {
     i16::try_from(count).unwrap_or(i16::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::devices::rules;
     use super::super::devices::tests::Dice;
     use super::super::devices::tests::Request;
     use super::super::devices::tests::allowed;
     use super::super::devices::tests::every_request;
+    use super::super::devices::{Pattern, rules};
     use super::*;
 
     /// The opcodes above, and a panic for any other, for a jump out of the program and for a fall off its end.
@@ -129,6 +165,8 @@ mod tests {
                 MOVE => registers[to] = registers[from],
                 MOVE_CONSTANT => registers[to] = constant,
                 AND => registers[to] &= constant,
+                OR => registers[to] |= registers[from],
+                SHIFT_LEFT => registers[to] <<= constant,
                 SHIFT_RIGHT => registers[to] >>= constant,
                 JUMP => at += offset,
                 JUMP_UNEQUAL if registers[to] != constant => at += offset,
@@ -140,12 +178,33 @@ mod tests {
         }
     }
 
+    /// What the kernel asks of a program before all else (check_cfg): that there is a way to each instruction.
+    fn is_reached(program: &[u64]) -> Vec<bool> {
+        let mut reached = vec![false; program.len()];
+        let mut ways = vec![0];
+        while let Some(at) = ways.pop() {
+            if std::mem::replace(&mut reached[at], true) {
+                continue;
+            }
+            let [code, _, o0, o1, ..] = program[at].to_le_bytes();
+            let jump = at + 1 + usize::try_from(i16::from_le_bytes([o0, o1])).unwrap();
+            match code {
+                EXIT => {}
+                JUMP => ways.push(jump),
+                JUMP_UNEQUAL | JUMP_SOME_BIT => ways.extend([at + 1, jump]),
+                _ => ways.push(at + 1),
+            }
+        }
+        reached
+    }
+
     #[test]
     fn the_program_answers_as_the_rules_do() {
         let mut dice = Dice(7);
         for _ in 0..2_000 {
             let rules = dice.rules();
             let program = emit(&rules);
+            assert!(is_reached(&program).iter().all(|reached| *reached), "{rules:?}");
             for request in every_request() {
                 let wanted = allowed(&rules, &request);
                 assert_eq!(
@@ -161,9 +220,35 @@ mod tests {
     }
 
     #[test]
+    fn a_number_beyond_the_kernels_is_no_other_device() {
+        let rules = [(1 << 12, 3), (0, 1 << 20 | 3)].map(|(major, minor)| Rule {
+            verdict: Verdict::Allow,
+            pattern: Pattern { kind: Some(Type::Char), major: Some(major), minor: Some(minor) },
+            access: Access::ALL,
+        });
+        let program = emit(&rules);
+        for (major, minor) in [(0, 3), (1, 3)] {
+            assert!(!run(&program, &Request { kind: Type::Char, major, minor, access: 6 }), "{major}:{minor}");
+        }
+    }
+
+    #[test]
+    fn as_many_rules_as_one_likes_are_tried() {
+        let rule = |minor| Rule {
+            verdict: Verdict::Allow,
+            pattern: Pattern { kind: Some(Type::Char), major: Some(9), minor: Some(minor) },
+            access: Access::ALL,
+        };
+        let program = emit(&(0..20_000).map(rule).collect::<Vec<_>>());
+        for (kind, minor, wanted) in [(Type::Char, 0, true), (Type::Char, 20_000, false), (Type::Block, 0, false)] {
+            assert_eq!(run(&program, &Request { kind, major: 9, minor, access: 6 }), wanted, "{kind:?} {minor}");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_a_short_program() {
         let program = emit(&rules(&[]).unwrap());
-        assert!(program.len() < 96, "{} instructions", program.len());
+        assert!(program.len() < 60, "{} instructions", program.len());
         for (major, minor, wanted) in [(1, 3, true), (136, 77, true), (5, 2, true), (10, 229, false), (1, 1, false)] {
             assert_eq!(
                 run(&program, &Request { kind: Type::Char, major, minor, access: 6 }),
