@@ -215,6 +215,48 @@ fn a_device_that_is_not_allowed_cannot_be_opened() {
         .prints("read,/mem: EPERM\nwrite,/kmsg: EPERM\nread,/dev/zero: ok\nwrite,/dev/null: ok");
 }
 
+// config-linux.md, "Allowed Device list": the last rule that fits decides. On v2 the rules are a program, which the kernel
+// refuses whole if one instruction of it cannot be reached (check_cfg in kernel/bpf/verifier.c).
+#[test]
+fn rules_for_devices_hold_in_whatever_order_they_come() {
+    let host = Host::on_cgroup2();
+    host.pod("web");
+    let rule = |allow: bool, kind: &str, device: &[u64], access: &str| {
+        let mut rule = json!({ "allow": allow, "type": kind, "access": access });
+        device.iter().zip(["major", "minor"]).for_each(|(number, name)| rule[name] = json!(number));
+        rule
+    };
+    let (nothing, everything) = (rule(false, "a", &[], "rwm"), rule(true, "a", &[], "rwm"));
+    let (reads, whole) = (rule(true, "c", &[1, 11], "r"), rule(true, "c", &[1, 11], "rwm"));
+    let (no_kmsg, chars) = (rule(false, "c", &[1, 11], "rw"), rule(true, "c", &[], "rwm"));
+    let (blocks, of_memory) = (rule(true, "b", &[], "rwm"), rule(true, "c", &[1], "rw"));
+    for (n, (rules, wanted)) in [
+        (json!([nothing, reads]), "EPERM"),
+        (json!([nothing, whole]), "ok"),
+        (json!([nothing, whole, chars]), "ok"),
+        (json!([nothing, chars, whole, no_kmsg]), "EPERM"),
+        (json!([nothing, no_kmsg, everything]), "ok"),
+        (json!([everything, no_kmsg]), "EPERM"),
+        (json!([nothing, blocks, of_memory, blocks]), "ok"),
+        (json!([everything, nothing, blocks]), "EPERM"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let shown = rules.to_string();
+        let bundle = host.bundle(|config| {
+            config["linux"]["resources"] = json!({ "devices": rules });
+            config["root"]["readonly"] = json!(false);
+            config["process"]["args"] = json!(["/probe", "try-all", "write,/kmsg", "write,/dev/null"]);
+        });
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let (kind, device) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::makedev(1, 11));
+        nix::sys::stat::mknod(&bundle.rootfs.path().join("kmsg"), kind, mode, device).unwrap();
+        let out = host.podrun(format!("run web/a{n} --bundle {bundle}"));
+        assert_eq!(out.ok().text(), format!("write,/kmsg: {wanted}\nwrite,/dev/null: ok\n"), "{shown}");
+    }
+}
+
 // Issue 3: the system tests also run on the private cgroup2 view.
 #[test]
 fn a_pod_works_where_cgroup_v2_is_all_there_is() {
