@@ -39,4 +39,4 @@ pub use place::Place;
 pub use plan::{CgroupPlan, Existing};
 pub use remove::remove_tree;
 pub use stats::Stats;
-pub use systemd::Scope;
+pub use systemd::{Manager, Scope};

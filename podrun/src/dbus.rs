@@ -6,7 +6,6 @@
 pub mod wire;
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::cred;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -41,12 +40,19 @@ impl Connection {
         Ok(connection)
     }
 
-    /// SASL EXTERNAL: the kernel tells the peer who we are; the name is our uid, in hex of its digits. BEGIN goes along, as
-    /// sd-bus sends it: a call that came in one read with it would lie in systemd's buffer until the next one comes.
+    /// SASL EXTERNAL without a name: the kernel tells the peer who we are (SO_PEERCRED), by the number that we have there, which
+    /// in a user namespace is none that we know for sure. It asks for the name all the same, and gets an empty one. BEGIN goes
+    /// along, as sd-bus sends it: a call that came in one read with it would lie in systemd's buffer until the next one comes.
     fn authenticate(&mut self) -> io::Result<()> {
-        let uid = cred::effective_uid().to_string();
-        let name: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.stream.write_all(format!("\0AUTH EXTERNAL {name}\r\nBEGIN\r\n").as_bytes())?;
+        self.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        let asked = self.line()?;
+        if asked.starts_with(b"DATA") && self.line()?.starts_with(b"OK ") {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it does not take us in"))
+    }
+
+    fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -56,10 +62,7 @@ impl Connection {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "it answers with something endless"));
             }
         }
-        match line.starts_with(b"OK ") {
-            true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it does not take us in")),
-        }
+        Ok(line)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {

@@ -8,6 +8,7 @@
 
 mod binaries;
 mod bundle;
+pub mod bus;
 pub mod cni;
 mod command;
 mod host;
@@ -34,7 +35,7 @@ pub use serde_json::{Value, json};
 pub use skip::note_skip;
 pub use stress::{HOUR, full, many};
 pub use terminal::Terminal;
-pub use user::User;
+pub use user::{User, give, make_rootless};
 pub use wait::{eventually, patience};
 pub use words::words;
 

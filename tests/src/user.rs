@@ -1,11 +1,11 @@
 //! Users of a fake host who are not root: in /etc/passwd, with ids in /etc/subuid and /etc/subgid, a home and a runtime
 //! directory, and nothing that root has.
 
-use crate::bundle::Rootfs;
+use crate::bundle::{Bundle, Rootfs};
 use crate::command::{Command, Outcome};
 use crate::host::Host;
 use crate::words;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,16 @@ impl User<'_> {
         rootfs
     }
 
+    /// A bundle for `podrun oci`, in a user namespace with this user's own id.
+    pub fn bundle(&self, change: impl FnOnce(&mut Value)) -> Bundle {
+        let bundle = self.host.bundle(|config| {
+            make_rootless(config, self.uid);
+            change(config);
+        });
+        give(bundle.rootfs.path(), self.uid);
+        bundle
+    }
+
     /// `podrun run NAME FLAGS --rootfs <a fresh one> -- COMMAND`.
     #[track_caller]
     pub fn run(&self, name: &str, flags: &str, command: &str) -> Outcome {
@@ -147,11 +157,24 @@ impl Drop for User<'_> {
 }
 
 /// Directories only: the files are links to those of all tests.
-fn give(dir: &Path, uid: u32) {
+pub fn give(dir: &Path, uid: u32) {
     chown(dir, Some(uid), Some(uid)).expect("give a directory away");
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             give(&entry.path(), uid);
         }
     }
+}
+
+/// A user namespace with the user's own id, and nothing that it cannot have: devpts knows no group 5.
+pub fn make_rootless(config: &mut Value, uid: u32) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.extend([json!({"type": "user"}), json!({"type": "cgroup"})]);
+    let own = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+    config["linux"]["uidMappings"] = own.clone();
+    config["linux"]["gidMappings"] = own;
+    config["root"]["readonly"] = json!(false);
+    let mut mounts = config["mounts"].as_array_mut().expect("mounts").iter_mut();
+    let devpts = mounts.find(|mount| mount["type"] == "devpts").expect("a devpts");
+    devpts["options"].as_array_mut().expect("its options").retain(|option| option != "gid=5");
 }

@@ -89,10 +89,10 @@ impl<'h> User<'h> {
 
     fn bundle(&self, change: impl FnOnce(&mut Value)) -> Bundle {
         let bundle = self.host.bundle(|config| {
-            make_rootless(config);
+            podrun_tests::make_rootless(config, UID);
             change(config);
         });
-        give_directories(bundle.rootfs.path());
+        podrun_tests::give(bundle.rootfs.path(), UID);
         bundle
     }
 
@@ -173,14 +173,6 @@ fn give(path: &Path) {
         .unwrap_or_else(|err| panic!("{}: {err}", path.display()));
 }
 
-/// The directories of a rootfs: its files are links that others have, too.
-fn give_directories(dir: &Path) {
-    give(dir);
-    for entry in fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.file_type().unwrap().is_dir()) {
-        give_directories(&entry.path());
-    }
-}
-
 /// Where the fake host has cgroup v2.
 fn unified(host: &Host) -> PathBuf {
     let at = |path: &str| host.outside(format!("{path}/cgroup.controllers")).exists();
@@ -189,16 +181,6 @@ fn unified(host: &Host) -> PathBuf {
 
 fn one_id(inside: u32, outside: u32) -> Value {
     json!([{"containerID": inside, "hostID": outside, "size": 1}])
-}
-
-/// A user namespace with the user's own id, and nothing that it cannot have: devpts knows no group 5.
-fn make_rootless(config: &mut Value) {
-    config["linux"]["namespaces"].as_array_mut().unwrap().extend([json!({"type": "user"}), json!({"type": "cgroup"})]);
-    config["linux"]["uidMappings"] = one_id(0, UID);
-    config["linux"]["gidMappings"] = one_id(0, UID);
-    config["root"]["readonly"] = json!(false);
-    let devpts = config["mounts"].as_array_mut().unwrap().iter_mut().find(|mount| mount["type"] == "devpts").unwrap();
-    devpts["options"].as_array_mut().unwrap().retain(|option| option != "gid=5");
 }
 
 /// His own id is root's there, and 1000 more are by newuidmap.
@@ -355,7 +337,11 @@ fn life_in_a_delegated_cgroup(host: &Host) {
     }
     let scope = user.script("true", |config| config["linux"]["cgroupsPath"] = json!("user.slice:podrun:two"));
     let asked = user.oci(&format!("--systemd-cgroup run --bundle {scope} two"));
-    asked.fails(1).says("use --systemd-cgroup: podrun asks the systemd of the machine alone");
+    let socket = user.runtime.join("systemd/private");
+    asked.fails(1).says(&format!(
+        "use --systemd-cgroup: no service manager of this user's runs: there is no {}, where XDG_RUNTIME_DIR says",
+        socket.display()
+    ));
     if !user.controllers().split(' ').any(|one| one == "memory") {
         let none = user.run("true", |config| config["linux"]["resources"] = json!({"memory": {"limit": 33_554_432}}));
         none.fails(1).says("linux.resources.memory.limit: the memory controller was not delegated to this user");
@@ -600,7 +586,7 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
         config["root"]["readonly"] = json!(false);
         config["linux"]["devices"] = json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": 5}]);
     });
-    give_directories(bundle.rootfs.path());
+    podrun_tests::give(bundle.rootfs.path(), UID);
     let beside = host.bundle(|config| {
         config["process"]["args"] = json!(["readlink", "/proc/self/ns/net"]);
         join(config, "NETNS", &["network"]);
@@ -608,7 +594,7 @@ fn root_of_a_user_namespace_makes_containers_and_enters_them() {
     for path in [beside.path().to_owned(), beside.path().join("config.json")] {
         give(&path);
     }
-    give_directories(beside.rootfs.path());
+    podrun_tests::give(beside.rootfs.path(), UID);
     // One shell, so that it is one user namespace: conmon's is podman's, too.
     let (podrun, script) = (user.podrun.display(), user.runtime.join("script"));
     fs::write(

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stderr, reason = "a point at which a try failed is said on the test's own output")]
 
 use podrun::dbus::wire::{self, Type, Value as Bus};
-use podrun_tests::{Host, Outcome, User, Value, eventually};
+use podrun_tests::{Host, Outcome, User, Value, bus, eventually};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -438,13 +438,7 @@ fn in_a_delegated_cgroup_a_users_containers_have_limits_and_can_be_frozen() {
 /// The user's service manager, as far as one scope needs it: it puts the caller `into` a directory; the call.
 fn take_in(user: &User<'_>, listener: &UnixListener, into: &str) -> String {
     let (mut stream, _) = listener.accept().expect("a caller");
-    let mut said = Vec::new();
-    let mut byte = [0];
-    while !said.ends_with(b"BEGIN\r\n") {
-        stream.read_exact(&mut byte).expect("a caller that says who he is");
-        said.push(byte[0]);
-    }
-    stream.write_all(b"OK 0123456789abcdef\r\n").expect("answer");
+    assert!(bus::admit(&mut stream).expect("a caller that says who he is"));
     let mut head = [0; wire::HEAD];
     stream.read_exact(&mut head).expect("a call");
     let mut rest = vec![0; wire::rest_of(&head).expect("its length")];

@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::place::Place;
-use crate::error::{Doing, Result};
+use super::plan::{CgroupPlan, Dialect};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::privilege::Privilege;
 use crate::sys::proc::{Mount, unescape};
 use nix::fcntl::AtFlags;
@@ -15,10 +16,9 @@ use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, metadata};
-use std::io;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The controllers that podrun has a use for, and `name=systemd`, the tree by which systemd on v1 knows its services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -153,19 +153,60 @@ pub struct Layout {
 impl Layout {
     /// Reads the three files of /proc and the unified tree that say it all.
     pub fn detect() -> Result<Self> {
-        let read = |path: &Path| read(path).doing(|| format!("read {}", path.display()));
         let cgroup = read(Path::new("/proc/self/cgroup"))?;
-        let mut layout = match is_plain_v2(&cgroup) {
-            true => Self { v2: Some(Tree::new(Vec::new(), USUAL_PLACE, "/")), ..Self::default() },
-            false => Self::parse(&read(Path::new("/proc/self/mountinfo"))?, &cgroup),
-        };
+        let mut layout = Self::mounted(&cgroup)?;
         if Privilege::own() != Privilege::Host {
             layout = layout.delegated(&cgroup, is_delegated);
         }
-        if let Some(tree) = &mut layout.v2 {
+        layout.ask_controllers()?;
+        Ok(layout)
+    }
+
+    /// What a user's service manager has of this host, whose own cgroup is this one (`ControlGroup` of
+    /// org.freedesktop.systemd1(5)): the unified tree from there on.
+    pub fn of_manager(control_group: &Path) -> Result<Self> {
+        let mut layout = Self::mounted(&read(Path::new("/proc/self/cgroup"))?)?.below(control_group)?;
+        layout.ask_controllers()?;
+        Ok(layout)
+    }
+
+    /// Where a plan of [`Reach::Delegated`] was made: whoever looks after it later may stand elsewhere in the tree.
+    pub fn of_plan(plan: &CgroupPlan) -> Self {
+        let v2 = plan.leaves.iter().find(|leaf| leaf.dialect == Dialect::V2).map(|leaf| leaf.tree.clone());
+        Self { v2, reach: plan.reach, ..Self::default() }
+    }
+
+    fn mounted(self_cgroup: &str) -> Result<Self> {
+        Ok(match is_plain_v2(self_cgroup) {
+            true => Self { v2: Some(Tree::new(Vec::new(), USUAL_PLACE, "/")), ..Self::default() },
+            false => Self::parse(&read(Path::new("/proc/self/mountinfo"))?, self_cgroup),
+        })
+    }
+
+    fn ask_controllers(&mut self) -> Result<()> {
+        if let Some(tree) = &mut self.v2 {
             tree.controllers = unified_controllers(&read(&tree.mount.join("cgroup.controllers"))?);
         }
-        Ok(layout)
+        Ok(())
+    }
+
+    /// Pure.
+    fn below(mut self, control_group: &Path) -> Result<Self> {
+        let doing = || format!("use the cgroup {control_group:?} of the user's service manager");
+        if self.version() != Version::V2 {
+            return Err(Error::new(Kind::Unsupported, doing(), "this host has cgroup v1 hierarchies"));
+        }
+        let is_plain = control_group.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let tree = self.v2.take().filter(|_| is_plain);
+        let found = tree.and_then(|tree| {
+            let mount = tree.mount.join(control_group.strip_prefix(&tree.top).ok()?);
+            // Joined with nothing, a path has a slash at its end.
+            Some(Tree::new(tree.controllers, mount.components().collect::<PathBuf>(), control_group))
+        });
+        match found {
+            Some(tree) => Ok(Self { v2: Some(tree), reach: Reach::Delegated, ..Self::default() }),
+            None => Err(Error::new(Kind::Unsupported, doing(), "it is not in the tree that is mounted here")),
+        }
     }
 
     /// Pure: the texts of proc_pid_mountinfo(5) and of cgroups(7), "/proc/PID/cgroup". The unified tree's controllers
@@ -286,9 +327,10 @@ fn is_plain_v2(self_cgroup: &str) -> bool {
 
 /// One large read. The kernel gives such files no size, and the standard library would feel its way from 32 bytes on,
 /// while the kernel renders line after line anew.
-fn read(path: &Path) -> io::Result<String> {
+fn read(path: &Path) -> Result<String> {
     let mut text = String::with_capacity(16 * 1024);
-    File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
+    let whole = File::open(path).and_then(|file| file.take(u64::MAX).read_to_string(&mut text));
+    whole.doing(|| format!("read {}", path.display()))?;
     Ok(text)
 }
 
@@ -436,6 +478,28 @@ mod tests {
             found(part, "0::/docker/a/u\n", &["/sys/fs/cgroup/u"]),
             (Reach::Delegated, tree("/sys/fs/cgroup/u", "/docker/a/u"))
         );
+    }
+
+    #[test]
+    fn a_service_manager_has_the_tree_from_its_own_cgroup_on() {
+        let v2 = "30 1 0:28 / /sys/fs/cgroup rw - cgroup2 c rw\n";
+        let part = "30 1 0:28 /docker/a /sys/fs/cgroup rw - cgroup2 c rw\n";
+        let found = |mountinfo: &str, own: &str| {
+            Layout::parse(mountinfo, "0::/x\n").below(Path::new(own)).map(|layout| {
+                assert!(layout.reach == Reach::Delegated && layout.v1.is_empty());
+                layout.v2.map(|tree| (tree.mount, tree.top))
+            })
+        };
+        let tree = |mount: &str, top: &str| Some((mount.into(), top.into()));
+        let manager = "/user.slice/user-1.slice/user@1.service";
+        assert_eq!(found(v2, manager).unwrap(), tree(&format!("/sys/fs/cgroup{manager}"), manager));
+        assert_eq!(found(v2, "/").unwrap(), tree("/sys/fs/cgroup", "/"));
+        assert_eq!(found(part, "/docker/a/u").unwrap(), tree("/sys/fs/cgroup/u", "/docker/a/u"));
+        for (mountinfo, own) in [(part, "/user.slice"), (v2, ""), (v2, "u"), (v2, "/u/../.."), ("", "/u")] {
+            assert!(found(mountinfo, own).is_err(), "{own}");
+        }
+        let hybrid = Layout::parse(HYBRID, BOUND).below(Path::new("/u"));
+        assert!(hybrid.unwrap_err().to_string().contains("this host has cgroup v1 hierarchies"));
     }
 
     #[test]

@@ -1,44 +1,44 @@
 //! The systemd driver: a container's cgroup is a transient scope, which systemd makes, and whose limits it knows, so that
-//! no `daemon-reload` resets them. Below the scope all is podrun's own (`Delegate=`, systemd.resource-control(5)).
+//! no `daemon-reload` resets them. Below the scope all is podrun's own (`Delegate=`, systemd.resource-control(5)). Who is not
+//! root of the machine has his own manager make it, in what is delegated to that one ([`Manager`]).
 
 #![forbid(unsafe_code)]
 
+mod manager;
+
 use super::limit::Setting;
 use super::place::Place;
-use super::plan::{CgroupPlan, Dialect};
+use super::plan::{CgroupPlan, Dialect, cgroup_of};
 use crate::dbus::wire::Value;
-use crate::dbus::{Call, Connection};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
+use manager::Asked;
+pub use manager::Manager;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-use std::time::Duration;
-
-/// How long systemd may take for one thing that it is asked for (cri-o#3808: it may be slow, and must not be waited for
-/// without an end).
-const PATIENCE: Duration = Duration::from_secs(30);
-
-const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const OBJECT: &str = "/org/freedesktop/systemd1";
+use std::path::Path;
 
 /// A scope and the slice that it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    pub slice: String,
-    pub unit: String,
+    /// Who makes it; records of before know the machine's alone.
+    #[serde(default)]
+    manager: Manager,
+    slice: String,
+    unit: String,
 }
 
 impl Scope {
     /// `SLICE:PREFIX:NAME` of linux.cgroupsPath, as runc and podman have it; without one a scope of podrun's own name.
-    pub fn parse(path: Option<&str>, id: &str) -> Result<Self> {
+    pub fn parse(path: Option<&str>, id: &str, manager: Manager) -> Result<Self> {
+        let usual = manager.usual_slice();
         let Some(path) = path.filter(|path| !path.is_empty()) else {
-            return Ok(Self { slice: "system.slice".into(), unit: format!("podrun-{}.scope", escaped(id)) });
+            return Ok(Self { manager, slice: usual.into(), unit: format!("podrun-{}.scope", escaped(id)) });
         };
         let fail = |cause: &str| Error::new(Kind::Invalid, format!("read linux.cgroupsPath {path:?}"), cause);
         let parts: Vec<&str> = path.split(':').collect();
         let [slice, prefix, name] = parts[..] else {
             return Err(fail("with --systemd-cgroup it is SLICE:PREFIX:NAME"));
         };
-        let slice = if slice.is_empty() { "system.slice" } else { slice };
+        let slice = if slice.is_empty() { usual } else { slice };
         if !is_slice(slice) {
             return Err(fail("the first part is no name of a slice"));
         }
@@ -49,10 +49,10 @@ impl Scope {
             "" => format!("{}.scope", escaped(name)),
             prefix => format!("{}-{}.scope", escaped(prefix), escaped(name)),
         };
-        Ok(Self { slice: slice.to_owned(), unit })
+        Ok(Self { manager, slice: slice.to_owned(), unit })
     }
 
-    /// Where systemd puts it: a slice `a-b.slice` is in `a.slice` (systemd.slice(5)).
+    /// Where systemd puts it, below the manager's own cgroup: a slice `a-b.slice` is in `a.slice` (systemd.slice(5)).
     pub fn place(&self) -> Result<Place> {
         let mut path = String::new();
         let stem = self.slice.strip_suffix(".slice").unwrap_or_default();
@@ -65,19 +65,43 @@ impl Scope {
     /// Makes the scope around a process. Afterwards the process is in it, or this fails: a limit that does not hold its
     /// process is no limit (runc#3780), so the caller looks once more by itself.
     pub fn start(&self, pid: i32, plan: &CgroupPlan) -> Result<()> {
-        let mut systemd = Connection::open(&socket(), PATIENCE)?;
-        match self.ask(&mut systemd, pid, plan) {
+        self.make(u32::try_from(pid).unwrap_or_default(), &limits(plan)?)
+    }
+
+    /// A scope for this process, by which it comes into what is delegated to a user's manager: a login's session is a scope of
+    /// root's. It goes with the process.
+    pub fn around_this_process(manager: Manager) -> Result<()> {
+        let pid = std::process::id();
+        Self { manager, slice: "app.slice".into(), unit: format!("podrun-{pid}.scope") }.make(pid, &[])
+    }
+
+    /// Before a process is put into the scope. Of the directory above both where it was and where it goes whoever puts it there
+    /// must be the owner (cgroups(7), "Cgroups delegation: Containment rules"); above what is below the manager that is root.
+    pub fn approach(&self, plan: &CgroupPlan) -> Result<()> {
+        let Some(leaf) = plan.leaves.iter().find(|leaf| leaf.dialect == Dialect::V2) else { return Ok(()) };
+        let own = std::fs::read_to_string("/proc/self/cgroup").doing(|| "look for podrun's own cgroup".into())?;
+        match &self.manager {
+            Manager::User(_) if !cgroup_of(&own, "").is_some_and(|own| Path::new(own).starts_with(&leaf.tree.top)) => {
+                Self::around_this_process(self.manager.clone())
+                    .map_err(|err| err.within(format!("get near to the scope {}", self.unit)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&self, pid: u32, limits: &[Value]) -> Result<()> {
+        let mut systemd = self.manager.connect()?;
+        match self.ask(&mut systemd, pid, limits) {
             // A scope of this name that failed is in the way until somebody says so.
             Err(err) if err.kind == Kind::AlreadyExists => {
-                let _ = manager(&mut systemd, "ResetFailedUnit", &[Value::Text(self.unit.clone())]);
-                self.ask(&mut systemd, pid, plan)
+                let _ = systemd.call("ResetFailedUnit", &[Value::Text(self.unit.clone())]);
+                self.ask(&mut systemd, pid, limits)
             }
             other => other,
         }
     }
 
-    fn ask(&self, systemd: &mut Connection, pid: i32, plan: &CgroupPlan) -> Result<()> {
-        let pid = u32::try_from(pid).unwrap_or_default();
+    fn ask(&self, systemd: &mut Asked, pid: u32, limits: &[Value]) -> Result<()> {
         let mut properties = vec![
             property("Description", Value::Text(format!("podrun container {}", self.unit))),
             property("Slice", Value::Text(self.slice.clone())),
@@ -92,23 +116,27 @@ impl Scope {
             ["MemoryAccounting", "CPUAccounting", "TasksAccounting", "IOAccounting"]
                 .map(|name| property(name, Value::Bool(true))),
         );
-        properties.extend(limits(plan)?);
+        properties.extend_from_slice(limits);
         let body = [
             Value::Text(self.unit.clone()),
             Value::Text("replace".into()),
             Value::Array("(sv)".into(), properties),
             Value::Array("(sa(sv))".into(), Vec::new()),
         ];
-        let job = manager(systemd, "StartTransientUnit", &body)?;
-        wait(systemd, &job, &format!("start the scope {}", self.unit))
+        let job = systemd.call("StartTransientUnit", &body)?;
+        systemd.wait(&job, &format!("start the scope {}", self.unit))
     }
 
-    /// Ends it. One that is gone is fine: systemd takes a scope away with its last process.
+    /// Ends it. One that is gone is fine: systemd takes a scope away with its last process, and with its own end, as that of a
+    /// user's does with his last login.
     pub fn stop(&self) -> Result<()> {
-        let mut systemd = Connection::open(&socket(), PATIENCE)?;
+        let mut systemd = match self.manager.connect() {
+            Err(_) if self.manager.has_ended() => return Ok(()),
+            other => other?,
+        };
         let body = [Value::Text(self.unit.clone()), Value::Text("replace".into())];
-        match manager(&mut systemd, "StopUnit", &body) {
-            Ok(job) => wait(&mut systemd, &job, &format!("stop the scope {}", self.unit)),
+        match systemd.call("StopUnit", &body) {
+            Ok(job) => systemd.wait(&job, &format!("stop the scope {}", self.unit)),
             Err(err) if err.kind == Kind::NotFound => Ok(()),
             Err(err) => Err(err),
         }
@@ -120,34 +148,9 @@ impl Scope {
         if properties.is_empty() {
             return Ok(());
         }
-        let mut systemd = Connection::open(&socket(), PATIENCE)?;
+        let mut systemd = self.manager.connect()?;
         let body = [Value::Text(self.unit.clone()), Value::Bool(true), Value::Array("(sv)".into(), properties)];
-        manager(&mut systemd, "SetUnitProperties", &body).map(drop)
-    }
-}
-
-/// systemd's own socket, which needs no bus daemon: the host's for root, the user's own for others.
-fn socket() -> PathBuf {
-    match crate::sys::cred::effective_uid() {
-        0 => "/run/systemd/private".into(),
-        uid => {
-            let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            runtime.unwrap_or_else(|| format!("/run/user/{uid}").into()).join("systemd/private")
-        }
-    }
-}
-
-fn manager(systemd: &mut Connection, member: &str, body: &[Value]) -> Result<Vec<Value>> {
-    systemd.call(Call { path: OBJECT, interface: MANAGER, member }, body)
-}
-
-/// JobRemoved(id, job, unit, result).
-fn wait(systemd: &mut Connection, job: &[Value], doing: &str) -> Result<()> {
-    let job = job.first().and_then(Value::text).unwrap_or_default().to_owned();
-    let ended = systemd.signal("JobRemoved", |body| body.get(1).and_then(Value::text) == Some(job.as_str()))?;
-    match ended.get(3).and_then(Value::text) {
-        Some("done") => Ok(()),
-        result => Err(Error::new(Kind::Kernel, doing, format!("systemd says {:?}", result.unwrap_or("nothing")))),
+        systemd.call("SetUnitProperties", &body).map(drop)
     }
 }
 
@@ -229,8 +232,8 @@ mod tests {
 
     #[test]
     fn a_path_names_a_slice_and_a_scope() {
-        let parsed =
-            |path: &str| Scope::parse(Some(path), "id").map(|scope| (scope.place().unwrap().to_string(), scope.unit));
+        let scope = |path: &str| Scope::parse(Some(path), "id", Manager::System);
+        let parsed = |path: &str| scope(path).map(|scope| (scope.place().unwrap().to_string(), scope.unit));
         assert_eq!(
             parsed("machine.slice:libpod:abc").unwrap(),
             ("machine.slice/libpod-abc.scope".into(), "libpod-abc.scope".into())
@@ -245,7 +248,26 @@ mod tests {
         for bad in ["/a/b", "a:b", "a.slice:b:", "a--b.slice:p:x", "../x.slice:p:x", "a:p:x", "a.slice:p:x:y"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
-        assert_eq!(Scope::parse(None, "a+b").unwrap().unit, "podrun-a\\x2bb.scope");
+        assert_eq!(Scope::parse(None, "a+b", Manager::System).unwrap().unit, "podrun-a\\x2bb.scope");
+    }
+
+    #[test]
+    fn without_a_slice_it_is_the_systems_or_the_users() {
+        let user = Manager::User("/run/user/1000/systemd/private".into());
+        for (manager, slice) in [(Manager::System, "system.slice"), (user, "user.slice")] {
+            for (path, unit) in [(None, "podrun-id.scope"), (Some(""), "podrun-id.scope"), (Some(":p:x"), "p-x.scope")]
+            {
+                let scope = Scope::parse(path, "id", manager.clone()).unwrap();
+                assert_eq!(scope.place().unwrap().to_string(), format!("{slice}/{unit}"), "{path:?}");
+            }
+        }
+    }
+
+    // A record of before.
+    #[test]
+    fn a_scope_of_which_nobody_says_whose_is_the_systems() {
+        let read: Scope = serde_json::from_str(r#"{"slice": "a.slice", "unit": "b.scope"}"#).unwrap();
+        assert_eq!(read.manager, Manager::System);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::cgroup::{self, Layout, Place, Reach, Scope};
+use crate::cgroup::{Layout, Manager, Reach, Scope};
 use crate::error::Result;
 use crate::roots::Login;
 use std::path::PathBuf;
@@ -14,17 +14,15 @@ use std::path::PathBuf;
 /// Has the user's manager take this process in. Nothing where that is not needed, or there is none. Before the user's
 /// namespace is entered: the manager knows its user by his uid.
 pub(super) fn seek(login: &Login) -> Result<()> {
+    let Some(manager) = manager(login) else { return Ok(()) };
+    match Layout::detect()?.reach {
+        Reach::Delegated => Ok(()),
+        _ => Scope::around_this_process(manager),
+    }
+}
+
+/// The user's own, where it runs.
+pub(super) fn manager(login: &Login) -> Option<Manager> {
     let usual = || login.has_run_user.then(|| PathBuf::from(format!("/run/user/{}", login.uid)));
-    let Some(runtime) = login.runtime.clone().or_else(usual) else { return Ok(()) };
-    if !runtime.join("systemd/private").exists() {
-        return Ok(());
-    }
-    let layout = Layout::detect()?;
-    if layout.reach == Reach::Delegated {
-        return Ok(());
-    }
-    let pid = std::process::id();
-    let scope = Scope { slice: "app.slice".into(), unit: format!("podrun-{pid}.scope") };
-    let no_limits = cgroup::plan::pod(&layout, &Place::parse(&scope.unit)?, None)?;
-    scope.start(pid.cast_signed(), &no_limits)
+    Manager::listening_in(&login.runtime.clone().or_else(usual)?)
 }

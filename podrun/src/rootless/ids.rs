@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::privilege::Extent;
 use crate::programs;
 use crate::sys::cred;
 use crate::user::Files;
@@ -113,35 +114,9 @@ pub fn ranges(text: &str) -> Vec<Range> {
     text.lines().filter_map(Range::parse).collect()
 }
 
-/// One line of uid_map: so many ids, from which inside and which outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    pub inside: u32,
-    pub outside: u32,
-    pub count: u32,
-}
-
 /// Of the user namespace that this process is in.
 pub fn mapped_groups() -> Vec<Extent> {
     Extent::read(&std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
-}
-
-impl Extent {
-    /// Lines as the kernel has them; what is none is passed over.
-    pub fn read(text: &str) -> Vec<Self> {
-        let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>().ok();
-        let extent = |line: &str| match numbers(line)?[..] {
-            [inside, outside, count] => Some(Self { inside, outside, count }),
-            _ => None,
-        };
-        text.lines().filter_map(extent).collect()
-    }
-
-    /// What an id inside is outside.
-    pub fn outside_of(&self, id: u32) -> Option<u32> {
-        let offset = id.checked_sub(self.inside).filter(|offset| *offset < self.count)?;
-        self.outside.checked_add(offset)
-    }
 }
 
 /// The user himself as 0, and his ranges after it in the file's order.
@@ -254,13 +229,6 @@ mod tests {
         assert!(
             found[0].overlaps(&Range { whose: String::new(), first: 2, count: 9 }) && !found[0].overlaps(&found[1])
         );
-    }
-
-    #[test]
-    fn lines_of_a_map_are_read_and_what_is_none_is_passed_over() {
-        let found = Extent::read("         0       1000          1\n1 100000 65536\n\n1 2\nx 1 2\n1 2 3 4\n");
-        let extent = |inside, outside, count| Extent { inside, outside, count };
-        assert_eq!(found, [extent(0, 1000, 1), extent(1, 100_000, 65536)]);
     }
 
     #[test]

@@ -143,7 +143,7 @@ pub(super) fn features(call: &Call) -> Result<i32> {
         "linux": {
             "namespaces": alone::kinds().collect::<Vec<_>>(),
             "capabilities": names,
-            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,

@@ -4,7 +4,7 @@
 
 use super::record::{Container, Dir, Id, Record, Status};
 use super::{host, ids, program};
-use crate::cgroup::{self, Cgroup, Existing, Place, Programs, Scope, Tasks, Version};
+use crate::cgroup::{self, Cgroup, Existing, Layout, Manager, Place, Programs, Scope, Tasks, Version};
 use crate::container::alone::{self, Alone, CLONE_NEWTIME, Joined};
 use crate::container::attributes::Keyring;
 use crate::container::birth::{self, Born, Cradle, Report};
@@ -21,11 +21,10 @@ use crate::net;
 use crate::net::devices::Carried;
 use crate::oci::{self, Bundle, Whose};
 use crate::pod::{launch, terminal};
-use crate::privilege::Privilege;
+use crate::privilege::{Extent, Privilege};
 use crate::record::Stamp;
 use crate::rootfs::Source;
 use crate::rootfs::idmap::{Namespaces, Reach};
-use crate::rootless::ids::Extent;
 use crate::spec::{ContainerSpec, Policy};
 use crate::store::{self, ProcessRecord};
 use crate::sys::clone::{self, Child, pidfd_send_signal, poll_one};
@@ -128,7 +127,7 @@ fn plan(id: &Id, wish: &Wish) -> Result<Planned> {
         return Err(Error::new(Kind::Unsupported, "read linux.namespaces", "there is none of type user")
             .hint("who is not root needs one: `podrun oci spec --rootless` shows it"));
     }
-    let scope = plan_scope(id, &bundle, &host, wish)?;
+    let scope = plan_scope(id, &bundle, &mut host, wish)?;
     let mut plan = plan_container(id, &bundle, &host, scope.as_ref(), wish)?;
     if wish.listening > 0 {
         for (name, value) in [("LISTEN_FDS", wish.listening), ("LISTEN_PID", 1)] {
@@ -181,24 +180,23 @@ fn cgroup_owner(bundle: &Bundle, alone: &Alone, plan: &Plan, host: &Host) -> Opt
     }
 }
 
-fn plan_scope(id: &Id, bundle: &Bundle, host: &Host, wish: &Wish) -> Result<Option<Scope>> {
+/// A scope, for which the host is then what the manager has of it.
+fn plan_scope(id: &Id, bundle: &Bundle, host: &mut Host, wish: &Wish) -> Result<Option<Scope>> {
+    const ASKED: &str = "use --systemd-cgroup";
     if !wish.systemd {
         return Ok(None);
     }
-    if host.cgroups.reach != cgroup::Reach::Everything {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "use --systemd-cgroup",
-            "podrun asks the systemd of the machine alone",
-        )
-        .hint("a user's containers go into the cgroup that was delegated to him: leave the flag out"));
+    let manager = Manager::own()?;
+    if let Manager::User(_) = manager {
+        host.cgroups =
+            manager.control_group().and_then(|own| Layout::of_manager(&own)).map_err(|err| err.within(ASKED))?;
     }
     if host.cgroups.version() != Version::V2 {
-        return Err(Error::new(Kind::Unsupported, "use --systemd-cgroup", "this host has cgroup v1 hierarchies")
+        return Err(Error::new(Kind::Unsupported, ASKED, "this host has cgroup v1 hierarchies")
             .hint("there podrun makes cgroups by itself: leave the flag out"));
     }
     let path = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
-    Scope::parse(path.map(|path| path.to_string_lossy()).as_deref(), id.as_str()).map(Some)
+    Scope::parse(path.map(|path| path.to_string_lossy()).as_deref(), id.as_str(), manager).map(Some)
 }
 
 fn plan_container(id: &Id, bundle: &Bundle, host: &Host, scope: Option<&Scope>, wish: &Wish) -> Result<Plan> {

@@ -127,6 +127,11 @@ fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &
     if let Some(below) = &wish.cgroup {
         place.place = place.place.below(below)?;
     }
+    if let Some(scope) = &container.record.scope
+        && Privilege::own() != Privilege::Host
+    {
+        scope.approach(&place)?;
+    }
     let cgroup = crate::cgroup::Cgroup::open(&place)?;
     let tasks = cgroup.tasks()?;
     let visit = visit(container);

@@ -5,8 +5,8 @@
 
 use crate::container::alone::Mappings;
 use crate::error::{Doing, Result};
-use crate::privilege::Privilege;
-use crate::rootless::ids::{Extent, Which, apply_one};
+use crate::privilege::{Extent, Privilege};
+use crate::rootless::ids::{Which, apply_one};
 use crate::text::Text;
 
 pub(super) fn map(pid: i32, ids: &Mappings) -> Result<()> {

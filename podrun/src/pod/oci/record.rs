@@ -205,7 +205,8 @@ impl Container {
         if let Some(resctrl) = &self.record.resctrl {
             resctrl.leave()?;
         }
-        if self.record.chosen_place {
+        // A slice is systemd's.
+        if self.record.chosen_place && self.record.scope.is_none() {
             cgroup.remove_parent_if_empty();
         }
         Ok(())

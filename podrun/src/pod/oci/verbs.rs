@@ -216,7 +216,11 @@ pub fn resume(container: &Container) -> Result<()> {
 pub fn update(container: &Container, limits: &LinuxResources) -> Result<()> {
     container.running("update")?;
     let cgroup = container.cgroup()?;
-    let plan = cgroup::plan::update(&Layout::detect()?, &container.record.cgroup.place, limits, &cgroup.current())?;
+    let layout = match container.record.cgroup.reach {
+        cgroup::Reach::Delegated => Layout::of_plan(&container.record.cgroup),
+        cgroup::Reach::Everything | cgroup::Reach::Nothing => Layout::detect()?,
+    };
+    let plan = cgroup::plan::update(&layout, &container.record.cgroup.place, limits, &cgroup.current())?;
     if container.record.scope.is_none() {
         let joined = cgroup.join_late(&plan)?;
         if !joined.is_empty() {
