@@ -525,7 +525,7 @@ impl Drop for Delegated {
 /// What is done to a host, and what the doctor then says to a user of it.
 type Row = (&'static str, &'static str, fn(&Land, &User<'_>));
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     ("wrong", "/etc/subuid has no range for alice", |land, _| land.host.replace_file("/etc/subuid", "bob:9:9\n")),
     ("wrong", "/etc/subgid has no range for alice", |land, _| land.host.replace_file("/etc/subgid", "")),
     ("info", "/etc/subuid has 99 ids for alice", |land, _| land.host.replace_file("/etc/subuid", "alice:100000:99\n")),
@@ -554,6 +554,9 @@ const ROWS: [Row; 14] = [
     ("info", "XDG_RUNTIME_DIR is not set", |_, _| ()),
     ("info", "limits are refused", |_, _| ()),
     ("info", "pods end with this user's last session", |land, _| {
+        land.host.program("mkdir -p /run/systemd/system").run().ok();
+    }),
+    ("info", "none of this user's runs: `podrun oci --systemd-cgroup`", |land, _| {
         land.host.program("mkdir -p /run/systemd/system").run().ok();
     }),
     ("wrong", "belongs to uid 0, not to you", |land, alice| {

@@ -36,6 +36,7 @@ pub fn findings(login: &Login) -> Vec<Found> {
     all.extend(way_out());
     all.extend(runtime_directory(login));
     all.extend(cgroups());
+    all.extend(service_manager(login, name.as_deref()));
     all.extend(lingering(name.as_deref()));
     if all.is_empty() { vec![found("rootless", "ok", "this user has all that pods need", None)] } else { all }
 }
@@ -206,6 +207,17 @@ fn cgroups() -> Option<Found> {
         false => "as root: make a cgroup2 directory with cgroup.procs and cgroup.subtree_control that are this user's, and start his shell in it".to_owned(),
     };
     Some(found("cgroups", "info", missing, Some(cure)))
+}
+
+/// Where systemd runs, a user's own is what makes scopes for him.
+fn service_manager(login: &Login, name: Option<&str>) -> Option<Found> {
+    if !Path::new("/run/systemd/system").exists() || super::delegation::manager(login).is_some() {
+        return None;
+    }
+    let said = "none of this user's runs: `podrun oci --systemd-cgroup`, as podman asks for it, is refused";
+    let who = name.map_or_else(|| login.uid.to_string(), str::to_owned);
+    let cure = format!("log in by pam_systemd, or as root: loginctl enable-linger {who}");
+    Some(found("service manager", "info", said, Some(cure)))
 }
 
 /// logind ends a user's processes with his last session, unless he lingers (loginctl(1)).
