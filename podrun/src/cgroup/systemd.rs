@@ -4,15 +4,15 @@
 
 #![forbid(unsafe_code)]
 
-mod manager;
+mod instance;
 
 use super::limit::Setting;
 use super::place::Place;
 use super::plan::{CgroupPlan, Dialect, cgroup_of};
 use crate::dbus::wire::Value;
 use crate::error::{Doing, Error, Kind, Result};
-use manager::Asked;
-pub use manager::Manager;
+use instance::Asked;
+pub use instance::Manager;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
