@@ -48,6 +48,8 @@ pub enum Source {
     Mounted { settings: Vec<(Text, Option<Text>)> },
     /// A path of the host.
     Bind { path: Text, recursive: bool },
+    /// What earlier mounts of the plan made of a path of the rootfs, which is the container's by then.
+    Inside { path: Text, recursive: bool },
     /// The tmpfs that all containers of the pod have on /dev/shm.
     PodMemory,
 }

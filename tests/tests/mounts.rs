@@ -50,6 +50,35 @@ fn a_destination_without_a_slash_is_below_the_root() {
     shell(&host, &mounts, "grep -c ' /somewhere/else tmpfs' /proc/mounts").ok().prints("1");
 }
 
+// config.md, "Mounts": "The runtime MUST mount entries in the listed order". runc, mounts.bats: "mount order".
+#[test]
+fn a_source_that_an_earlier_mount_has_made_is_that() {
+    let host = Host::new();
+    let outside = host.fresh("outside");
+    std::fs::create_dir_all(outside.join("sub")).unwrap();
+    std::fs::write(outside.join("sub/file"), "volume\n").unwrap();
+    // A volume's owner leads nobody out of the container.
+    std::fs::write(host.fresh("secret"), "the host's\n").unwrap();
+    symlink(host.dir(), outside.join("away")).unwrap();
+    let bind =
+        |source: &str, to: &str| json!({"destination": to, "type": "bind", "source": source, "options": ["rbind"]});
+    let volume = bind(outside.to_str().unwrap(), "/data");
+    let mounts = [
+        json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs"}),
+        volume.clone(),
+        bind("rootfs/data/sub", "/sub"),
+        bind("rootfs/data/sub/file", "/made/one"),
+        bind("rootfs/data", "/whole"),
+        bind("rootfs/whole/sub", "/whole/sub"),
+    ];
+    let shown = "cat /sub/file /made/one /whole/sub/file; grep -c ' /whole/sub ' /proc/mounts";
+    shell(&host, &mounts, shown).ok().prints("volume\nvolume\nvolume\n1");
+    shell(&host, &[volume.clone(), bind("rootfs/data/none", "/x")], "true")
+        .fails(125)
+        .says("bind /data/none, as earlier mounts have it, to /x: No such file");
+    shell(&host, &[volume, bind("rootfs/data/away", "/x")], "cat /x/secret").fails(125).says("No such file");
+}
+
 // A read-only /dev, as images without a writable layer ask for, has its mounts, devices and links all the same.
 #[test]
 fn a_tmpfs_is_read_only_when_all_in_it_is_made() {

@@ -349,6 +349,38 @@ fn a_limit_that_was_not_given_at_creation_is_given_later() {
     host.expect_nothing_left("a tree joined late");
 }
 
+// runc, mounts.bats: "mount order". The sources of a user namespace are opened before there is any mount.
+#[test]
+fn in_a_user_namespace_too_a_source_is_what_an_earlier_mount_has_made() {
+    let host = Host::new();
+    let outside = host.fresh("outside");
+    fs::create_dir_all(outside.join("sub")).unwrap();
+    fs::write(outside.join("sub/file"), "volume\n").unwrap();
+    let with = |mounts: Value| {
+        let bundle = with_script(&host, "cat /sub/file /whole/sub/file", |config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            for which in ["uidMappings", "gidMappings"] {
+                config["linux"][which] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            }
+            config["mounts"].as_array_mut().unwrap().extend_from_slice(mounts.as_array().unwrap());
+        });
+        for place in ["data", "sub", "whole"] {
+            bundle.rootfs.dir(place);
+        }
+        host.podrun(format!("oci run --bundle {bundle} one"))
+    };
+    let bind = |source: &str, to: &str, how: &str| json!({"destination": to, "type": "bind", "source": source, "options": [how]});
+    let volume = bind(outside.to_str().unwrap(), "/data", "rbind");
+    let sub = |how: &str| {
+        let mut mount = bind("rootfs/data/sub", "/sub", "rbind");
+        mount["options"].as_array_mut().unwrap().extend((!how.is_empty()).then(|| json!(how)));
+        mount
+    };
+    with(json!([volume, sub(""), bind("rootfs/data", "/whole", "bind")])).ok().prints("volume\nvolume");
+    // Those of the host's filesystem are the host's to map, and it has never seen this mount.
+    with(json!([volume, sub("idmap")])).fails(1).says("map the IDs of the mount on /sub").says("map them there");
+}
+
 // Its number in the namespace that it joins is somebody else's on the host, whom a KILL would reach.
 #[test]
 fn a_container_that_joins_users_and_pids_is_known_by_its_own_number() {

@@ -342,6 +342,9 @@ fn describe_mount(mount: &Mount) -> String {
     match &mount.source {
         Source::New { kind, .. } => format!("mount {} on {}", kind.lossy(), mount.at.path.lossy()),
         Source::Bind { path, .. } => format!("bind {} to {}", path.lossy(), mount.at.path.lossy()),
+        Source::Inside { path, .. } => {
+            format!("bind {}, as earlier mounts have it, to {}", path.lossy(), mount.at.path.lossy())
+        }
         Source::CopyUp { .. } => format!("mount tmpfs on {} with what it covers", mount.at.path.lossy()),
         Source::Mounted { .. } => format!("remount {}", mount.at.path.lossy()),
         Source::PodMemory => format!("mount the pod's shared memory on {}", mount.at.path.lossy()),
@@ -446,6 +449,9 @@ fn finish(doing: String, failure: Failure) -> Error {
         (Step::Mount, libc::EPERM) => err.hint("a mount inside /proc is refused, and so is what this host withholds"),
         (Step::Mount | Step::Device, libc::ELOOP) => {
             err.hint("the image has a symbolic link there, which is not followed")
+        }
+        (Step::Idmap, libc::EPERM) => {
+            err.hint("in a user namespace what an earlier mount has of the host keeps its IDs: map them there")
         }
         (Step::Idmap, libc::EINVAL) => err.hint("its filesystem cannot have IDs mapped"),
         (Step::Idmap, libc::ENOSYS) => err.hint("it needs Linux 5.12"),

@@ -100,6 +100,7 @@ pub fn plan(spec: &ContainerSpec, facts: &Facts<'_>) -> Result<Plan> {
         own_cgroup_namespace: cgroup_namespace == CgroupNamespace::New
             && (!own_users || facts.host.cgroups.v1.is_empty()),
         bundle: &spec.bundle,
+        rootfs: &spec.rootfs,
         kind_of: facts.kind_of,
         own_cgroups: &own_cgroups,
         memory: match facts.home {

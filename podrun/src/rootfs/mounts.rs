@@ -193,6 +193,7 @@ pub struct Facts<'a> {
     pub own_cgroup_namespace: bool,
     /// Relative sources are the bundle's.
     pub bundle: &'a Path,
+    pub rootfs: &'a Path,
     /// The kind of a bind mount's source, looked at on the host.
     pub kind_of: &'a dyn Fn(&Path) -> std::io::Result<PointKind>,
     /// Tree and directory of the container's own cgroups, for one that shares the host's cgroup namespace.
@@ -223,7 +224,7 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Vec<Mount>> {
         match mount.typ().as_deref() {
             _ if options.remount => planned.push(again(&planned, mount, &options, &path)?),
             Some("cgroup" | "cgroup2") => planned.extend(cgroup(&destination, &options, facts)?),
-            kind => planned.push(one(mount, kind, &options, facts, &path)?),
+            kind => planned.push(one(mount, kind, &options, facts, &planned, &path)?),
         }
     }
     Ok(planned)
@@ -247,11 +248,18 @@ pub fn seal_later(mounts: &mut [Mount]) -> Vec<Place> {
     sealed
 }
 
-fn one(mount: &oci::Mount, kind: Option<&str>, options: &Options, facts: &Facts<'_>, path: &str) -> Result<Mount> {
+fn one(
+    mount: &oci::Mount,
+    kind: Option<&str>,
+    options: &Options,
+    facts: &Facts<'_>,
+    earlier: &[Mount],
+    path: &str,
+) -> Result<Mount> {
     let is_bind = options.bind.is_some() || kind == Some("bind");
     let destination = mount.destination().to_string_lossy();
     let (source, point) = if is_bind {
-        bind(mount, options, facts, path)?
+        bind(mount, options, facts, earlier, path)?
     } else if let Some(owner) = facts.memory.filter(|_| is_usual_memory(mount)) {
         (memory(owner)?, PointKind::Directory)
     } else if options.copy_up {
@@ -319,7 +327,13 @@ fn copy_up(kind: Option<&str>, mount: &oci::Mount, options: &Options, facts: &Fa
     Ok(Source::CopyUp { settings: settings("tmpfs", mount, options, facts)?, looks })
 }
 
-fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) -> Result<(Source, PointKind)> {
+fn bind(
+    mount: &oci::Mount,
+    options: &Options,
+    facts: &Facts<'_>,
+    earlier: &[Mount],
+    path: &str,
+) -> Result<(Source, PointKind)> {
     let Some(source) = mount.source() else {
         return Err(Error::new(Kind::Invalid, format!("read {path}.source"), "missing"));
     };
@@ -328,11 +342,30 @@ fn bind(mount: &oci::Mount, options: &Options, facts: &Facts<'_>, path: &str) ->
         return Err(Error::new(Kind::Invalid, doing, format!("{key:?} is no option of a bind mount")));
     }
     let source = facts.bundle.join(source);
+    let recursive = options.bind.unwrap_or(true);
+    if let Some(path) = inside(&source, recursive, facts.rootfs, earlier) {
+        // Its kind is known when it is there.
+        return Ok((Source::Inside { path, recursive }, PointKind::Directory));
+    }
     let kind = (facts.kind_of)(&source).map_err(|err| {
         Error::new(Kind::NotFound, format!("read {path}.source {}", source.display()), crate::error::plain(&err))
     })?;
     let text = Text::new("a mount's source", source.to_string_lossy())?;
-    Ok((Source::Bind { path: text, recursive: options.bind.unwrap_or(true) }, kind))
+    Ok((Source::Bind { path: text, recursive }, kind))
+}
+
+/// config.md: "The runtime MUST mount entries in the listed order", and a bind's source is a path of the host; so one below the
+/// rootfs is what the entries before have made of it, as with runc. The host knows nothing of those, and who is to open the
+/// sources of a user namespace does so before: such a path is opened in the container, by the container's rules, since the way
+/// there may lead over what a volume's owner has put there.
+fn inside(source: &Path, recursive: bool, rootfs: &Path, earlier: &[Mount]) -> Option<Text> {
+    let below = source.strip_prefix(rootfs).ok()?;
+    let place = Place::new("a mount's source", &below.to_string_lossy(), PointKind::Directory).ok()?;
+    let is_touched = |one: &Mount| {
+        let is_above = || place.way.is_empty() || one.at.path.below(&place.path).is_some();
+        place.path.below(&one.at.path).is_some() || (recursive && is_above())
+    };
+    earlier.iter().any(is_touched).then_some(place.path)
 }
 
 /// Whether a mount is the /dev/shm that `runc spec`, docker and the examples of the specification write: who has not looked

@@ -156,6 +156,10 @@ fn make_mount(
             Some(tree) => fd::dup_above(tree.as_fd(), 3),
             None => mount::open_tree(mount::here(), path.c(), *recursive),
         },
+        Source::Inside { path, recursive } => {
+            let there = fd::openat2(root, path.c(), libc::O_PATH, 0, Resolve::InRoot)?;
+            mount::open_tree(there.as_fd(), c"", *recursive)
+        }
         Source::PodMemory => match memory {
             Some(memory) => memory.copy(),
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
@@ -212,9 +216,18 @@ fn place_mount(root: BorrowedFd<'_>, one: &Mount, detached: BorrowedFd<'_>, firs
         }
         return changes.into_iter().try_for_each(|(one, recursive)| change(detached, one, recursive));
     }
-    let target = make_place(root, &one.at, one.follow)?;
+    let kind = match &one.source {
+        Source::Inside { .. } => kind_of(detached)?,
+        _ => one.at.kind,
+    };
+    let target = make_place_for(kind, root, &one.at, one.follow)?;
     refuse_procfs(target.as_fd(), one)?;
     attach(detached, target.as_fd(), &changes)
+}
+
+fn kind_of(there: BorrowedFd<'_>) -> io::Result<PointKind> {
+    let is_directory = fd::fstat(there)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    Ok(if is_directory { PointKind::Directory } else { PointKind::File })
 }
 
 /// A volume over a part of /proc would let an image lie to whoever writes there (CVE-2019-16884): only procfs itself, and
@@ -257,6 +270,10 @@ fn open_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result
 /// Opens a place below the root, making what is missing of the way there. Each component is opened in the root by
 /// openat2 and made in the directory that was opened, so that a racing rename leads nowhere outside (CVE-2021-30465).
 pub(super) fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
+    make_place_for(place.kind, root, place, follow)
+}
+
+fn make_place_for(kind: PointKind, root: BorrowedFd<'_>, place: &Place, follow: Follow) -> io::Result<OwnedFd> {
     let (resolve, flags) = (resolve(follow), libc::O_PATH);
     match open_place(root, place, follow) {
         Err(err) if err.raw_os_error() == Some(libc::ENOENT) => {}
@@ -283,7 +300,7 @@ pub(super) fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) ->
                 other => other?,
             };
         }
-        let made = match place.kind {
+        let made = match kind {
             PointKind::File if index + 1 == place.way.len() => {
                 let create = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
                 fd::openat(parent.as_fd(), component.name.c(), create, 0o644).map(drop)
@@ -298,7 +315,7 @@ pub(super) fn make_place(root: BorrowedFd<'_>, place: &Place, follow: Follow) ->
     match (fd::openat2(root, place.path.c(), flags, 0, resolve), place.last()) {
         // The same with the last one, as Debian's /etc/resolv.conf is: the place is made where it leads to.
         (Err(err), Some(link)) if err.raw_os_error() == Some(libc::ENOENT) && follow == Follow::LinksInside => {
-            make_link_target(root, link, place.kind)?;
+            make_link_target(root, link, kind)?;
             fd::openat2(root, place.path.c(), flags, 0, resolve)
         }
         (opened, _) => opened,
@@ -421,7 +438,7 @@ fn open_existing((root, path): (BorrowedFd<'_>, &CStr)) -> io::Result<Option<Own
 /// A file is covered by `null`, a directory by an `empty` one: the first makes it, the others are covered by copies.
 fn mask(at: (BorrowedFd<'_>, &CStr), null: BorrowedFd<'_>, empty: &mut Option<OwnedFd>) -> io::Result<()> {
     let Some(target) = open_existing(at)? else { return Ok(()) };
-    let is_directory = fd::fstat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let is_directory = kind_of(target.as_fd())? == PointKind::Directory;
     let cover = match empty {
         _ if !is_directory => mount::open_tree(null, c"", false)?,
         Some(empty) => mount::open_tree(empty.as_fd(), c"", false)?,

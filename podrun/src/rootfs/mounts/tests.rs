@@ -9,6 +9,7 @@ fn facts(layout: &Layout) -> Facts<'_> {
         cgroups: layout,
         own_cgroup_namespace: true,
         bundle: Path::new("/bundle"),
+        rootfs: Path::new("/bundle/rootfs"),
         kind_of: &|path| match path.to_str() {
             Some("/none") => Err(std::io::Error::from_raw_os_error(libc::ENOENT)),
             Some("/file") => Ok(PointKind::File),
@@ -137,6 +138,34 @@ fn a_bind_is_of_its_sources_kind_and_relative_to_the_bundle() {
     assert_eq!(mounts[0].source, Source::Bind { path: Text::new("", "/bundle/data").unwrap(), recursive: true });
     assert_eq!((mounts[0].set_below, mounts[0].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::Directory));
     assert_eq!((mounts[1].set, mounts[1].at.kind), (libc::MOUNT_ATTR_RDONLY, PointKind::File));
+}
+
+#[test]
+fn a_source_below_the_rootfs_is_opened_there_once_an_earlier_mount_has_touched_it() {
+    let source = |text: &str, how: &str| {
+        let first = r#"{"destination": "/data/sub", "source": "/x", "options": ["bind"]}"#;
+        let json = format!(r#"[{first}, {{"destination": "/b", "source": "{text}", "options": ["{how}"]}}]"#);
+        planned(&json).unwrap().remove(1).source
+    };
+    for (text, inside) in [
+        ("rootfs/data/sub", "/data/sub"),
+        ("./rootfs//data/sub/one", "/data/sub/one"),
+        ("/bundle/rootfs/data", "/data"),
+        ("rootfs", "/"),
+    ] {
+        let path = Text::new("", inside).unwrap();
+        assert_eq!(source(text, "rbind"), Source::Inside { path, recursive: true }, "{text}");
+    }
+    // Nothing was mounted there, or what was is left out; or it is elsewhere.
+    for (text, how) in [
+        ("rootfs/data", "bind"),
+        ("rootfs/data/sub2", "rbind"),
+        ("rootfs/data/../data/sub", "rbind"),
+        ("rootfs2/data/sub", "rbind"),
+        ("/data/sub", "rbind"),
+    ] {
+        assert!(matches!(source(text, how), Source::Bind { .. }), "{text}");
+    }
 }
 
 #[test]
