@@ -22,6 +22,39 @@ fn a_container_that_was_not_started_is_paused_and_resumed() {
     host.podrun("oci delete --force one").ok();
 }
 
+// signal(7), and pid_namespaces(7), which keeps them from the first of a namespace: runc's init dies of them.
+#[test]
+fn what_ends_a_program_ends_a_container_that_was_not_started() {
+    let host = Host::new();
+    let bundle = script(&host, "exec sleep 60");
+    let sharing = with_script(&host, "exec sleep 60", without_pid);
+    for signal in ["TERM", "INT", "HUP", "QUIT", "USR1", "ALRM", "PIPE", "RTMIN+3"] {
+        for bundle in [&bundle, &sharing] {
+            create(&host, "one", bundle);
+            host.podrun(format!("oci kill one {signal}")).ok();
+            until(&host, "one", "stopped");
+            host.podrun("oci start one").fails(1).says("stopped");
+            host.podrun("oci delete one").ok();
+        }
+    }
+    // Those that end nobody neither end it nor keep it from its start, and the program has them as ever.
+    create(&host, "one", &script(&host, "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status > /signals; exec sleep 60"));
+    for signal in ["WINCH", "CHLD", "CONT", "URG", "TSTP", "0"] {
+        host.podrun(format!("oci kill one {signal}")).ok();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(state(&host, "one")["status"], "created");
+    host.podrun("oci start one").ok();
+    let shown = eventually("the program's signals", Duration::from_secs(5), || {
+        let text = host.podrun("oci exec one cat /signals").text();
+        (text.lines().count() == 3).then_some(text)
+    });
+    assert!(shown.lines().all(|line| line.ends_with("\t0000000000000000")), "{shown}");
+    host.podrun("oci kill one TERM").ok();
+    assert_eq!(state(&host, "one")["status"], "running", "it is the first of its PID namespace, and handles none");
+    host.podrun("oci delete --force one").ok();
+}
+
 // Without a PID namespace of its own nothing else ends with the first process, and may outlive it.
 #[test]
 fn kill_ends_all_of_a_container_that_shares_its_pids() {

@@ -109,6 +109,19 @@ fn a_signal_that_does_nothing_is_told() {
     running.wait().fails(137).says("c ignores SIGINT").with_one_line();
 }
 
+// The kernel keeps them from the first of a PID namespace; one that has not started is no program yet that could ignore them.
+#[test]
+fn a_signal_ends_a_container_that_was_not_started() {
+    let host = pod();
+    for (name, signal, code) in [("a", "TERM", 143), ("b", "HUP", 129)] {
+        host.podrun(format!("create container web/{name} --rootfs {} -- sleep 600", host.rootfs())).ok();
+        host.podrun(format!("kill web/{name} --signal {signal}")).ok();
+        assert_eq!(host.until("web", name, "Exited")["exitCode"], code);
+    }
+    host.podrun("start web/a").ok();
+    host.until("web", "a", "Running");
+}
+
 // design.md: "the pod keeps its address".
 #[test]
 fn a_stopped_pod_keeps_its_address_and_starts_again() {

@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+mod gate;
 mod program;
 mod rootfs;
 mod terminal;

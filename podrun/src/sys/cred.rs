@@ -109,6 +109,12 @@ pub fn unblock_signals() {
     }
 }
 
+/// kill(2) of the calling process, by its own number: glibc's raise(3) knows that of whoever cloned it.
+pub fn raise(signal: i32) {
+    // SAFETY: both calls take integers; a refusal changes nothing.
+    unsafe { libc::syscall(libc::SYS_kill, libc::syscall(libc::SYS_getpid), signal) };
+}
+
 /// setsid(2).
 pub fn setsid() -> io::Result<()> {
     // SAFETY: setsid takes nothing.

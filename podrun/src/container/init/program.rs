@@ -2,14 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use super::gate::{hand_over, wait_at_gate};
 use super::terminal::KEEP;
 use super::{Failure, Ground, Groups, Lived, Step, at, at_index, hook_failed};
 use crate::caps::CapabilitySets;
-use crate::container::hooks::Round;
 use crate::container::plan::{NewPrivileges, Process, Rlimit};
-use crate::sys::clone::{exit, poll_one};
 use crate::sys::fd::{self, Resolve};
-use crate::sys::{cred, mount, seccomp, socket, tty};
+use crate::sys::{cred, mount, seccomp, tty};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,46 +108,6 @@ fn enter_directory(root: BorrowedFd<'_>, process: &Process) -> io::Result<()> {
     let directory = fd::openat2(root, process.cwd.path.c(), flags, 0, Resolve::InRoot)?;
     mount::fchdir(directory.as_fd())?;
     if mount::cwd_is_inside_root()? { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
-}
-
-/// Says that all is ready, unless the gate stands open already, and waits for it. No byte but the end: the monitor died.
-fn wait_at_gate(ground: &Ground<'_>) -> io::Result<()> {
-    let report = ground.report;
-    let first = 3 + ground.alone.preserved;
-    match (ground.alone.door, ground.alone.start_container) {
-        (Some(door), hooks) => {
-            let state = hooks.and_then(Round::state).unwrap_or(report);
-            fd::close_from_but(first, &mut [report, door, state])?;
-            socket::send(report, b"R", &[], 0)?;
-            // The maker sees the end of its own socket by this; `start` speaks through the one that takes its number.
-            let caller = socket::accept_one(door)?;
-            fd::take_place(caller.as_fd(), report)?;
-        }
-        (None, None) if !poll_one(report, libc::POLLIN, 0)? => {
-            fd::close_from_but(first, &mut [report])?;
-            socket::send(report, b"R", &[], 0)?;
-        }
-        _ => {}
-    }
-    let mut byte = [0];
-    match fd::read(report, &mut byte)? {
-        0 => exit(1),
-        _ => Ok(()),
-    }
-}
-
-/// The listener goes to whoever can send it on, and only when that is done may the program ask (the profile lets both calls
-/// pass: `seccomp` sees to it). No byte but the end: the monitor died.
-fn hand_over(report: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> io::Result<()> {
-    socket::send(report, b"L", &[listener], 0)?;
-    let mut byte = [0];
-    // A monitor that came meanwhile has opened the gate once more: that is not yet the answer.
-    while byte != *b"A" {
-        if fd::read(report, &mut byte)? == 0 {
-            exit(1);
-        }
-    }
-    Ok(())
 }
 
 fn drop_bounding_set(sets: CapabilitySets) -> io::Result<()> {
