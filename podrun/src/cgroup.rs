@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod below;
 mod counted;
 mod devices;
 mod guard;
@@ -29,6 +30,7 @@ mod systemd;
 mod v1;
 mod v2;
 
+pub use below::Below;
 pub use guard::Programs;
 pub use kill::NO_CGROUP;
 pub use layout::{Controller, Home, Layout, Reach, Tree, Version};

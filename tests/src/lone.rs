@@ -22,6 +22,30 @@ pub fn without_pid(config: &mut Value) {
     config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
 }
 
+/// Its root may make cgroups in the container's own, which has these limits.
+pub fn with_writable_cgroup(config: &mut Value, limits: &Value) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+    for (key, value) in limits.as_object().unwrap() {
+        config["linux"]["resources"][key] = value.clone();
+    }
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/sys/fs/cgroup" {
+            mount["options"] = json!(["nosuid", "noexec", "nodev"]);
+        }
+    }
+}
+
+/// A controller of a host that sees cgroup v2 alone beside which no process may be (cgroups(7)), and a limit that has it handed
+/// down to a container.
+pub fn asking_controller(host: &Host) -> Option<(&'static str, Value)> {
+    let here = host.inside(|| std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")).unwrap();
+    let all = [
+        ("memory", json!({"memory": {"limit": 100_000_000}})),
+        ("hugetlb", json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1 << 30}]})),
+    ];
+    all.into_iter().find(|(name, _)| here.split_whitespace().any(|one| one == *name))
+}
+
 /// `podrun oci create` with no stdio of its own, so that nobody waits for its end.
 #[track_caller]
 pub fn create(host: &Host, id: &str, bundle: &Bundle) {

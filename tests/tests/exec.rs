@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "what a long run measured is said on the test's own output")]
 
+use podrun_tests::lone::{asking_controller, with_script, with_writable_cgroup};
 use podrun_tests::{HOUR, Host, Value, eventually, json, many};
 use std::fs::File;
 use std::time::Duration;
@@ -25,6 +26,23 @@ fn an_execed_program_is_in_all_namespaces_of_its_container() {
     assert_eq!(exec["namespaces"], init["namespaces"]);
     assert_eq!(exec["cgroups"], init["cgroups"]);
     assert_eq!(exec["hostname"], "web");
+}
+
+// cgroups(7): no process beside cgroups with controllers; a service manager goes below its own to make some.
+#[test]
+fn a_program_follows_a_first_process_that_has_gone_to_a_cgroup_below() {
+    let host = Host::on_cgroup2();
+    host.pod("web");
+    let Some((controller, limits)) = asking_controller(&host) else {
+        podrun_tests::skip!("the unified tree has no controller that asks for it");
+    };
+    let bundle = with_script(&host, "exec sleep 600", |config| with_writable_cgroup(config, &limits));
+    host.podrun(format!("run -d web/a --bundle {bundle}")).ok();
+    let shell = |script: &str| host.podrun(format!("exec web/a -- sh -c '{script}'"));
+    let below = "/sys/fs/cgroup/first";
+    shell(&format!("mkdir {below} && echo 1 > {below}/cgroup.procs")).ok();
+    shell(&format!("echo $$ > {below}/cgroup.procs; echo +{controller} > /sys/fs/cgroup/cgroup.subtree_control")).ok();
+    assert_eq!(shell("grep ^0:: /proc/self/cgroup").ok().text().trim(), "0::/first");
 }
 
 // The container's own limits hold for what is executed in it, run and exec alike.

@@ -1,7 +1,9 @@
 //! What `podrun oci` does as runc does it, where neither the specification nor a first guess says so: found by runc's own
 //! integration tests, run on podrun.
 
-use podrun_tests::lone::{create, forever, script, start, state, until, with_script, without_pid};
+use podrun_tests::lone::{
+    asking_controller, create, forever, script, start, state, until, with_script, with_writable_cgroup, without_pid,
+};
 use podrun_tests::{Host, Value, eventually, json};
 use std::fs;
 use std::time::Duration;
@@ -412,6 +414,80 @@ fn in_a_user_namespace_too_a_source_is_what_an_earlier_mount_has_made() {
     with(json!([volume, sub(""), bind("rootfs/data", "/whole", "bind")])).ok().prints("volume\nvolume");
     // Those of the host's filesystem are the host's to map, and it has never seen this mount.
     with(json!([volume, sub("idmap")])).fails(1).says("map the IDs of the mount on /sub").says("map them there");
+}
+
+// runc-exec(8), and exec.bats: "exec --cgroup sub-cgroups [v1]".
+#[test]
+fn exec_joins_cgroups_below_by_controller_where_there_is_v1() {
+    let host = Host::new();
+    if !fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup ") {
+        podrun_tests::skip!("this host has cgroup v2 alone");
+    }
+    let limits = json!({"memory": {"limit": 100_000_000}, "cpu": {"shares": 100}});
+    start(&host, "one", &with_script(&host, "exec sleep 60", |config| with_writable_cgroup(config, &limits)));
+    let exec = |words: &str| host.podrun(format!("oci exec {words} /bin/sh -c 'cat /proc/self/cgroup'"));
+    // The path in the line of a controller, as a cgroup namespace shows it.
+    let paths = |words: &str| {
+        let text = exec(words).ok().text();
+        let of = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.split(':').nth(1).is_some_and(|all| all.split(',').any(|one| one == name)));
+            line.and_then(|line| line.splitn(3, ':').nth(2)).unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+        };
+        [of("memory"), of("cpu")]
+    };
+    host.podrun("oci exec one mkdir -p /sys/fs/cgroup/memory/mem /sys/fs/cgroup/cpu/both /sys/fs/cgroup/memory/both")
+        .ok();
+    for (words, expected) in [
+        ("one", ["/", "/"]),
+        ("--cgroup / one", ["/", "/"]),
+        ("--cgroup memory:mem one", ["/mem", "/"]),
+        ("--cgroup memory:/mem --cgroup cpu:both one", ["/mem", "/both"]),
+        ("--cgroup memory,cpu:both one", ["/both", "/both"]),
+    ] {
+        assert_eq!(paths(words), expected, "{words}");
+    }
+    for (words, cause) in [
+        ("--cgroup mem one", "use --cgroup: open"),
+        ("--cgroup cpu:none one", "No such file"),
+        ("--cgroup ..", "not a plain path"),
+        ("--cgroup cpu:../x", "not a plain path"),
+        ("--cgroup whaaat:/", "the container is in no cgroup v1 tree of it"),
+        ("--cgroup cpu:a --cgroup b", "of several each names its controllers"),
+        ("--cgroup cpu:a --cgroup memory,cpu:b", "the controller cpu twice"),
+    ] {
+        exec(&format!("{words} one")).fails(255).says(cause);
+    }
+    host.podrun("oci delete --force one").ok();
+}
+
+// runc-exec(8), and exec.bats: "exec --cgroup subcgroup [v2]". cgroups(7): no process beside cgroups with controllers.
+#[test]
+fn exec_follows_a_first_process_that_has_gone_below() {
+    let host = Host::on_cgroup2();
+    let Some((controller, limits)) = asking_controller(&host) else {
+        podrun_tests::skip!("the unified tree has no controller that asks for it");
+    };
+    start(&host, "one", &with_script(&host, "exec sleep 60", |config| with_writable_cgroup(config, &limits)));
+    let shell = |words: &str, script: &str| host.podrun(format!("oci exec {words} one sh -c '{script}'"));
+    let place = |words: &str| shell(words, "grep ^0:: /proc/self/cgroup").ok().text().trim().to_owned();
+    shell("", "mkdir /sys/fs/cgroup/first /sys/fs/cgroup/second && echo 1 > /sys/fs/cgroup/first/cgroup.procs").ok();
+    assert_eq!([place(""), place("--cgroup /"), place("--cgroup second")], ["0::/", "0::/", "0::/second"]);
+    let hand_down = format!(
+        "echo $$ > /sys/fs/cgroup/first/cgroup.procs; echo +{controller} > /sys/fs/cgroup/cgroup.subtree_control"
+    );
+    shell("", &hand_down).ok();
+    // Its own may hold no process any more.
+    assert_eq!(
+        [place(""), place("--cgroup first"), place("--cgroup /second")],
+        ["0::/first", "0::/first", "0::/second"]
+    );
+    shell("--cgroup /", "true").fails(255).says("may hold no process");
+    shell("--cgroup none", "true").fails(255).says("No such file");
+    shell("--cgroup ../..", "true").fails(255).says("not a plain path");
+    shell("--cgroup memory:second", "true").fails(255).says("cgroup v2 has one tree for all of them");
+    host.podrun("oci delete --force one").ok();
 }
 
 // Its number in the namespace that it joins is somebody else's on the host, whom a KILL would reach.

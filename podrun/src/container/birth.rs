@@ -181,7 +181,10 @@ fn explain_clone(err: io::Error) -> Error {
         Some(libc::ENOMEM | libc::ESRCH) => failed.hint("the container's first process may have ended meanwhile"),
         Some(libc::ENOSPC) => failed.hint("user.max_user_namespaces, or its like for another kind, is reached"),
         Some(libc::EPERM) => failed.hint("this host may let only root make user namespaces, or join these"),
-        Some(libc::EBUSY) => failed.hint("the cgroup has controllers enabled for children, so it may hold no process"),
+        Some(libc::EBUSY) => {
+            let hint = "the cgroup has controllers enabled for children, so it may hold no process";
+            failed.kind(Kind::NotNow).hint(hint)
+        }
         _ => failed,
     }
 }

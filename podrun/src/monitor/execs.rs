@@ -7,7 +7,7 @@ use super::limited::{Limit, Limited};
 use super::run::Run;
 use super::socket::{Reply, unknown_end};
 use super::{Alarm, Monitor, Token, key};
-use crate::cgroup::Tasks;
+use crate::cgroup::{Cgroup, Tasks};
 use crate::container::birth::{self, Cradle, Report};
 use crate::container::init::{Alone, Visit};
 use crate::container::listener::{self, Whose};
@@ -146,15 +146,29 @@ impl Monitor {
                 return Err(Error::new(Kind::Invalid, "wire the program's stdio", "three descriptors are needed"));
             }
         };
+        let cgroup = |own| limited.and_then(Limited::cgroup).or(own);
         let tasks = run.cgroup.tasks()?.and(limited.map_or_else(|| Ok(Tasks::nowhere()), Limited::tasks)?);
-        let cradle = Cradle {
-            cgroup: limited.and_then(Limited::cgroup).or(run.cgroup.unified_fd()),
+        let mut cradle = Cradle {
+            cgroup: cgroup(run.cgroup.unified_fd()),
             tasks: &tasks,
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
             alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
         };
         let visit = Visit { new: limited.map_or(0, Limited::namespace), ..self.visit(run.pid) };
-        birth::exec(process, run.pidfd.as_fd(), visit, self.namespaces.own_pid.as_fd(), &cradle)
+        let bear = |cradle: &Cradle<'_>| {
+            birth::exec(process, run.pidfd.as_fd(), visit, self.namespaces.own_pid.as_fd(), cradle)
+        };
+        match bear(&cradle) {
+            // It may hold no process any more.
+            Err(err) if err.kind == Kind::NotNow && limited.is_none() => match Cgroup::gone_to(run.pid) {
+                Ok(Some(gone)) => {
+                    cradle.cgroup = gone.unified_fd();
+                    bear(&cradle)
+                }
+                _ => Err(err),
+            },
+            born => born,
+        }
     }
 
     /// In a user namespace nobody may join what is the host's, not even where he is there already (setns(2)); so nor do we

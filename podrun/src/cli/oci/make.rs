@@ -4,6 +4,7 @@
 
 use super::Call;
 use crate::caps;
+use crate::cgroup::Below;
 use crate::container::attributes::Keyring;
 use crate::container::plan::{Entry, NewPrivileges};
 use crate::container::planning::ExecRequest;
@@ -165,9 +166,9 @@ struct Exec {
     /// Join a paused container, and run when it is resumed
     #[arg(long)]
     ignore_paused: bool,
-    /// A cgroup below the container's own
+    /// A cgroup below the container's own, on v1 one for each controller: CONTROLLER[,CONTROLLER]:PATH
     #[arg(long, value_name = "PATH")]
-    cgroup: Option<String>,
+    cgroup: Vec<String>,
     id: String,
     #[arg(trailing_var_arg = true)]
     command: Vec<String>,
@@ -214,6 +215,6 @@ fn exec_wish(call: &Call, asked: Exec) -> Result<exec::Wish> {
         preserved: asked.preserve_fds,
         detached: asked.detach,
         even_paused: asked.ignore_paused,
-        cgroup: asked.cgroup,
+        cgroup: Below::parse(&asked.cgroup)?,
     })
 }

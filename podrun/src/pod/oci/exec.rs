@@ -7,6 +7,7 @@ use super::foreground::Stay;
 use super::host;
 use super::program;
 use super::record::{Container, Status};
+use crate::cgroup::{Below, Cgroup};
 use crate::container::alone;
 use crate::container::birth::{self, Born, Cradle, Report};
 use crate::container::init::{self, Groups, Ids, Visit};
@@ -49,8 +50,7 @@ pub struct Wish {
     pub detached: bool,
     /// `--ignore-paused`.
     pub even_paused: bool,
-    /// `--cgroup`: below the container's own.
-    pub cgroup: Option<String>,
+    pub cgroup: Below,
 }
 
 /// Runs a program in a container, once podrun is unwritable; the answer is its exit code, or 0 where the caller does not stay.
@@ -122,17 +122,33 @@ fn users(container: &Container, needed: bool) -> Result<Files> {
 }
 
 fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &Wish) -> Result<Born> {
-    let stdio = program::stdio(wish.preserved)?;
-    let mut place = container.record.cgroup.clone();
-    if let Some(below) = &wish.cgroup {
-        place.place = place.place.below(below)?;
-    }
     if let Some(scope) = &container.record.scope
         && Privilege::own() != Privilege::Host
     {
-        scope.approach(&place)?;
+        scope.approach(&container.record.cgroup)?;
     }
-    let cgroup = crate::cgroup::Cgroup::open(&place)?;
+    let opened = wish.cgroup.open(&container.record.cgroup);
+    let born = opened.and_then(|cgroup| bear_in(&cgroup, container, process, first, wish));
+    match born {
+        // Its own is there no more, or may hold no process.
+        Err(err) if wish.cgroup == Below::Own && matches!(err.kind, Kind::NotFound | Kind::NotNow) => {
+            match Cgroup::gone_to(container.record.process.map_or(0, |process| process.pid)) {
+                Ok(Some(cgroup)) => bear_in(&cgroup, container, process, first, wish),
+                _ => Err(err),
+            }
+        }
+        born => born,
+    }
+}
+
+fn bear_in(
+    cgroup: &Cgroup,
+    container: &Container,
+    process: &Process,
+    first: BorrowedFd<'_>,
+    wish: &Wish,
+) -> Result<Born> {
+    let stdio = program::stdio(wish.preserved)?;
     let tasks = cgroup.tasks()?;
     let visit = visit(container);
     let groups = match (visit.ids, Privilege::own()) {
