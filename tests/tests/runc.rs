@@ -24,6 +24,26 @@ fn a_container_that_was_not_started_is_paused_and_resumed() {
     host.podrun("oci delete --force one").ok();
 }
 
+// config-linux.md, "Namespaces", and decision 24: runc and crun leave such a container's mounts on the host.
+#[test]
+fn a_container_is_never_among_the_hosts_mounts() {
+    let host = Host::new();
+    let mounts = || host.program("cat /proc/mounts").run().text().lines().count();
+    let before = mounts();
+    let with = |path: Option<&str>| {
+        with_script(&host, "true", |config| {
+            let spaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            spaces.retain(|one| one["type"] != "mount");
+            spaces.extend(path.map(|path| json!({"type": "mount", "path": path})));
+        })
+    };
+    let run = |bundle| host.podrun(format!("oci run --bundle {bundle} one"));
+    run(with(None)).fails(1).says("there is none of type mount").says("hint: add {\"type\": \"mount\"}");
+    run(with(Some("/proc/self/ns/mnt"))).fails(1).says("joins no mount namespace").says("leave `path` out");
+    assert_eq!(mounts(), before);
+    host.podrun("oci list -q").ok().prints("");
+}
+
 // signal(7), and pid_namespaces(7), which keeps them from the first of a namespace: runc's init dies of them.
 #[test]
 fn what_ends_a_program_ends_a_container_that_was_not_started() {

@@ -116,6 +116,10 @@ fn namespaces(document: &Spec, alone: &mut Alone) -> Result<()> {
         let Some((_, kind)) = KINDS.iter().find(|(typ, _)| *typ == one.typ()) else { return fail("type", "unknown") };
         match one.path().as_ref().map(|path| path.to_string_lossy()) {
             None => alone.new |= kind,
+            Some(_) if *kind == libc::CLONE_NEWNS => {
+                return fail("path", "podrun joins no mount namespace: a new root would be that of everybody in it")
+                    .map_err(|err| err.kind(Kind::Unsupported).hint("leave `path` out for one of its own"));
+            }
             Some(path) if path.starts_with('/') => {
                 let (path, place) = (Text::new("a namespace", path)?, format!("linux.namespaces[{index}].path"));
                 alone.joined.push(Joined { kind: *kind, path, place });
@@ -125,8 +129,13 @@ fn namespaces(document: &Spec, alone: &mut Alone) -> Result<()> {
     }
     match alone.new & libc::CLONE_NEWNS != 0 {
         true => Ok(()),
-        false => Err(Error::new(Kind::Unsupported, "read linux.namespaces", "there is no new one of type mount")
-            .hint("in the host's mount namespace a container's root would be everybody's")),
+        // The specification lets it have the host's (decision 24).
+        false => Err(Error::new(
+            Kind::Unsupported,
+            "read linux.namespaces",
+            "there is none of type mount, and podrun mounts nothing of a container among the host's own",
+        )
+        .hint("add {\"type\": \"mount\"}; what of the host it shall see is bound, with `rslave` whatever is mounted there later")),
     }
 }
 
@@ -255,7 +264,15 @@ mod tests {
                 .unwrap_err()
                 .contains("namespaces[1].path: not an absolute path")
         );
-        assert!(planned(r#""namespaces": []"#, "").unwrap_err().contains("no new one of type mount"));
+    }
+
+    #[test]
+    fn a_mount_namespace_is_new() {
+        let refused = |list: &str| planned(&format!(r#""namespaces": [{list}]"#), "").unwrap_err();
+        assert!(refused("").contains("there is none of type mount"));
+        assert!(refused(r#"{"type": "uts"}"#).contains("add {\"type\": \"mount\"}"));
+        let joined = refused(r#"{"type": "uts"}, {"type": "mount", "path": "/proc/1/ns/mnt"}"#);
+        assert!(joined.contains("namespaces[1].path: podrun joins no mount namespace"), "{joined}");
     }
 
     #[test]
