@@ -252,6 +252,16 @@ fn warn(text: &str) {
     eprintln!("podrun: warning: {text}");
 }
 
+/// Each is done whatever became of the others; the last failure is the answer, those before it are only said.
+fn all(done: impl IntoIterator<Item = Result<()>>) -> Result<i32> {
+    let failures = done.into_iter().filter_map(Result::err);
+    let last = failures.reduce(|earlier, later| {
+        warn(&earlier.to_string());
+        later
+    });
+    last.map_or(Ok(0), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

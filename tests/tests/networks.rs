@@ -115,6 +115,8 @@ fn networks_that_cannot_be_are_told_and_leave_nothing() {
         ("--network macvlan:parent=nosuch0,ip=192.0.2.7/24", 1, "the host has no link of this name"),
         ("--network macvlan:parent=lo", 2, "cannot be an interface's name"),
         ("--network macvlan:parent=eth9", 2, "it needs ip=ADDRESS/PREFIX"),
+        ("--network bridge,interface=all", 2, "\"all\" cannot be an interface's name"),
+        ("--network bridge,interface=eth%d", 2, "cannot be an interface's name"),
         ("--network bridge --network macvlan:parent=nosuch0,ip=192.0.2.7/24", 1, "the host has no link of this name"),
     ] {
         host.podrun(format!("create pod web {words}")).fails(code).with_one_line().says(why);
@@ -130,9 +132,22 @@ fn networks_that_cannot_be_are_told_and_leave_nothing() {
         ("front --internal --no-isolate", 2, "is not internal"),
         ("front --driver macvlan --subnet 192.0.2.0/24", 2, "needs a link of the host"),
         ("front --mtu 40", 2, "is not an MTU"),
+        ("pasta", 2, "the name means something already"),
+        ("front --subnet 224.1.0.0/16", 2, "has multicast addresses"),
+        ("front --subnet fe80::/64", 2, "has link-local addresses"),
+        ("front --driver macvlan --parent up0 --subnet 192.0.2.0/24 --ipv6", 2, "needs the IPv6 range"),
     ] {
         host.podrun(format!("network create {words}")).fails(code).with_one_line().says(why);
+        host.podrun("network inspect front").fails(1);
     }
+    host.podrun("network rm host")
+        .fails(1)
+        .with_one_line()
+        .says("there are bridge, ptp")
+        .does_not_say("network create");
+    // What is wrong with one of several keeps none of the others.
+    host.podrun("network create back").ok();
+    host.podrun("network rm front back").fails(1).says("find the network front").prints("network/back removed");
     host.podrun("network inspect front").fails(1).with_one_line().says("find the network front");
     host.podrun("network rm front").fails(1).with_one_line();
     host.podrun("network rm bridge").fails(2).with_one_line().says("it is podrun's own");

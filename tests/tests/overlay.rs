@@ -303,6 +303,8 @@ fn overlays_that_cannot_be_are_told_and_leave_nothing() {
         (&format!("{} --peers 198.51.100.2", part(1)), 2, "there is no ="),
         (&format!("{} --peers two=10.90.2.0/24", part(1)), 2, "is not an address"),
         (&format!("{} --peers 198.51.100.1=10.90.2.0/24", part(1)), 1, "is this host itself"),
+        (&format!("{} --peers 198.51.100.2=10.90.2.0/24,198.51.100.2=10.90.3.0/24", part(1)), 2, "is given twice"),
+        (&format!("{} --peers 224.0.0.1=10.90.2.0/24", part(1)), 2, "224.0.0.1 is no host's address"),
         (
             "--driver vxlan --vni 1 --cluster-cidr 198.51.100.0/24 --subnet 198.51.100.128/25",
             1,
@@ -318,6 +320,7 @@ fn overlays_that_cannot_be_are_told_and_leave_nothing() {
         .with_one_line()
         .says("10.90.0.0/16 of the network flat");
     host.podrun("network peer add flat 198.51.100.2=10.91.0.0/24").fails(1).with_one_line().says("not within");
+    host.podrun("network peer add flat 127.0.0.1=10.90.2.0/24").fails(1).with_one_line().says("is no host's address");
     host.podrun("network peer add flat 198.51.100.1=10.90.2.0/24").fails(1).with_one_line().says("is this host itself");
     host.podrun("network peer add bridge 198.51.100.2=10.90.2.0/24")
         .fails(1)

@@ -595,13 +595,14 @@ fn a_published_port_is_reached_by_ipv6() {
     host.program("sh -c 'echo 1 > /proc/sys/net/ipv6/conf/all/forwarding'").run().ok();
     for driver in ["bridge", "ptp"] {
         host.podrun(format!("network create six --driver {driver} --subnet 10.97.0.0/24 --subnet fd97::/64")).ok();
-        host.podrun("create pod web --network six -p 8080:80 -p [fd77::1]:8081:80").ok();
+        host.podrun("create pod web --network six -p 8080:80 -p [fd77::1]:8081:80 -p [::]:8082:80").ok();
         host.start("web/tcp", "", "/probe listen [::]:80 web");
         host.podrun("create pod sibling --network six").ok();
         for (from, whom, source) in [
             ("neighbour", "[fd77::1]:8080", "fd77::2"),
             ("neighbour", "[fd77::1]:8081", "fd77::2"),
             ("neighbour", "192.0.2.1:8080", "::ffff:192.0.2.2"),
+            ("neighbour", "[fd77::1]:8082", "fd77::2"),
             ("host", "[fd77::1]:8080", "fd77::1"),
             ("sibling", "[fd77::1]:8080", "fd97::1"),
             ("web", "[fd77::1]:8080", "fd97::1"),
@@ -611,10 +612,13 @@ fn a_published_port_is_reached_by_ipv6() {
             });
             ask(&host, from, "ask", whom).ok().prints(&format!("web to {source}"));
         }
-        eventually("::1 answers", Duration::from_secs(5), || {
-            (ask(&host, "host", "ask", "[::1]:8080").code() == 0).then_some(())
-        });
+        for all in ["[::1]:8080", "[::1]:8082"] {
+            eventually("::1 answers", Duration::from_secs(5), || {
+                (ask(&host, "host", "ask", all).code() == 0).then_some(())
+            });
+        }
         ask(&host, "neighbour", "ask", "192.0.2.1:8081").fails(99);
+        ask(&host, "neighbour", "ask", "192.0.2.1:8082").fails(99);
         host.podrun("delete pod web sibling --force").ok();
         host.podrun("network rm six").ok();
     }

@@ -281,6 +281,9 @@ fn services_that_cannot_be_are_told_and_leave_nothing() {
         ("web --selector app=web --port 80 --ip 10.1.0.1", 1, "no host's address of 10.96.0.0/16"),
         ("web --selector app=web --port 80 --service-cidr 10.97.0.0/24", 1, "overlaps 10.97.0.1/24 of this host"),
         ("Web --selector app=web --port 80", 2, "read the service name \"Web\""),
+        ("web --endpoint 127.0.0.1 --port 80", 2, "loopback is nobody's outside of a host"),
+        ("web --endpoint 10.96.0.7 --port 80", 2, "the endpoint 10.96.0.7 is a service's address"),
+        ("web --selector app=web --port 80 --service-cidr 224.0.0.0/16", 2, "has multicast addresses"),
     ] {
         host.podrun(format!("service create {words}")).fails(code).with_one_line().says(why);
     }
@@ -292,6 +295,8 @@ fn services_that_cannot_be_are_told_and_leave_nothing() {
         .with_one_line()
         .says("the service web has it");
     host.podrun("service rm wep").fails(1).with_one_line().says("there are web");
+    host.podrun("service create two --selector app=web --port 80").ok();
+    host.podrun("service rm wep two").fails(1).says("find the service wep").prints("service/two removed");
     let said = host.podrun("service inspect web").json();
     assert_eq!((&said["ip"], &said["sessionAffinity"]), (&json!("10.96.0.1"), &json!("None")));
     // One that is broken hides no other.
@@ -300,4 +305,33 @@ fn services_that_cannot_be_are_told_and_leave_nothing() {
     std::fs::remove_file(host.root().join("services/default_bad.json")).unwrap();
     host.podrun("service rm web").ok().prints("service/web removed");
     host.program("ip addr del 10.97.0.1/24 dev lo").run().ok();
+}
+
+// Issue 4, 7 and 5: services and overlays are of IPv4; whoever asks for more is told so, at once.
+#[test]
+fn a_service_or_an_overlay_of_ipv6_is_refused_in_one_line() {
+    let host = Host::new();
+    for (words, why) in [
+        ("--endpoint fd00::7 --port 80", "read the endpoint \"fd00::7\": services speak IPv4 alone"),
+        ("--endpoint [fd00::7]:80 --port 80", "services speak IPv4 alone"),
+        ("--selector a=b --port 80 --ip fd00::7", "invalid IPv4 address"),
+        // A range of which nobody lives to see the end.
+        ("--selector a=b --port 80 --service-cidr fd00::/64", "services speak IPv4 alone, and fd00::/64 is of IPv6"),
+    ] {
+        host.podrun(format!("service create web {words}")).fails(2).with_one_line().says(why);
+    }
+    let part = "--driver vxlan --vni 42 --cluster-cidr 10.90.0.0/16 --subnet 10.90.1.0/24";
+    for (words, why) in [
+        (format!("{part} --ipv6"), "the pods of an overlay speak IPv4 alone"),
+        (format!("{part} --subnet fd00:1::/64"), "the pods of an overlay speak IPv4 alone"),
+        (format!("{part} --peers 198.51.100.2=fd00:1::/64"), "fd00:1::/64 of 198.51.100.2 is not within 10.90.0.0/16"),
+        (
+            "--driver vxlan --vni 42 --cluster-cidr fd00:1::/48 --subnet 10.90.1.0/24".to_owned(),
+            "clusterCidr: fd00:1::/48 is not an IPv4 range",
+        ),
+    ] {
+        host.podrun(format!("network create flat {words}")).fails(2).with_one_line().says(why);
+    }
+    host.podrun("service ls -o json").ok().prints("[]");
+    host.podrun("network ls -o name").ok().does_not_print("flat");
 }

@@ -57,18 +57,8 @@ impl Chosen {
             }
         }
         let answers = client::commands(&asked).into_iter().zip(&asked).map(|(answer, (pod, _))| hear(pod, answer));
-        all(missing.into_iter().chain(answers))
+        super::all(missing.into_iter().chain(answers))
     }
-}
-
-/// Each is done whatever became of the others; the last failure is the answer, those before it are only said.
-fn all(done: impl IntoIterator<Item = Result<()>>) -> Result<i32> {
-    let failures = done.into_iter().filter_map(Result::err);
-    let last = failures.reduce(|earlier, later| {
-        super::warn(&earlier.to_string());
-        later
-    });
-    last.map_or(Ok(0), Err)
 }
 
 /// Says which of these, or of all, will not end by their stop signal: whoever waits wants to know what for.
@@ -94,7 +84,7 @@ fn or_all(pod: &Pod, names: Vec<ContainerName>) -> Vec<ContainerName> {
 
 pub(super) fn start(words: &Words) -> Result<i32> {
     let asked: Chosen = words.parse("  podrun start web\n  podrun start web/nginx")?;
-    all(asked.pods()?.into_iter().map(|found| {
+    super::all(asked.pods()?.into_iter().map(|found| {
         let (pod, names) = found?;
         let is_whole_pod = names.is_empty();
         for name in or_all(&pod, names) {
@@ -288,7 +278,7 @@ pub(super) fn delete_pod(words: &Words) -> Result<i32> {
         found.iter().for_each(|pod| warn_of_the_deaf(pod, &[], None, grace));
         delete::stop_together(&found, grace);
     }
-    all(names.into_iter().map(|name| match delete::delete(&roots, &namespace, name, manner) {
+    super::all(names.into_iter().map(|name| match delete::delete(&roots, &namespace, name, manner) {
         Ok(warnings) => {
             warnings.iter().for_each(|warning| super::warn(warning));
             table::line(&format!("pod/{name} deleted"));
@@ -338,7 +328,7 @@ pub(super) fn delete_container(words: &Words) -> Result<i32> {
     }
     let answers = client::commands(&requests).into_iter().zip(titles);
     let deleted = answers.map(|(answer, title)| answer.map(|()| table::line(&format!("{title} deleted"))));
-    all(missing.into_iter().chain(deleted).map(|done| match done {
+    super::all(missing.into_iter().chain(deleted).map(|done| match done {
         Err(err) if err.kind == Kind::NotFound => {
             super::warn(&err.to_string());
             Ok(())

@@ -17,6 +17,7 @@ use crate::roots::Roots;
 use crate::spec::network::{self, Attach};
 use clap::Args;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 #[derive(Debug, Args)]
@@ -160,11 +161,23 @@ fn definition(asked: &Create) -> Result<Definition> {
             .transpose()
             .map_err(|err| err.kind(Kind::Usage))?
             .map(Cidr::network),
-        peers: asked.peers.iter().map(|text| peer(text)).collect::<Result<_>>()?,
+        peers: peers(&asked.peers)?,
         local: asked.local,
         port: asked.port,
         created_at: Some(Stamp::now().text()),
     })
+}
+
+/// Each host once.
+fn peers(texts: &[String]) -> Result<BTreeMap<IpAddr, Cidr>> {
+    let mut all = BTreeMap::new();
+    for text in texts {
+        let (host, part) = peer(text)?;
+        if all.insert(host, part).is_some() {
+            return Err(Error::new(Kind::Usage, "read --peers", format!("{host} is given twice")));
+        }
+    }
+    Ok(all)
 }
 
 /// `198.51.100.2=10.90.2.0/24`
@@ -267,11 +280,11 @@ pub(super) fn remove(words: &Words) -> Result<i32> {
     let asked: Remove = words.parse("  podrun network rm front\n  podrun network rm --force front")?;
     let users = if asked.force { Users::Disconnect } else { Users::Keep };
     let roots = asked.global.readable()?;
-    for name in &asked.name {
+    super::all(asked.name.iter().map(|name| {
         networks::remove(&roots, name, users)?.iter().for_each(|said| table::line(said));
         table::line(&format!("network/{name} removed"));
-    }
-    Ok(0)
+        Ok(())
+    }))
 }
 
 #[derive(Debug, Args)]

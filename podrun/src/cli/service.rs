@@ -133,9 +133,9 @@ pub(super) fn inspect(words: &Words) -> Result<i32> {
 pub(super) fn remove(words: &Words) -> Result<i32> {
     let asked: Named = words.parse("  podrun service rm web")?;
     let (roots, namespace) = (asked.global.readable()?, asked.global.namespace()?);
-    for name in &asked.name {
+    super::all(asked.name.iter().map(|name| {
         services::remove(&roots, &namespace, &ServiceName::parse(name)?)?;
         table::line(&format!("service/{name} removed"));
-    }
-    Ok(0)
+        Ok(())
+    }))
 }

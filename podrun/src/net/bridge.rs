@@ -246,7 +246,7 @@ pub fn refuse_taken(roots: &Roots, range: Cidr, doing: &str) -> Result<()> {
 }
 
 /// Writes the definition of a new network, with the ranges that it will have.
-pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six: Option<Cidr>) -> Result<Definition> {
+pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition) -> Result<Definition> {
     let doing = format!("create the network {name}");
     let _held = lock(&lock_file(roots), Hold::Exclusive)?;
     definition::check_new(roots, name)?;
@@ -254,7 +254,6 @@ pub fn define(roots: &Roots, name: &NetworkName, mut definition: Definition, six
     if !definition.driver.hangs_on_a_link() {
         let group = roots.link_group_of(name.as_str());
         let facts = Facts::look(&Netlink::here()?, None, group, None, other_ranges(roots, name.as_str())?)?;
-        definition.subnet6 = definition.subnet6.or(six);
         definition.claims().try_for_each(|range| facts.refuse_taken(range, &doing))?;
         definition.peers.keys().try_for_each(|peer| facts.refuse_own(*peer, &doing))?;
         if definition.subnet.is_none() {

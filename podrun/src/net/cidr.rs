@@ -21,6 +21,11 @@ impl Cidr {
         Self { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix }
     }
 
+    const fn v6(words: [u16; 8], prefix: u8) -> Self {
+        let [a, b, c, d, e, f, g, h] = words;
+        Self { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix }
+    }
+
     /// The range of a single address.
     pub fn alone(address: IpAddr) -> Self {
         Self { address, prefix: width(address) }
@@ -72,6 +77,22 @@ impl Cidr {
             IpAddr::V4(_) => 1..=last - 1,
             IpAddr::V6(_) => 1..=last,
         }
+    }
+
+    /// What stands in the way of giving these addresses to hosts, by the kinds of RFC 6890 and RFC 4291 (2.4): a whole range
+    /// may overlap no such kind.
+    pub fn is_no_hosts(self) -> Option<&'static str> {
+        const KINDS: [(Cidr, &str); 8] = [
+            (Cidr::v4(0, 0, 0, 0, 8), "of this network alone"),
+            (Cidr::v4(127, 0, 0, 0, 8), "loopback"),
+            (Cidr::v4(224, 0, 0, 0, 4), "multicast"),
+            (Cidr::v4(255, 255, 255, 255, 32), "broadcast"),
+            (Cidr::v6([0, 0, 0, 0, 0, 0, 0, 0], 127), "loopback"),
+            (Cidr::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), "IPv4"),
+            (Cidr::v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local"),
+            (Cidr::v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
+        ];
+        KINDS.iter().find(|(kind, _)| kind.overlaps(self)).map(|(_, what)| *what)
     }
 
     fn host_mask(self) -> u128 {

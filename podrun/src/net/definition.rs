@@ -222,14 +222,15 @@ impl Definition {
 
     fn check_driver(&self) -> Result<(), String> {
         let driver = self.driver.word();
-        let (stp, icc, six) = (("stp", self.stp), ("icc", !self.icc), ("subnet6", self.subnet6.is_some()));
+        let (stp, icc) = (("stp", self.stp), ("icc", !self.icc));
         let (isolate, masquerade) = (("isolate", !self.isolate), ("masquerade", !self.masquerade));
         let binding = ("hostBinding", self.host_binding.is_some());
         let refused = match self.driver {
             Driver::Bridge => vec![],
             Driver::Ptp => vec![stp, icc],
             // What one host keeps its pods from, another would not.
-            Driver::Vxlan => vec![icc, six],
+            Driver::Vxlan if self.subnet6.is_some() => return Err(OVERLAYS_ARE_FOUR.to_owned()),
+            Driver::Vxlan => vec![icc],
             // Their traffic does not pass through this host's rules.
             Driver::Macvlan | Driver::Ipvlan => vec![stp, icc, isolate, masquerade, binding],
             Driver::Pasta => return Err("driver: pasta is for one pod, and is not described".to_owned()),
@@ -313,6 +314,9 @@ impl Definition {
             }
             parts.push(*part);
         }
+        if let Some(end) = self.peers.keys().chain(&self.local).find(|end| Cidr::alone(**end).is_no_hosts().is_some()) {
+            return Err(format!("peers: {end} is no host's address"));
+        }
         let mut ends = self.peers.keys().chain(&self.local);
         match ends.next().is_none_or(|first| ends.all(|one| one.is_ipv4() == first.is_ipv4())) {
             true => Ok(()),
@@ -330,6 +334,8 @@ impl Definition {
         Below { parent: self.parent.clone().unwrap_or_default(), mode }
     }
 }
+
+const OVERLAYS_ARE_FOUR: &str = "subnet6: the pods of an overlay speak IPv4 alone";
 
 fn check_family(family: u8, subnet: Option<Cidr>, gateway: Option<IpAddr>, range: Option<Cidr>) -> Result<(), String> {
     let Some(subnet) = subnet else {
@@ -349,6 +355,9 @@ fn check_family(family: u8, subnet: Option<Cidr>, gateway: Option<IpAddr>, range
     if subnet.prefix > most {
         return Err(format!("subnet: {subnet} has no room for a gateway and a pod"));
     }
+    if let Some(what) = subnet.is_no_hosts() {
+        return Err(format!("subnet: {subnet} has {what} addresses, which are no host's"));
+    }
     let is_host = |ip: IpAddr| subnet.offset(ip).is_some_and(|offset| subnet.hosts().contains(&offset));
     if let Some(gateway) = gateway.filter(|gateway| !is_host(*gateway)) {
         return Err(format!("gateway: {gateway} is no host's address of {subnet}"));
@@ -362,7 +371,8 @@ fn check_family(family: u8, subnet: Option<Cidr>, gateway: Option<IpAddr>, range
 }
 
 /// What podrun itself means by these words; no network of a user's may have one of them.
-const RESERVED: [&str; 9] = ["bridge", "ptp", "host", "none", "macvlan", "ipvlan", "vxlan", "default", "podrun"];
+const RESERVED: [&str; 10] =
+    ["bridge", "ptp", "host", "none", "pasta", "macvlan", "ipvlan", "vxlan", "default", "podrun"];
 
 /// Networks that are there without a definition.
 pub const BUILT_IN: [(&str, Driver); 2] = [("bridge", Driver::Bridge), ("ptp", Driver::Ptp)];
@@ -425,10 +435,13 @@ pub fn find(roots: &Roots, name: &str) -> Result<Definition> {
 }
 
 fn missing(roots: &Roots, name: &str) -> Error {
-    let known: Vec<String> = names(roots).unwrap_or_default();
-    let hint = match known.is_empty() {
-        true => format!("podrun network create {name}"),
-        false => format!("there are bridge, ptp, {}; `podrun network create {name}` makes it", known.join(", ")),
+    let built_in = BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    let known: Vec<String> = built_in.chain(names(roots).unwrap_or_default()).collect();
+    let there = format!("there are {}", known.join(", "));
+    let hint = match (RESERVED.contains(&name), known.len() > BUILT_IN.len()) {
+        (true, _) => there,
+        (false, true) => format!("{there}; `podrun network create {name}` makes it"),
+        (false, false) => format!("podrun network create {name}"),
     };
     Error::new(Kind::NotFound, format!("find the network {name}"), "there is none of this name").hint(hint)
 }
@@ -554,6 +567,22 @@ mod tests {
                 r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16", "subnet": "10.90.1.0/24", "icc": false}"#,
                 "icc",
             ),
+            (
+                r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16", "subnet": "10.90.1.0/24", "subnet6": "fd00::/64"}"#,
+                "subnet6: the pods of an overlay speak IPv4 alone",
+            ),
+            (
+                r#"{"driver": "vxlan", "vni": 1, "clusterCidr": "10.90.0.0/16", "subnet": "10.90.1.0/24", "local": "127.0.0.1"}"#,
+                "127.0.0.1 is no host's",
+            ),
+            (r#"{"subnet": "224.0.0.0/16"}"#, "multicast"),
+            (r#"{"subnet": "0.0.0.0/8"}"#, "of this network alone"),
+            (r#"{"subnet": "127.5.0.0/16"}"#, "loopback"),
+            (r#"{"subnet": "255.255.255.0/24"}"#, "broadcast"),
+            (r#"{"subnet6": "fe80::/64"}"#, "link-local"),
+            (r#"{"subnet6": "ff02::/64"}"#, "multicast"),
+            (r#"{"subnet6": "::ffff:10.0.0.0/104"}"#, "IPv4"),
+            (r#"{"subnet6": "::/64"}"#, "loopback"),
             ("{\n", "line 2"),
         ] {
             let err = read(bad).unwrap_err();

@@ -87,13 +87,15 @@ impl Port {
         pod.iter().filter(fits).map(one).collect()
     }
 
-    /// What of it the kernel cannot translate: `::1` always, and any IPv6 address when the pod has none.
+    /// What of it the kernel cannot translate: `::1` always, which is one of all addresses, and any IPv6 address when the pod
+    /// has none.
     fn detour(&self, pod: &[IpAddr]) -> Option<Detour> {
         let loopback = IpAddr::from(Ipv6Addr::LOCALHOST);
         let has_six = pod.iter().any(IpAddr::is_ipv6);
         let at = match self.address {
             None => loopback,
             Some(address) if address.is_ipv6() && (address == loopback || !has_six) => address,
+            Some(IpAddr::V6(all)) if all.is_unspecified() => loopback,
             Some(_) => return None,
         };
         let (at, to) = (SocketAddr::new(at, self.host), SocketAddr::new(*pod.first()?, self.port));
@@ -559,6 +561,7 @@ mod tests {
             ("127.0.0.1:80:8", &four, None),
             ("[::1]:80:8", &both, Some("[::1]:80")),
             ("[::]:80:8", &four, Some("[::]:80")),
+            ("[::]:80:8", &both, Some("[::1]:80")),
             ("[fd01::1]:80:8", &four, Some("[fd01::1]:80")),
             ("[fd01::1]:80:8", &both, None),
         ] {

@@ -40,14 +40,20 @@ pub enum Six {
 /// Writes down what a network is to be; its first pod makes it.
 pub fn create(roots: &Roots, name: &NetworkName, definition: Definition, six: Six) -> Result<Definition> {
     definition::check_name(name)?;
-    definition.check().map_err(|cause| Error::new(Kind::Usage, format!("create the network {name}"), cause))?;
+    let bad = |cause: String| Error::new(Kind::Usage, format!("create the network {name}"), cause);
+    let mut definition = definition;
+    if six == Six::Chosen && definition.subnet6.is_none() {
+        if definition.driver.hangs_on_a_link() {
+            let driver = definition.driver.word();
+            return Err(bad(format!("ipv6: {driver} needs the IPv6 range of the network behind its link"))
+                .hint("give it by one more --subnet"));
+        }
+        definition.subnet6 = Some(unique_local()?);
+    }
+    definition.check().map_err(bad)?;
     store::make_private_dir(&roots.run, 0o711)?;
     store::make_private_dir(&roots.root, 0o700)?;
-    let unique = match six {
-        Six::Chosen => Some(unique_local()?),
-        Six::AsSaid => None,
-    };
-    bridge::define(roots, name, definition, unique)
+    bridge::define(roots, name, definition)
 }
 
 /// A range that is nobody else's: 40 random bits below fd00::/8 (RFC 4193, 3.2).

@@ -19,6 +19,15 @@ pub fn create(roots: &Roots, service: Service, wished: Option<Ipv4Addr>, range: 
     if service.ports.is_empty() {
         return refuse("it needs a --port");
     }
+    if let Some(what) = range.is_no_hosts() {
+        return refuse(&format!("{range} has {what} addresses, which are no service's"));
+    }
+    if range.address.is_ipv6() {
+        return refuse(&format!("services speak IPv4 alone, and {range} is of IPv6"));
+    }
+    if let Some(endpoint) = service.endpoints.iter().find(|endpoint| range.contains(endpoint.ip.into())) {
+        return refuse(&format!("the endpoint {endpoint} is a service's address, {range}, and serves nobody"));
+    }
     if service.selector.is_empty() && service.endpoints.is_empty() {
         return refuse("it leads to nobody: it needs a --selector or an --endpoint");
     }

@@ -300,11 +300,12 @@ impl Address {
     }
 }
 
-/// What the kernel takes for an interface's name (`dev_valid_name`), less what no terminal should show; and not `lo`,
-/// which every pod has.
+/// What the kernel takes for an interface's name (`dev_valid_name`), less what no terminal should show and the pattern that
+/// it would put a number into; and not `lo`, which every pod has, nor what /proc/sys/net has beside the interfaces.
 pub fn link_name(text: &str) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':');
-    match (1..=15).contains(&text.len()) && text.bytes().all(plain) && !matches!(text, "." | ".." | "lo") {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%');
+    let means_another = matches!(text, "." | ".." | "lo" | "all" | "default");
+    match (1..=15).contains(&text.len()) && text.bytes().all(plain) && !means_another {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} cannot be an interface's name")),
     }
@@ -499,6 +500,9 @@ mod tests {
             ("bridge,interface=lo", "cannot be an interface"),
             ("bridge,interface=a/b", "cannot be an interface"),
             ("bridge,interface=sixteen-bytes-xx", "cannot be an interface"),
+            ("bridge,interface=eth%d", "cannot be an interface"),
+            ("bridge,interface=all", "cannot be an interface"),
+            ("bridge,interface=default", "cannot be an interface"),
             ("host,mtu=1400", "nothing to choose"),
             ("pasta,ip=10.0.0.3", "nothing to choose"),
             ("pod:web,ip=10.0.0.3", "nothing to choose"),

@@ -5,7 +5,7 @@
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -137,7 +137,13 @@ fn side_by_side(
 
 /// An address in front, in brackets where it has colons of its own.
 fn address(text: &str) -> Result<(Option<IpAddr>, &str), String> {
-    let parse = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an address"));
+    let parse = |text: &str| match text.parse::<IpAddr>() {
+        // bind(2) takes them, and nothing that is sent there reaches a pod.
+        Ok(group) if group.is_multicast() || group == IpAddr::from(Ipv4Addr::BROADCAST) => {
+            Err(format!("{group} is many hosts' address"))
+        }
+        other => other.map_err(|_| format!("{text:?} is not an address")),
+    };
     if let Some(rest) = text.strip_prefix('[') {
         let (address, ports) = rest.split_once("]:").ok_or("after `[` an address and `]:` must stand")?;
         return Ok((Some(parse(address)?), ports));
@@ -232,6 +238,9 @@ mod tests {
             ("0-10:80", "0 means any free port"),
             ("300.0.0.1:8080:80", "\"300.0.0.1\" is not an address"),
             ("example.org:8080:80", "is not an address"),
+            ("224.0.0.1:8080:80", "224.0.0.1 is many hosts' address"),
+            ("255.255.255.255:8080:80", "many hosts' address"),
+            ("[ff02::1]:8080:80", "many hosts' address"),
             ("::1:8080:80", "stands in brackets"),
             ("[::1:8080:80", "`]:` must stand"),
             ("[::1]:80", "both ports must stand"),

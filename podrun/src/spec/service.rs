@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::spec::port::Protocol;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A port of a service and where it leads in each pod (Kubernetes: `port`, `targetPort`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,14 +58,23 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn parse(text: &str) -> Result<Self> {
-        let fail = || {
-            Error::new(Kind::Usage, format!("read the endpoint {text:?}"), "not an IPv4 address, nor one with a port")
+        let wrong = |cause: &str| {
+            Error::new(Kind::Usage, format!("read the endpoint {text:?}"), cause)
                 .hint("as in 192.0.2.7 or 192.0.2.7:8080")
         };
+        let fail = || wrong("not an IPv4 address, nor one with a port");
+        let six = |text: &str| text.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok();
+        if six(text) || text.rsplit_once(':').is_some_and(|(address, _)| six(address)) {
+            return Err(wrong("services speak IPv4 alone"));
+        }
         let (ip, port) = text.split_once(':').map_or((text, None), |(ip, port)| (ip, Some(port)));
         let ip: Ipv4Addr = ip.parse().map_err(|_| fail())?;
         if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
             return Err(fail());
+        }
+        if ip.is_loopback() {
+            // Kubernetes refuses these endpoints, too: what the firewall leads there is lost.
+            return Err(wrong("loopback is nobody's outside of a host"));
         }
         let port = port.map(|port| number(port).ok_or_else(fail)).transpose()?;
         Ok(Self { ip, port })
@@ -131,10 +140,14 @@ mod tests {
             "0.0.0.0",
             "255.255.255.255",
             "224.0.0.1:80",
+            "127.0.0.1:80",
             "::1",
             "[::1]:80",
         ] {
             assert_eq!(Endpoint::parse(bad).unwrap_err().kind, Kind::Usage, "{bad}");
+        }
+        for six in ["fd00::7", "[fd00::7]", "[fd00::7]:80"] {
+            assert_eq!(Endpoint::parse(six).unwrap_err().cause(), "services speak IPv4 alone", "{six}");
         }
     }
 
