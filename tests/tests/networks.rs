@@ -91,13 +91,63 @@ fn address_mac_mtu_and_name_are_what_was_asked_for() {
         ("ip=fd00::9", 1, "no IPv6 range"),
         ("ip=10.77.0.300", 2, "not an IPv4 or IPv6 address"),
         ("vlan=4", 2, "vlan is no key"),
+        ("mac=02:42:0a:4d:00:4d", 1, "pod web has it"),
+        // The gateway's own, and one that the next pod without a wish would have.
+        ("mac=02:70:0a:4d:00:01", 1, "it goes with the address 10.77.0.1"),
+        ("mac=02:70:0a:4d:00:02", 1, "it goes with the address 10.77.0.2"),
+        ("mtu=1501", 1, "give it the MTU 1501: the network's is 1500"),
+        ("mtu=1279", 1, "with a port below 1280 the bridge loses what is set for its IPv6"),
     ] {
         host.podrun(format!("create pod other --network front,{wish}")).fails(code).with_one_line().says(why);
         host.podrun("inspect other").fails(1);
     }
     host.podrun("delete pod web --force").ok();
     // Free again at once, though the link may still be on its way out.
-    host.podrun("create pod web --network front,ip=10.77.0.77").ok();
+    host.podrun("create pod web --network front,ip=10.77.0.77,mac=02:42:0a:4d:00:4d").ok();
+}
+
+// RFC 8200, 5, and what Linux makes of it: a link below 1280 has no IPv6, and gets it back with the host's defaults, router
+// advertisements included (CVE-2020-10749), when its MTU rises: a bridge's does with its last port.
+#[test]
+fn a_network_below_ipv6s_least_mtu_carries_traffic_and_never_gets_ipv6() {
+    let host = host(&["small --mtu 1000"], &[("a", "small"), ("b", "small")]);
+    hears(&host, "a", &address(&host, "b", "small"), &format!("b to {}", address(&host, "a", "small")));
+    inside(&host, "a", &format!("ping -c 1 -W 2 -M do -s 972 {}", address(&host, "b", "small"))).ok();
+    let bridge = on(&host, "a", "small")["bridge"].as_str().unwrap().to_owned();
+    let keeps_its_mtu = |when: &str| {
+        host.program(format!("ip link show {bridge}")).run().ok().prints_something_like("mtu 1000");
+        let settings = host.program(format!("ls /proc/sys/net/ipv6/conf/{bridge}")).run();
+        assert_ne!(settings.code(), 0, "{when} the bridge has IPv6: {}", settings.text());
+    };
+    keeps_its_mtu("with pods");
+    host.podrun("network reload").ok();
+    keeps_its_mtu("reloaded");
+    host.podrun("delete pod a b --force").ok();
+    eventually("its ports are gone", Duration::from_secs(2), || {
+        (!host.program("ip -o link").run().text().contains("veth")).then_some(())
+    });
+    keeps_its_mtu("without a pod");
+    // A link of one pod's alone is nobody else's bridge.
+    host.podrun("create pod r --network ptp,mtu=1000").ok();
+    serve(&host, "r");
+    host.podrun("create pod q --network ptp").ok();
+    hears(&host, "q", &address(&host, "r", "ptp"), &format!("r to {}", address(&host, "q", "ptp")));
+    host.podrun("network create six --driver ptp --ipv6").ok();
+    host.podrun("create pod s --network six,mtu=1000").fails(1).with_one_line().says("IPv6 needs 1280");
+}
+
+// "nothing left behind": a network that the kernel refuses half-way.
+#[test]
+fn a_network_that_cannot_be_made_leaves_no_link() {
+    let host = Host::new();
+    host.program("ip link add busy type vxlan id 7 dstport 4789").run().ok();
+    host.program("ip link set busy up").run().ok();
+    let part = "--driver vxlan --vni 7 --cluster-cidr 10.90.0.0/16 --subnet 10.90.1.0/24";
+    host.podrun(format!("network create flat {part}")).ok();
+    host.podrun("create pod web --network flat").fails(1).with_one_line();
+    assert_eq!(host.program("ip -o link").run().text().lines().count(), 2, "lo and busy");
+    host.program("ip link del busy").run().ok();
+    host.podrun("create pod web --network flat").ok();
 }
 
 #[test]
@@ -348,6 +398,28 @@ fn macvlan_pods_are_on_the_parents_wire() {
         .fails(1)
         .with_one_line()
         .says("pod b has it");
+    for (wish, why) in [
+        ("mtu=1501", "give it the MTU 1501: uplink, which it hangs on, has 1500"),
+        ("mac=02:70:c0:00:02:0b", "it goes with the address 192.0.2.11"),
+        ("ip=2001:db8:1::9/64,mtu=1000", "IPv6 needs 1280"),
+    ] {
+        host.podrun(format!("create pod c --network macvlan:parent=uplink,ip=192.0.2.13/24,{wish}"))
+            .fails(1)
+            .with_one_line()
+            .says(why);
+    }
+    // Those of another network on the same link, and the link's own, only the kernel knows.
+    host.podrun("network create beside --driver macvlan --parent uplink --subnet 198.18.0.0/24").ok();
+    host.podrun("create pod c --network beside,mac=02:70:c0:00:02:0b")
+        .fails(1)
+        .with_one_line()
+        .says("uplink, or an interface on it, has the same hardware address");
+    host.podrun("network rm beside").ok();
+    host.podrun("create pod c --network macvlan:parent=uplink,mode=passthru,ip=192.0.2.13/24")
+        .fails(1)
+        .with_one_line()
+        .says("uplink has an interface already, and in the mode passthru a link has one alone");
+    host.podrun("inspect c").fails(1);
     // In private mode two pods of one parent do not see each other, but the wire.
     for (pod, ip) in [("c", "192.0.2.13/24"), ("d", "192.0.2.14/24")] {
         host.podrun(format!("create pod {pod} --network macvlan:parent=uplink,mode=private,ip={ip}")).ok();
@@ -419,6 +491,10 @@ fn ipvlan_pods_share_the_parents_hardware_address() {
     lan(&host);
     let wrong = "create pod a --network ipvlan:parent=uplink,mode=l4,ip=192.0.2.11/24";
     host.podrun(wrong).fails(2).with_one_line().says("l4");
+    host.podrun("create pod a --network ipvlan:parent=uplink,ip=192.0.2.11/24,mac=02:42:00:00:00:07")
+        .fails(1)
+        .with_one_line()
+        .says("an ipvlan interface has that of uplink");
     let made = host.podrun("create pod a --network ipvlan:parent=uplink,ip=192.0.2.11/24");
     if made.code() != 0 {
         made.fails(1).with_one_line().says("this kernel has no ipvlan");

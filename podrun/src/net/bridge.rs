@@ -329,13 +329,17 @@ fn make(roots: &Roots, name: &str, definition: &Definition) -> Result<Network> {
         former: known.as_ref().and_then(|known| known.former.clone()),
         place,
     };
-    if let Some(bridge) = network.bridge.clone() {
-        let stp = if definition.stp { Stp::On } else { Stp::Off };
-        network.index = make_bridge(roots, &host, &network, &bridge, stp, &facts)?;
-    }
-    if let Some(overlay) = &network.overlay {
-        let own = Own { subnet: network.subnet, gateway: network.gateway, mtu: network.mtu };
-        overlay.make(&host, own, known.as_ref().and_then(|known| known.overlay.as_ref()), &facts.links)?;
+    let stp = if definition.stp { Stp::On } else { Stp::Off };
+    match make_links(roots, &host, &network, stp, known.as_ref(), &facts) {
+        Ok(index) => network.index = index,
+        Err(err) => {
+            let tunnel = network.overlay.as_ref().map(|overlay| &overlay.device);
+            let new = tunnel.into_iter().chain(&network.bridge);
+            let new = new.filter(|name| !facts.links.iter().any(|link| link.name == **name));
+            // What cannot be undone now, `prune` finds by its name; the first error is the one to tell.
+            new.for_each(|name| drop(host.delete(name)));
+            return Err(err);
+        }
     }
     fault::step("create-pod.bridged").doing(|| "make the pod".into())?;
     open_outside(roots, &mut network)?;
@@ -350,6 +354,26 @@ fn remembered_by<'a>(networks: impl IntoIterator<Item = &'a Network>) -> Option<
 }
 
 const NETNS: &str = "/proc/thread-self/ns/net";
+
+/// The network's own links; says the bridge's index, where there is one.
+fn make_links(
+    roots: &Roots,
+    host: &Netlink,
+    network: &Network,
+    stp: Stp,
+    known: Option<&Network>,
+    facts: &Facts,
+) -> Result<u32> {
+    let index = match &network.bridge {
+        Some(bridge) => make_bridge(roots, host, network, bridge, stp, facts)?,
+        None => 0,
+    };
+    if let Some(overlay) = &network.overlay {
+        let own = Own { subnet: network.subnet, gateway: network.gateway, mtu: network.mtu };
+        overlay.make(host, own, known.and_then(|known| known.overlay.as_ref()), &facts.links)?;
+    }
+    Ok(index)
+}
 
 fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, stp: Stp, facts: &Facts) -> Result<u32> {
     if facts.ours.is_none() {
@@ -382,13 +406,15 @@ fn make_bridge(roots: &Roots, host: &Netlink, network: &Network, bridge: &str, s
 /// by one (CVE-2020-13597). One without IPv6 addresses has no use for IPv6, and no pod reaches the host's services there by
 /// a link-local address; one with them has its own at once, since nobody else can have it.
 pub(super) fn set_ipv6(link: &str, network: &Network) -> Result<()> {
-    if network.ipv6 == Ipv6::Unknown {
+    let of_link = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{link}"));
+    // A link with an MTU below that of IPv6 has none.
+    if network.ipv6 == Ipv6::Unknown || !of_link.exists() {
         return Ok(());
     }
     let disable = if network.six.is_some() { "0" } else { "1" };
     for (key, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", disable)] {
-        let file = format!("/proc/sys/net/ipv6/conf/{link}/{key}");
-        forward::write(Path::new(&file), value).doing(|| format!("write {value} to {file}"))?;
+        let file = of_link.join(key);
+        forward::write(&file, value).doing(|| format!("write {value} to {}", file.display()))?;
     }
     Ok(())
 }

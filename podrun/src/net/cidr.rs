@@ -140,6 +140,13 @@ impl Mac {
         Self::with(0xfe, address)
     }
 
+    /// The IPv4 address that one end or the other has it from.
+    pub fn made_from(self) -> Option<IpAddr> {
+        let [.., a, b, c, d] = self.0;
+        let address = IpAddr::from([a, b, c, d]);
+        [Self::pod(address), Self::host(address)].contains(&self).then_some(address)
+    }
+
     /// The device of the host that has this part of an overlay: so each peer knows it without asking.
     pub fn vxlan(part: Cidr) -> Self {
         Self::with(0x06, part.network().address)
@@ -338,6 +345,9 @@ mod tests {
             assert_eq!(link_name(address), link);
             assert!(link.len() <= 15, "an ioctl takes no longer name");
             assert_eq!(Mac::pod(address).0[0] & 3, 2, "local, and not a group");
+            if address.is_ipv4() {
+                assert_eq!([Mac::pod(address), Mac::host(address)].map(Mac::made_from), [Some(address); 2]);
+            }
         }
     }
 

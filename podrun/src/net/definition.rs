@@ -8,6 +8,7 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::NetworkName;
 use crate::net::cidr::Cidr;
+use crate::net::link::LEAST_OF_IPV6;
 use crate::net::lock::{directory, replace};
 use crate::net::vlan;
 use crate::roots::Roots;
@@ -207,9 +208,8 @@ impl Definition {
         if let Some(mtu) = self.mtu.filter(|mtu| !(68..=65_535).contains(mtu)) {
             return Err(format!("mtu: {mtu} is not within 68 and 65535"));
         }
-        // RFC 8200, 5.
-        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < 1280 && self.subnet6.is_some()) {
-            return Err(format!("mtu: {mtu} is less than the 1280 that IPv6 needs"));
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < LEAST_OF_IPV6 && self.subnet6.is_some()) {
+            return Err(format!("mtu: {mtu} is less than the {LEAST_OF_IPV6} that IPv6 needs"));
         }
         if self.internal && !self.isolate {
             return Err("internal: a network that is not isolated is not internal".to_owned());

@@ -9,7 +9,7 @@ use crate::net::bridge;
 use crate::net::cidr::{Cidr, Mac};
 use crate::net::definition::{Definition, Driver};
 use crate::net::ipam::{self, Ends, Lease, Pool, Range, Taken, Wanted};
-use crate::net::link::{Family, Hanging, Ipv6, Link, Mode, Netlink};
+use crate::net::link::{Family, Hanging, Ipv6, LEAST_OF_IPV6, Link, Mode, Netlink};
 use crate::net::lock::{Hold, lock};
 use crate::net::names::Names;
 use crate::net::vlan;
@@ -27,11 +27,23 @@ pub(super) fn attach(
 ) -> Result<(Attachment, Vec<String>)> {
     let host = Netlink::here()?;
     let parent = parent(&host, definition)?;
+    if definition.driver == Driver::Ipvlan && plan.wish.mac.is_some() {
+        let cause = format!("an ipvlan interface has that of {}", parent.name);
+        return Err(Error::new(Kind::Invalid, "choose the hardware address", cause));
+    }
     let own = host.addresses()?.into_iter().map(|(_, own)| own.address).collect();
     let pool = pool_on_a_link(roots, name, definition).beside(own);
     let asked = addresses(plan.wish, &pool)?;
     let (interface, names) = (plan.interface.as_str(), Names::default());
-    let wanted = Wanted { pod: pod.id, title: pod.title, link: None, interface, names: &names, addresses: &asked };
+    let wanted = Wanted {
+        pod: pod.id,
+        title: pod.title,
+        link: None,
+        interface,
+        names: &names,
+        addresses: &asked,
+        mac: plan.wish.mac.map(Mac),
+    };
     let mut held = lock(&bridge::lock_file(roots), Hold::Shared)?;
     let mut taken = pool.take(&wanted)?;
     if matches!(taken, Taken::Full { .. }) {
@@ -62,7 +74,8 @@ pub(super) fn attach(
         let _ = ipam::leave(roots, name, std::slice::from_ref(pod.id));
     }
     drop(held);
-    made.map(|made| (Attachment { network: name.to_owned(), ..made }, Vec::new()))
+    let made = made.map_err(|err| say_whose(err, definition))?;
+    Ok((Attachment { network: name.to_owned(), ..made }, Vec::new()))
 }
 
 /// What the kernel answers when the parent has another interface with this hardware address (`macvlan_open`).
@@ -116,8 +129,9 @@ fn hang(
     };
     let inside = Netlink::inside(pod.netns, || families(Ipv6::of_this_kernel(), &lease.addresses))?;
     let mtu = plan.wish.mtu.or(definition.mtu);
+    refuse_mtu(mtu, parent, &lease.addresses)?;
     host.add_hanging(&Hanging { name: &plan.interface, parent: parent.index, mode, mac, mtu, netns: pod.netns })
-        .map_err(|err| unknown_driver(err, definition.driver))?;
+        .map_err(|err| explain(err, definition.driver, &parent.name))?;
     let gateways = pool.ranges.iter().filter_map(|range| range.gateway);
     let gateway = |one: &Cidr| gateways.clone().find(|gateway| gateway.is_ipv4() == one.address.is_ipv4());
     let families = lease.addresses.iter().map(|one| Family {
@@ -150,14 +164,47 @@ fn hang(
     })
 }
 
-fn unknown_driver(err: Error, driver: Driver) -> Error {
-    // What rtnl_newlink answers where no module knows the kind.
-    if err.cause() != nix::errno::Errno::EOPNOTSUPP.desc() {
-        return err;
+fn refuse_mtu(asked: Option<u32>, parent: &Link, addresses: &[Cidr]) -> Result<()> {
+    let Some(asked) = asked else { return Ok(()) };
+    let refuse = |cause: String| Err(Error::new(Kind::Invalid, format!("give it the MTU {asked}"), cause));
+    if asked > parent.mtu {
+        return refuse(format!("{}, which it hangs on, has {}", parent.name, parent.mtu));
     }
+    if asked < LEAST_OF_IPV6 && addresses.iter().any(|one| one.address.is_ipv6()) {
+        return refuse(format!("IPv6 needs {LEAST_OF_IPV6}"));
+    }
+    Ok(())
+}
+
+fn explain(err: Error, driver: Driver, parent: &str) -> Error {
+    use nix::errno::Errno;
     let doing = err.what_was_being_done().to_owned();
-    Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", driver.word()))
-        .hint(format!("modprobe {}, where it is a module", driver.word()))
+    // What rtnl_newlink answers where no module knows the kind.
+    if err.cause() == Errno::EOPNOTSUPP.desc() {
+        return Error::new(Kind::Unsupported, doing, format!("this kernel has no {}", driver.word()))
+            .hint(format!("modprobe {}, where it is a module", driver.word()));
+    }
+    // macvlan_common_newlink: one of the mode passthru beside any other.
+    if err.cause() == Errno::EINVAL.desc() && driver == Driver::Macvlan {
+        let cause = format!("{parent} has an interface already, and in the mode passthru a link has one alone");
+        return Error::new(Kind::AlreadyExists, doing, cause);
+    }
+    err
+}
+
+/// Once nobody can be on his way out any more: an interface of another network's, or somebody else's, or the parent itself.
+fn say_whose(err: Error, definition: &Definition) -> Error {
+    match is_in_use(&err) && definition.driver == Driver::Macvlan {
+        true => {
+            let parent = definition.parent.as_deref().unwrap_or_default();
+            Error::new(
+                Kind::AlreadyExists,
+                err.what_was_being_done(),
+                format!("{parent}, or an interface on it, has the same hardware address"),
+            )
+        }
+        false => err,
+    }
 }
 
 #[cfg(test)]
@@ -165,12 +212,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_without_the_driver_is_told() {
-        let err = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        let err = Err::<(), _>(err).doing(|| "make the interface eth0".to_owned()).unwrap_err();
-        let told = unknown_driver(err, Driver::Ipvlan);
-        assert_eq!((told.kind, told.cause()), (Kind::Unsupported, "this kernel has no ipvlan"));
-        let other = unknown_driver(Error::new(Kind::Kernel, "make", "File exists"), Driver::Macvlan);
-        assert_eq!(other.cause(), "File exists");
+    fn what_the_kernel_refuses_is_told() {
+        let told = |errno: i32, driver| {
+            let err =
+                Err::<(), _>(std::io::Error::from_raw_os_error(errno)).doing(|| "make the interface eth0".to_owned());
+            let err = explain(err.unwrap_err(), driver, "eth0");
+            (err.kind, err.cause().to_owned())
+        };
+        assert_eq!(told(libc::EOPNOTSUPP, Driver::Ipvlan), (Kind::Unsupported, "this kernel has no ipvlan".to_owned()));
+        let (kind, cause) = told(libc::EINVAL, Driver::Macvlan);
+        assert_eq!(kind, Kind::AlreadyExists);
+        assert!(cause.starts_with("eth0 has an interface already"), "{cause}");
+        assert_eq!(told(libc::EEXIST, Driver::Macvlan).1, "File exists");
+        assert_eq!(told(libc::EINVAL, Driver::Ipvlan).1, "Invalid argument");
     }
 }

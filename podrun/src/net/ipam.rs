@@ -1,7 +1,7 @@
 //! Leases: which pod has which address. One file for each address, in `leases/<network>/` of the run-root.
 //!
-//! A lease is one file with several names (hard links): each of its addresses, and `pod-<id>` for each pod that lives
-//! in the network namespace that has them. So `pod:NAME` adds a holder by one link(2), a pod's lease is found from the
+//! A lease is one file with several names (hard links): each of its addresses, `mac-<hardware address>` where one was asked for,
+//! and `pod-<id>` for each pod that lives in the network namespace that has them. So `pod:NAME` adds a holder by one link(2), a pod's lease is found from the
 //! pod's id alone, the lease ends with its last holder, and there is never a file to edit.
 //!
 //! An address is free when no lease names it **and** no link of that address is left in the kernel (`link_name`): a
@@ -12,7 +12,7 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::PodId;
-use crate::net::cidr::{Cidr, link_name};
+use crate::net::cidr::{Cidr, Mac, link_name};
 use crate::net::lock::{Hold, gone, lock};
 use crate::net::names::{self, Names, index};
 use crate::roots::Roots;
@@ -43,6 +43,9 @@ pub struct Lease {
     pub interface: String,
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub names: Names,
+    /// The hardware address that was asked for; without, it follows from the first address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
 }
 
 /// The addresses of one network that pods may have.
@@ -86,6 +89,8 @@ pub struct Wanted<'a> {
     pub names: &'a Names,
     /// None of a family: the next free one.
     pub addresses: &'a [IpAddr],
+    /// None: the one that follows from the address.
+    pub mac: Option<Mac>,
 }
 
 /// What a search for an address found.
@@ -108,11 +113,14 @@ pub enum Taken {
 pub struct Entry {
     pub addresses: Vec<String>,
     pub holders: Vec<PodId>,
+    /// The name by its hardware address.
+    pub mac: Option<String>,
 }
 
 /// The file that is the pool's lock and holds the address that was handed out last. A hint: any content is fine.
 const LAST: &str = ".last";
 const HOLDER: &str = "pod-";
+const MAC: &str = "mac-";
 /// What an address takes in it, one family after the other.
 const SLOT: u64 = 41;
 
@@ -170,6 +178,9 @@ impl Pool {
                 }
             }
         }
+        if let Some(mac) = wanted.mac {
+            self.refuse_mac(mac, &found)?;
+        }
         self.write(&last, found, wanted).map(Taken::Lease)
     }
 
@@ -197,15 +208,28 @@ impl Pool {
 
     fn refuse_taken(&self, address: IpAddr) -> Result<()> {
         let path = self.directory.join(address.to_string());
-        if !path.exists() {
-            return Ok(());
+        match whose(&path) {
+            Some(who) => {
+                Err(Error::new(Kind::AlreadyExists, format!("take the address {address}"), format!("{who} has it")))
+            }
+            None => Ok(()),
         }
-        let who = match read(&path) {
-            Some(lease) if !lease.title.is_empty() => format!("pod {}", lease.title),
-            Some(lease) => format!("pod {}", lease.pod.short()),
-            None => "another pod".to_owned(),
-        };
-        Err(Error::new(Kind::AlreadyExists, format!("take the address {address}"), format!("{who} has it")))
+    }
+
+    /// Of two with one hardware address on a wire neither hears what is for it. One that is made from an address is that
+    /// address's: the gateway's, a pod's, or one's that is still to come.
+    fn refuse_mac(&self, mac: Mac, own: &[Cidr]) -> Result<()> {
+        let refuse = |cause| Err(Error::new(Kind::AlreadyExists, format!("take the hardware address {mac}"), cause));
+        if let Some(address) = mac.made_from()
+            && self.ranges.iter().any(|range| range.subnet.contains(address))
+            && !own.iter().any(|one| Mac::pod(one.address) == mac)
+        {
+            return refuse(format!("it goes with the address {address}"));
+        }
+        match whose(&self.directory.join(by_mac(&mac.to_string()))) {
+            Some(who) => refuse(format!("{who} has it")),
+            None => Ok(()),
+        }
     }
 
     fn lingers(&self, address: IpAddr) -> Result<bool> {
@@ -235,6 +259,7 @@ impl Pool {
             title: wanted.title.to_owned(),
             interface: wanted.interface.to_owned(),
             names: wanted.names.clone(),
+            mac: wanted.mac.map(|mac| mac.to_string()),
         };
         let text = serde_json::to_vec(&lease).expect("a lease is plain data");
         let staged = self.directory.join(".new");
@@ -243,6 +268,9 @@ impl Pool {
             gone(fs::remove_file(&staged))?;
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?.write_all(&text)?;
             fs::hard_link(&staged, self.directory.join(holder(wanted.pod)))?;
+            if let Some(mac) = &lease.mac {
+                fs::hard_link(&staged, self.directory.join(by_mac(mac)))?;
+            }
             index::add(&self.directory, names::parts(wanted.title).0, &wanted.names.more, wanted.pod)?;
             let names = lease.addresses.iter().map(|one| self.directory.join(one.address.to_string()));
             let names: Vec<_> = names.collect();
@@ -340,7 +368,9 @@ fn release_in(network: &Path, pod: &PodId) -> std::io::Result<()> {
     };
     let addresses: Vec<PathBuf> = match read(&held) {
         Some(lease) => {
-            let paths: Vec<_> = lease.addresses.iter().map(|at| network.join(at.address.to_string())).collect();
+            let addresses = lease.addresses.iter().map(|at| at.address.to_string());
+            let paths: Vec<_> =
+                addresses.chain(lease.mac.as_deref().map(by_mac)).map(|name| network.join(name)).collect();
             if names > paths.len() as u64 + 1 {
                 return gone(fs::remove_file(&held)); // others live in its network namespace
             }
@@ -424,6 +454,8 @@ pub fn survey(network: &Path) -> Result<BTreeMap<u64, Entry>> {
             found.entry(meta.ino()).or_default().holders.extend(PodId::parse(id));
         } else if name.parse::<IpAddr>().is_ok() {
             found.entry(meta.ino()).or_default().addresses.push(name);
+        } else if name.starts_with(MAC) {
+            found.entry(meta.ino()).or_default().mac = Some(name);
         }
     }
     Ok(found)
@@ -441,7 +473,8 @@ impl Entry {
 
     /// Removes all its names, the addresses last. For callers that hold the lock.
     pub fn remove(&self, network: &Path) -> Result<()> {
-        for name in self.holders.iter().map(holder).chain(self.addresses.iter().cloned()) {
+        let names = self.holders.iter().map(holder).chain(self.mac.clone());
+        for name in names.chain(self.addresses.iter().cloned()) {
             gone(fs::remove_file(network.join(&name))).doing(|| format!("remove the lease {name}"))?;
         }
         Ok(())
@@ -504,13 +537,26 @@ fn holder(pod: &PodId) -> String {
     format!("{HOLDER}{pod}")
 }
 
+fn by_mac(mac: &str) -> String {
+    format!("{MAC}{mac}")
+}
+
+/// The pod whose lease has this name; nobody where there is none.
+fn whose(path: &Path) -> Option<String> {
+    path.exists().then(|| match read(path) {
+        Some(lease) if !lease.title.is_empty() => format!("pod {}", lease.title),
+        Some(lease) => format!("pod {}", lease.pod.short()),
+        None => "another pod".to_owned(),
+    })
+}
+
 fn read(path: &Path) -> Option<Lease> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 fn names_of(network: &Path, inode: u64) -> std::io::Result<Vec<PathBuf>> {
     let entry = survey(network).map_err(std::io::Error::other)?.remove(&inode).unwrap_or_default();
-    Ok(entry.addresses.iter().map(|name| network.join(name)).collect())
+    Ok(entry.addresses.iter().chain(&entry.mac).map(|name| network.join(name)).collect())
 }
 
 fn link_exists(name: &str) -> Result<bool> {
@@ -564,6 +610,10 @@ mod tests {
         }
 
         fn ask(&self, pod: u8, addresses: &[IpAddr]) -> Result<Taken> {
+            self.ask_with(pod, addresses, None)
+        }
+
+        fn ask_with(&self, pod: u8, addresses: &[IpAddr], mac: Option<Mac>) -> Result<Taken> {
             let (pod, link) = (id(pod), id(pod).veth(0));
             self.pool.take(&Wanted {
                 pod: &pod,
@@ -572,6 +622,7 @@ mod tests {
                 interface: "eth0",
                 names: &Names::default(),
                 addresses,
+                mac,
             })
         }
 
@@ -733,14 +784,53 @@ mod tests {
     // Issue 4, 2: "65,000 leases in one range stay fast": each no more than four times one of an empty range, by the
     // medians, and one behind them all is found in a second.
     #[test]
+    fn a_hardware_address_is_one_pods() {
+        let trial = Trial::new("mac", "198.18.9.0/24");
+        let (mac, other) = (Mac([2, 0x42, 0, 0, 0, 7]), Mac([2, 0x42, 0, 0, 0, 8]));
+        assert!(matches!(trial.ask_with(1, &[], Some(mac)).unwrap(), Taken::Lease(_)));
+        assert!(trial.names().contains(&"mac-02:42:00:00:00:07".to_owned()));
+        let err = trial.ask_with(2, &[], Some(mac)).unwrap_err();
+        assert_eq!((err.kind, err.cause()), (Kind::AlreadyExists, "pod web has it"));
+        assert!(matches!(trial.ask_with(2, &[], Some(other)).unwrap(), Taken::Lease(_)));
+        // What is made from an address is that one's, whether or not somebody has it.
+        for address in ["198.18.9.1", "198.18.9.3", "198.18.9.77"].map(|text| text.parse().unwrap()) {
+            for made in [Mac::pod(address), Mac::host(address)] {
+                let err = trial.ask_with(3, &[], Some(made)).unwrap_err();
+                assert_eq!(err.cause(), format!("it goes with the address {address}"));
+            }
+        }
+        let own = "198.18.9.77".parse().unwrap();
+        assert!(matches!(trial.ask_with(3, &[own], Some(Mac::pod(own))).unwrap(), Taken::Lease(_)));
+        // One who shares the lease keeps it, and with the last it goes.
+        share(&trial.roots, &id(1), &id(9)).unwrap();
+        release(&trial.roots, &id(1)).unwrap();
+        assert!(trial.ask_with(4, &[], Some(mac)).is_err());
+        release(&trial.roots, &id(9)).unwrap();
+        assert!(matches!(trial.ask_with(4, &[], Some(mac)).unwrap(), Taken::Lease(_)));
+        [2, 3, 4].map(id).iter().for_each(|pod| release(&trial.roots, pod).unwrap());
+        assert_eq!(trial.names(), [LAST]);
+        // And with what a crash left.
+        assert!(matches!(trial.ask_with(5, &[], Some(mac)).unwrap(), Taken::Lease(_)));
+        trial.pool.reclaim().unwrap();
+        assert_eq!(trial.names(), [LAST]);
+    }
+
+    #[test]
     fn a_lease_of_a_range_with_65_000_costs_no_more_than_the_first() {
         let trial = Trial::new("crowd", "198.18.0.0/16");
         let number = |n: u32| PodId::random(std::array::from_fn(|at| if at < 4 { n.to_be_bytes()[at] } else { 0xcc }));
         let take = |n: u32| {
             let pod = number(n);
             let names = Names::default();
-            let wanted =
-                Wanted { pod: &pod, title: "web", link: None, interface: "eth0", names: &names, addresses: &[] };
+            let wanted = Wanted {
+                pod: &pod,
+                title: "web",
+                link: None,
+                interface: "eth0",
+                names: &names,
+                addresses: &[],
+                mac: None,
+            };
             let start = std::time::Instant::now();
             assert!(matches!(trial.pool.take(&wanted).unwrap(), Taken::Lease(_)), "{n}");
             start.elapsed()

@@ -33,6 +33,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 #[derive(Debug)]
 pub struct Netlink(Socket);
 
+/// A link with less has no IPv6 (RFC 8200, 5): the kernel takes it away whole, with what was set for it, and gives it back with
+/// the host's defaults when the link has more again.
+pub const LEAST_OF_IPV6: u32 = 1280;
+
 /// A pod's two ends, as they are to be born.
 #[derive(Debug)]
 pub struct Veth<'a> {
@@ -271,15 +275,22 @@ impl Netlink {
         self.ask([Request::make(message)], || format!("add the address {address}"))
     }
 
-    /// A bridge, not up yet. Its hardware address is set, so it does not change with the ports that come and go.
+    /// A bridge, not up yet. Its hardware address is set, so it does not change with the ports that come and go. Its MTU does
+    /// (`br_mtu_auto_adjust`), and without a port it is 1500; one below that of IPv6 would bring IPv6 with it then, and so is
+    /// set by a change, which the kernel takes for the user's own and keeps.
     pub fn add_bridge(&self, name: &str, mac: Mac, mtu: u32, stp: Stp) -> Result<()> {
-        let message = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).mtu(mtu);
+        let stays = mtu < LEAST_OF_IPV6;
+        let first = if stays { mtu + 1 } else { mtu };
+        let message = LinkMessageBuilder::<LinkBridge>::new(name).address(mac.0.to_vec()).mtu(first);
         let message = match stp {
             Stp::Off => message,
             Stp::On => message.stp_state(BridgeStpState::KernelStp),
         };
-        let message = message.build();
-        self.ask([Request::make(Message::NewLink(message))], || format!("make the bridge {name}"))
+        let made = Request::make(Message::NewLink(message.build()));
+        let changed = stays.then(|| LinkUnspec::new_with_name(name).mtu(mtu).build());
+        let changed = changed.map(|message| Request::of(Message::SetLink(message)));
+        let all = std::iter::once(made).chain(changed);
+        self.0.ask(all).map(drop).doing(|| format!("make the bridge {name}"))
     }
 
     /// A tunnel that learns nothing from what comes in, so that nobody makes himself a peer.
@@ -521,8 +532,10 @@ fn finish(veth: &Veth<'_>) -> LinkMessage {
     let message = LinkUnspec::new_with_name(veth.name).alias(veth.alias);
     let no_address = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     match veth.ipv6 {
-        Ipv6::Known => message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_address])),
-        Ipv6::Unknown => message,
+        Ipv6::Known if veth.mtu >= LEAST_OF_IPV6 => {
+            message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_address]))
+        }
+        Ipv6::Known | Ipv6::Unknown => message,
     }
     .build()
 }

@@ -4,13 +4,11 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::net::cidr::{Cidr, candidates, overlapped};
-use crate::net::link::{Link, Netlink, Route};
+use crate::net::link::{LEAST_OF_IPV6, Link, Netlink, Route};
 use std::net::IpAddr;
 
 /// Where nothing else is known, Ethernet's.
 const MTU: u32 = 1500;
-/// RFC 8200: the least that IPv6 works with, and enough for anybody's IPv4.
-const LEAST_MTU: u32 = 1280;
 
 /// The host's side of the choice.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +99,7 @@ impl Facts {
         let mut ways = self.routes.iter().filter(|route| route.to.prefix == 0 && route.by.is_some());
         let out = ways.next().and_then(|route| route.by);
         let link = self.links.iter().find(|link| Some(link.index) == out);
-        link.map_or(MTU, |link| link.mtu.clamp(LEAST_MTU, 65_535))
+        link.map_or(MTU, |link| link.mtu.clamp(LEAST_OF_IPV6, 65_535))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::net::definition::{self, Definition, Driver};
 use crate::net::forward;
 use crate::net::hanging;
 use crate::net::ipam::{self, Lease, Pool, Range, Taken, Wanted};
-use crate::net::link::{self, End, Family, Ipv6, Netlink, Veth};
+use crate::net::link::{self, End, Family, Ipv6, LEAST_OF_IPV6, Netlink, Veth};
 use crate::net::names::{self, Names};
 use crate::net::prune::Leftover;
 use crate::roots::Roots;
@@ -189,6 +189,24 @@ pub(super) fn addresses(wish: &Attach, pool: &Pool) -> Result<Vec<IpAddr>> {
     Ok(wish.ip.iter().map(|one| one.address).collect())
 }
 
+/// What an interface's MTU would spoil: a bridge passes nothing on that is too long for the port, and tells nobody.
+fn refuse_mtu(asked: Option<u32>, network: &Network) -> Result<()> {
+    let Some(asked) = asked else { return Ok(()) };
+    let err = |cause: String| Error::new(Kind::Invalid, format!("give it the MTU {asked}"), cause);
+    let another = format!("podrun network create NAME --mtu {asked}");
+    let tiny = asked < LEAST_OF_IPV6;
+    match network.bridge {
+        Some(_) if asked > network.mtu => Err(err(format!("the network's is {}", network.mtu)).hint(another)),
+        // It takes on its ports' least.
+        Some(_) if tiny && network.mtu >= LEAST_OF_IPV6 => {
+            Err(err(format!("with a port below {LEAST_OF_IPV6} the bridge loses what is set for its IPv6"))
+                .hint(another))
+        }
+        None if tiny && network.six.is_some() => Err(err(format!("IPv6 needs {LEAST_OF_IPV6}"))),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Addresses for the pod, and the network with its lock.
 fn lease(
     roots: &Roots,
@@ -200,6 +218,7 @@ fn lease(
 ) -> Result<(Flock<File>, Network, Lease)> {
     let (held, network) = bridge::hold(roots, name, definition)?;
     let asked = addresses(plan.wish, &network.pool(roots))?;
+    refuse_mtu(plan.wish.mtu, &network)?;
     let mut names = pod.names.clone();
     plan.wish.aliases.iter().for_each(|alias| names.add(alias.as_str(), names::parts(pod.title).1));
     let wanted = Wanted {
@@ -209,6 +228,7 @@ fn lease(
         interface: &plan.interface,
         names: &names,
         addresses: &asked,
+        mac: plan.wish.mac.map(Mac),
     };
     if let Taken::Lease(lease) = network.pool(roots).take(&wanted)? {
         return Ok((held, network, lease));
