@@ -192,7 +192,7 @@ fn keep_to_hierarchies() -> io::Result<()> {
         umount2(CGROUPS, MntFlags::MNT_DETACH)?;
         mount(Some(aside), CGROUPS, nothing, MsFlags::MS_MOVE, nothing)?;
     }
-    fs::remove_dir(aside).map_err(Into::into)
+    fs::remove_dir(aside)
 }
 
 /// A command that starts with none of the bench's environment.
