@@ -510,6 +510,43 @@ fn exec_follows_a_first_process_that_has_gone_below() {
     host.podrun("oci delete --force one").ok();
 }
 
+// config-linux.md, rootfsPropagation: the rootfs mount's. Found beside crun.
+#[test]
+fn a_mount_keeps_the_propagation_that_it_asks_for_whatever_the_roots_is() {
+    let host = Host::new();
+    let outside = host.fresh("outside");
+    fs::create_dir_all(&outside).unwrap();
+    let seen = |root: &str, own_users: bool| {
+        let bundle = host.bundle(|config| {
+            config["process"]["args"] = json!(["/probe", "facts"]);
+            config["linux"]["rootfsPropagation"] = json!(root);
+            if own_users {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+                for which in ["uidMappings", "gidMappings"] {
+                    config["linux"][which] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+                }
+            }
+            for (at, options) in [("/plain", json!(["rbind"])), ("/shared", json!(["rbind", "rshared"]))] {
+                let bind = json!({"destination": at, "type": "bind", "source": outside, "options": options});
+                config["mounts"].as_array_mut().unwrap().push(bind);
+            }
+        });
+        bundle.rootfs.dir("plain").dir("shared");
+        let facts = host.podrun(format!("oci run --bundle {bundle} one")).facts();
+        let of = |at: &str| {
+            let mount = facts["mounts"].as_array().unwrap().iter().find(|one| one["at"] == at).unwrap().clone();
+            let words = mount["propagation"].as_array().unwrap().iter().filter_map(Value::as_str);
+            words.map(|word| word.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        ["/", "/plain", "/shared"].map(of)
+    };
+    for own_users in [false, true] {
+        assert_eq!(seen("private", own_users), ["", "", "shared"], "user namespace: {own_users}");
+        assert_eq!(seen("rprivate", own_users), ["", "", "shared"], "user namespace: {own_users}");
+        assert_eq!(seen("slave", own_users), ["master", "master", "shared master"], "user namespace: {own_users}");
+    }
+}
+
 // Its number in the namespace that it joins is somebody else's on the host, whom a KILL would reach.
 #[test]
 fn a_container_that_joins_users_and_pids_is_known_by_its_own_number() {

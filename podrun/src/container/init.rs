@@ -42,7 +42,7 @@ use crate::sys::{fd, mount, ns, socket};
 use crate::text::Text;
 use program::become_program;
 pub use rootfs::open_rootfs;
-use rootfs::{fill_rootfs, make_place, open_trees, protect_rootfs};
+use rootfs::{fill_rootfs, make_place, no_peer, open_trees, protect_rootfs};
 use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -359,7 +359,7 @@ fn live(plan: &Plan, world: &World<'_>, ground: &Ground<'_>) -> Lived {
     }
     mount::mount_flags(c"/", plan.host_propagation).map_err(at(Step::HostPropagation))?;
     // Never dropped: what is inherited is closed below by number, and a second close could only do harm.
-    let given = world.own.and_then(|own| own.trees.rootfs.get()).map(AsFd::as_fd);
+    let given = world.own.and_then(|own| own.trees.rootfs.get()).map(|root| (root.as_fd(), no_peer(plan)));
     let root = ManuallyDrop::new(open_rootfs(&plan.rootfs, given).map_err(at(Step::OpenRootfs))?);
     let bases = fill_rootfs(plan, root.as_fd(), world, ground.idmaps)?;
     let terminal = ManuallyDrop::new(open_terminal(process, root.as_fd(), ground.report)?);

@@ -190,7 +190,8 @@ fn propagation(word: Option<&str>) -> Result<(u64, u64)> {
     let (slave, private) = (libc::MS_SLAVE | libc::MS_REC, libc::MS_PRIVATE | libc::MS_REC);
     match word {
         None | Some("" | "slave" | "rslave") => Ok((slave, 0)),
-        Some("private" | "rprivate") => Ok((private, private)),
+        // Not once more afterwards: a mount that asks for another keeps it.
+        Some("private" | "rprivate") => Ok((private, 0)),
         Some("shared") => Ok((slave, libc::MS_SHARED)),
         Some("rshared") => Ok((slave, libc::MS_SHARED | libc::MS_REC)),
         Some("unbindable") => Ok((slave, libc::MS_UNBINDABLE)),

@@ -19,16 +19,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// For what was opened in the host's mount namespace, as a peer of what is there: what is mounted in the container would be
-/// mounted on the host, too, and pivot_root(2) refuses it. Whatever was opened after `/` was made a slave is one already.
-const NO_PEER: Attributes = Attributes { set: 0, clear: 0, propagation: libc::MS_SLAVE };
+/// mounted on the host, too, and pivot_root(2) refuses it. Whatever was opened later is as `/` was made by then, a slave mostly.
+pub(super) fn no_peer(plan: &Plan) -> Attributes {
+    Attributes { propagation: plan.host_propagation & !libc::MS_REC, ..Attributes::default() }
+}
 
-/// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point.
-pub fn open_rootfs(path: &Text, given: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    if let Some(given) = given {
+/// A copy of the rootfs's mounts, stacked on itself: pivot_root(2) wants a mount point. One that is given becomes so first.
+pub fn open_rootfs(path: &Text, given: Option<(BorrowedFd<'_>, Attributes)>) -> io::Result<OwnedFd> {
+    if let Some((given, first)) = given {
         // Any mount point will do, and `/` is in everybody's reach.
         let root = fd::dup_above(given, 3)?;
         let top = fd::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
-        attach(root.as_fd(), top.as_fd(), &[(NO_PEER, true)])?;
+        attach(root.as_fd(), top.as_fd(), &[(first, true)])?;
         return Ok(root);
     }
     let root = mount::open_tree(mount::here(), path.c(), true)?;
@@ -89,7 +91,7 @@ pub(super) fn fill_rootfs<'p>(
             let all = map.reach == Reach::Below;
             mount::map_ids(detached.as_fd(), namespace, all).map_err(at_index(Step::Idmap, index))?;
         }
-        let first = if tree.is_some() { NO_PEER } else { Attributes::default() };
+        let first = if tree.is_some() { no_peer(plan) } else { Attributes::default() };
         place_mount(root, one, detached.as_fd(), first).map_err(at_index(Step::Mount, index))?;
         if plan.masked.iter().chain(&plan.read_only).any(|path| path.below(&one.at.path).is_some()) {
             bases.keep(&one.at.path, detached).map_err(at_index(Step::Mount, index))?;
