@@ -68,9 +68,9 @@ impl Systemd {
         Self::listen(&host.outside("/run"), habit, place, top)
     }
 
-    /// A user's own, whose cgroup nobody has given a controller.
+    /// A user's own, whose cgroup nobody has given a controller; named as what the fake host takes away where a test fails.
     fn of(user: &User<'_>, runtime: &Path, habit: Habit) -> Self {
-        let name = format!("podruntest-{}", user.host.cgroup_name());
+        let name = user.host.cgroup_name();
         let top = user.host.outside("/sys/fs/cgroup").join(&name);
         let place = Place {
             cgroup: top.join("user@.service"),
