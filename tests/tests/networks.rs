@@ -634,6 +634,8 @@ fn pods_that_share_a_network_are_connected_together() {
     assert_eq!(host.inspect("web")["networks"], host.inspect("side")["networks"]);
     let ip = address(&host, "web", "back");
     host.podrun("delete pod web --force").ok();
+    // Whoever asks for it hears of the pod that has it now.
+    host.podrun(format!("create pod late --network back,ip={ip}")).fails(1).with_one_line().says("pod side has it");
     serve(&host, "side");
     hears(&host, "db", &ip, &format!("side to {}", address(&host, "db", "back")));
     host.podrun("network disconnect back side").ok();

@@ -15,6 +15,7 @@ use crate::id::PodId;
 use crate::net::cidr::{Cidr, Mac, link_name};
 use crate::net::lock::{Hold, gone, lock};
 use crate::net::names::{self, Names, index};
+use crate::net::ports::name_of;
 use crate::roots::Roots;
 use crate::sys;
 use nix::fcntl::Flock;
@@ -52,8 +53,7 @@ pub struct Lease {
 #[derive(Debug, Clone)]
 pub struct Pool {
     directory: PathBuf,
-    /// Where live pods have their directories.
-    pods: PathBuf,
+    roots: Roots,
     pub ranges: Vec<Range>,
     ends: Ends,
     /// The host's own, where the network is of the host's wire.
@@ -139,7 +139,7 @@ impl Range {
 
 impl Pool {
     pub fn new(roots: &Roots, network: &str, ranges: Vec<Range>, ends: Ends) -> Self {
-        Self { directory: roots.leases().join(network), pods: roots.pods(), ranges, ends, own: Vec::new() }
+        Self { directory: roots.leases().join(network), roots: roots.clone(), ranges, ends, own: Vec::new() }
     }
 
     /// The same, without what the host has for itself.
@@ -208,7 +208,7 @@ impl Pool {
 
     fn refuse_taken(&self, address: IpAddr) -> Result<()> {
         let path = self.directory.join(address.to_string());
-        match whose(&path) {
+        match self.whose(&path)? {
             Some(who) => {
                 Err(Error::new(Kind::AlreadyExists, format!("take the address {address}"), format!("{who} has it")))
             }
@@ -226,10 +226,24 @@ impl Pool {
         {
             return refuse(format!("it goes with the address {address}"));
         }
-        match whose(&self.directory.join(by_mac(&mac.to_string()))) {
+        match self.whose(&self.directory.join(by_mac(&mac.to_string())))? {
             Some(who) => refuse(format!("{who} has it")),
             None => Ok(()),
         }
+    }
+
+    /// The pod whose lease has this name: whom it was made for, or, where that one is gone, who joined it. Nobody where there
+    /// is none.
+    fn whose(&self, name: &Path) -> Result<Option<String>> {
+        let Ok(meta) = fs::metadata(name) else { return Ok(None) };
+        let lease = read(name);
+        if let Some(lease) = lease.filter(|lease| self.directory.join(holder(&lease.pod)).exists()) {
+            let title = if lease.title.is_empty() { lease.pod.short().to_owned() } else { lease.title };
+            return Ok(Some(format!("pod {title}")));
+        }
+        let holders = survey(&self.directory)?.remove(&meta.ino()).unwrap_or_default().holders;
+        let named = holders.first().map(|pod| format!("pod {}", name_of(&self.roots, pod)));
+        Ok(Some(named.unwrap_or_else(|| "another pod".to_owned())))
     }
 
     fn lingers(&self, address: IpAddr) -> Result<bool> {
@@ -297,7 +311,7 @@ impl Pool {
     /// Whether a crash left it: no pod can still be on its way to use it.
     fn is_dead(&self, entry: &Entry) -> Result<bool> {
         if self.ends == Ends::InPod {
-            return Ok(!entry.holders.iter().any(|pod| self.pods.join(pod.as_str()).exists()));
+            return Ok(!entry.holders.iter().any(|pod| self.roots.pod(pod).exists()));
         }
         let mut links = entry.links(&self.directory).into_iter();
         Ok(!links.try_fold(false, |any, link| link_exists(&link).map(|exists| any || exists))?)
@@ -539,15 +553,6 @@ fn holder(pod: &PodId) -> String {
 
 fn by_mac(mac: &str) -> String {
     format!("{MAC}{mac}")
-}
-
-/// The pod whose lease has this name; nobody where there is none.
-fn whose(path: &Path) -> Option<String> {
-    path.exists().then(|| match read(path) {
-        Some(lease) if !lease.title.is_empty() => format!("pod {}", lease.title),
-        Some(lease) => format!("pod {}", lease.pod.short()),
-        None => "another pod".to_owned(),
-    })
 }
 
 fn read(path: &Path) -> Option<Lease> {

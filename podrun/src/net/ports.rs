@@ -227,7 +227,7 @@ fn refuse(roots: &Roots, wish: &Wish, host: u16, chosen: &Chosen) -> Result<()> 
     }
     for claim in in_the_way(roots, wish, host)? {
         if let Some(owner) = claim.owner().filter(|owner| roots.pod(owner).exists()) {
-            let name = name_of(roots, &owner).unwrap_or_else(|| owner.short().to_owned());
+            let name = name_of(roots, &owner);
             return Err(Error::new(Kind::AlreadyExists, doing(), format!("the pod {name} has it"))
                 .hint("`podrun get pods -o wide` shows the ports of all pods, `podrun prune` what a crash left"));
         }
@@ -238,11 +238,15 @@ fn refuse(roots: &Roots, wish: &Wish, host: u16, chosen: &Chosen) -> Result<()> 
 }
 
 /// The name under which people know a pod.
-fn name_of(roots: &Roots, pod: &PodId) -> Option<String> {
+pub(super) fn name_of(roots: &Roots, pod: &PodId) -> String {
     let leads_there = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target == roots.pod(pod));
-    let name = fs::read_dir(roots.names()).ok()?.flatten().find(leads_there)?.file_name().into_string().ok()?;
-    let (namespace, name) = name.split_once('_')?;
-    Some(if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") })
+    let link = fs::read_dir(roots.names()).ok().and_then(|names| names.flatten().find(leads_there));
+    let name = link.and_then(|link| link.file_name().into_string().ok());
+    match name.as_deref().and_then(|name| name.split_once('_')) {
+        Some(("default", name)) => name.to_owned(),
+        Some((namespace, name)) => format!("{namespace}/{name}"),
+        None => pod.short().to_owned(),
+    }
 }
 
 /// Lets traffic in: the pod is attached.
