@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 pub use doctor::{Finding, State, findings};
-pub use prune::{Prune, prune, remove_network};
+pub use prune::{Prune, made, prune, remove_network, take_back};
 pub use seen::{Seen, look};
 pub use wire::{Pod, attach, detach_from, disconnect, give_way_out, name_of};
 

@@ -203,6 +203,47 @@ fn networks_that_cannot_be_are_told_and_leave_nothing() {
     host.podrun("network rm bridge").fails(2).with_one_line().says("it is podrun's own");
 }
 
+// Issue 4, bad input: "one line, exit code, nothing left behind", where the pod would have been its network's first, too.
+#[test]
+fn what_fails_with_the_first_pod_of_a_network_leaves_nothing_of_the_network() {
+    let host = Host::new();
+    host.podrun("network create front --subnet 10.77.0.0/24").ok();
+    host.podrun("network create back --internal").ok();
+    lan(&host);
+    let links = || host.program("ip -o link").run().text().lines().count();
+    let nothing_more = |before: usize, after: &str| {
+        eventually("a dead pod's link is gone", Duration::from_secs(2), || (links() == before).then_some(()));
+        host.program("nft list tables").run().ok().prints("");
+        for kind in ["networks", "leases", "ports"] {
+            let left = std::fs::read_dir(host.run_root().join(kind)).into_iter().flatten().flatten();
+            let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != ".lock").collect();
+            assert!(left.is_empty(), "{after} left {left:?} in {kind}");
+        }
+    };
+    let before = links();
+    for (words, why) in [
+        ("--network bridge,ip=10.1.2.3", "it is not in the network's range"),
+        ("--network front,ip=10.77.0.1", "it is the network's gateway"),
+        ("--network front --network bridge,ip=10.1.2.3", "it is not in the network's range"),
+        ("--network ptp --network macvlan:parent=uplink,ip=192.0.2.1/24", "this host has it"),
+        ("--network macvlan:parent=uplink,ip=192.0.2.7/24,mtu=9000", "has 1500"),
+        ("--network back --publish 8080:80", "the pod is on no network that anybody comes in to"),
+    ] {
+        host.podrun(format!("create pod web {words}")).fails(1).with_one_line().says(why);
+        nothing_more(before, words);
+    }
+    host.podrun("network connect front,ip=10.77.0.1 lan").fails(1).with_one_line().says("the network's gateway");
+    nothing_more(before, "connect");
+    // What others use stays.
+    host.podrun("create pod web --network front").ok();
+    host.podrun("create pod db --network front,ip=10.77.0.1").fails(1);
+    host.podrun("create pod db --network front --network bridge,ip=10.1.2.3").fails(1);
+    serve(&host, "web");
+    host.podrun("create pod db --network front").ok();
+    hears(&host, "db", &address(&host, "web", "front"), &format!("web to {}", address(&host, "db", "front")));
+    no_lan(&host);
+}
+
 #[test]
 fn a_network_is_made_shown_and_removed() {
     let host = Host::new();

@@ -210,6 +210,11 @@ pub fn known(roots: &Roots) -> Result<BTreeSet<String>> {
     Ok(all.filter(|name| NetworkName::parse(name).is_ok()).collect())
 }
 
+/// The names of those of which there is a record, whatever that is worth: one listing, for who only compares.
+pub fn recorded(roots: &Roots) -> Vec<String> {
+    names_in(&networks(roots))
+}
+
 fn names_in(directory: &Path) -> Vec<String> {
     let files = fs::read_dir(directory).into_iter().flatten().flatten();
     let files = files.filter_map(|entry| entry.file_name().into_string().ok());

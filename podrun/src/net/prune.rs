@@ -76,6 +76,26 @@ pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
     Ok(said)
 }
 
+/// The networks of which something is in the run-root, whether or not a pod uses them.
+pub fn made(roots: &Roots) -> Result<BTreeSet<String>> {
+    let leased = ipam::networks(roots)?;
+    let leased = leased.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    Ok(bridge::recorded(roots).into_iter().chain(leased).collect())
+}
+
+/// Takes away those that were not there `before` and that no pod uses, for a command that made them and then failed.
+pub fn take_back(roots: &Roots, before: &BTreeSet<String>) -> Result<()> {
+    if made(roots)?.is_subset(before) {
+        return Ok(());
+    }
+    let _held = lock(&bridge::lock_file(roots), Hold::Exclusive)?;
+    let mut new = made(roots)?;
+    new.retain(|name| !before.contains(name) && !ipam::is_used(&roots.leases().join(name)));
+    let leased = new.iter().map(|name| roots.leases().join(name)).filter(|directory| directory.is_dir());
+    leased.collect::<Vec<_>>().iter().try_for_each(|directory| ipam::forget(directory))?;
+    bridge::unmake(roots, &Netlink::here()?, &new.into_iter().collect::<Vec<_>>())
+}
+
 /// Removes a network that nobody uses: what is on the host for it, what dead pods left in it, its definition.
 pub fn remove_network(roots: &Roots, name: &str, lives: &impl Fn(&PodId) -> bool) -> Result<()> {
     let _held = lock(&bridge::lock_file(roots), Hold::Exclusive)?;

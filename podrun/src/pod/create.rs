@@ -83,6 +83,7 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
             return Err(err);
         }
     };
+    let networks = net::made(roots)?;
     let mut unmade = Unmade { roots, spec, id: &id, layout: &host.cgroups, pause: None, netns: None };
     match make(New { roots, spec, id: &id, dir: &dir, host: &host }, &mut unmade) {
         Ok(created) => {
@@ -92,6 +93,8 @@ pub fn create(roots: &Roots, spec: &PodSpec) -> Result<Created> {
         }
         Err(err) => {
             drop(unmade);
+            // What cannot be undone now, `prune` finds again; the first error is the one to tell.
+            let _ = net::take_back(roots, &networks);
             Err(err.within(doing))
         }
     }

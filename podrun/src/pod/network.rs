@@ -447,7 +447,11 @@ pub fn connect(pod: &Pod, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
     }
     heal::ensure_served(pod)?;
     let together = Together::with(pod)?;
-    connect_all(pod, &together, wish).map_err(|err| err.within(doing))
+    let before = net::made(&pod.roots)?;
+    connect_all(pod, &together, wish).map_err(|err| {
+        let _ = net::take_back(&pod.roots, &before);
+        err.within(doing)
+    })
 }
 
 fn connect_all(pod: &Pod, together: &Together, wish: &Attach) -> Result<(Attachment, Vec<String>)> {
