@@ -83,7 +83,7 @@ impl Cidr {
     /// may overlap no such kind.
     pub fn is_no_hosts(self) -> Option<&'static str> {
         const KINDS: [(Cidr, &str); 8] = [
-            (Cidr::v4(0, 0, 0, 0, 8), "of this network alone"),
+            (Cidr::v4(0, 0, 0, 0, 8), "unspecified"),
             (Cidr::v4(127, 0, 0, 0, 8), "loopback"),
             (Cidr::v4(224, 0, 0, 0, 4), "multicast"),
             (Cidr::v4(255, 255, 255, 255, 32), "broadcast"),

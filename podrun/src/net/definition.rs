@@ -576,7 +576,7 @@ mod tests {
                 "127.0.0.1 is no host's",
             ),
             (r#"{"subnet": "224.0.0.0/16"}"#, "multicast"),
-            (r#"{"subnet": "0.0.0.0/8"}"#, "of this network alone"),
+            (r#"{"subnet": "0.0.0.0/8"}"#, "unspecified"),
             (r#"{"subnet": "127.5.0.0/16"}"#, "loopback"),
             (r#"{"subnet": "255.255.255.0/24"}"#, "broadcast"),
             (r#"{"subnet6": "fe80::/64"}"#, "link-local"),
