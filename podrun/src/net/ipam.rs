@@ -1,8 +1,8 @@
 //! Leases: which pod has which address. One file for each address, in `leases/<network>/` of the run-root.
 //!
 //! A lease is one file with several names (hard links): each of its addresses, `mac-<hardware address>` where one was asked for,
-//! and `pod-<id>` for each pod that lives in the network namespace that has them. So `pod:NAME` adds a holder by one link(2), a pod's lease is found from the
-//! pod's id alone, the lease ends with its last holder, and there is never a file to edit.
+//! and `pod-<id>` for each pod that lives in the network namespace that has them. So `pod:NAME` adds a holder by one link(2),
+//! a pod's lease is found from the pod's id alone, the lease ends with its last holder, and there is never a file to edit.
 //!
 //! An address is free when no lease names it **and** no link of that address is left in the kernel (`link_name`): a
 //! link goes with its network namespace, some time after the pod. It is handed out again as late as possible (next
@@ -786,8 +786,6 @@ mod tests {
         }
     }
 
-    // Issue 4, 2: "65,000 leases in one range stay fast": each no more than four times one of an empty range, by the
-    // medians, and one behind them all is found in a second.
     #[test]
     fn a_hardware_address_is_one_pods() {
         let trial = Trial::new("mac", "198.18.9.0/24");
@@ -820,6 +818,8 @@ mod tests {
         assert_eq!(trial.names(), [LAST]);
     }
 
+    // Issue 4, 2: "65,000 leases in one range stay fast": each no more than four times one of an empty range, by the
+    // medians, and one behind them all is found in a second.
     #[test]
     fn a_lease_of_a_range_with_65_000_costs_no_more_than_the_first() {
         let trial = Trial::new("crowd", "198.18.0.0/16");
