@@ -3,6 +3,7 @@
 use crate::host::{Host, OWN, cgroups};
 use std::cell::RefCell;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub(crate) struct Snapshot {
     forwarding: Vec<String>,
     routes: Vec<String>,
     own: Vec<String>,
+    devices: Vec<String>,
 }
 
 impl Snapshot {
@@ -36,6 +38,7 @@ impl Snapshot {
             forwarding: forwarding(host),
             routes: routes(host),
             own: own(host),
+            devices: devices(),
         }
     }
 
@@ -64,6 +67,7 @@ impl Snapshot {
         left.extend(added("firewall", &self.tables, tables(host)));
         left.extend(added("forwarding changed to", &self.forwarding, forwarding(host)));
         left.extend(added("file", &self.own, own(host)));
+        left.extend(added("device changed to", &self.devices, devices()));
         left.extend(added("mount", &self.mounts.borrow(), mounts(host)));
         left.extend(cgroups(&host.run_root()).iter().map(|dir| format!("cgroup {}", dir.display())));
         for dir in records(host) {
@@ -130,6 +134,15 @@ fn routes(host: &Host) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{}/net/route", host.anchor_pid())).unwrap_or_default();
     let words = |line: &str| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
     table.lines().skip(1).map(words).collect()
+}
+
+/// Owners and permissions of those that containers are given: the fake host has the machine's own.
+fn devices() -> Vec<String> {
+    let device = |name: &&str| {
+        let meta = fs::metadata(format!("/dev/{name}")).ok()?;
+        Some(format!("{name} {}:{} {:o}", meta.uid(), meta.gid(), meta.mode()))
+    };
+    ["null", "zero", "full", "random", "urandom", "tty"].iter().filter_map(device).collect()
 }
 
 /// Mount points, in the fake host's own order.

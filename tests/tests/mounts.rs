@@ -119,6 +119,20 @@ fn a_tmpfs_of_no_permissions_has_those_of_what_it_covers() {
     run_on(&host, &bundle).ok().prints("2710\n1500\n1777");
 }
 
+// config.md, "Linux mount options": words that are no flags are the filesystem's own.
+#[test]
+fn a_filesystem_that_refuses_its_options_is_told_with_them() {
+    let host = Host::new();
+    for (kind, words, said) in [
+        ("tmpfs", json!(["nosuid", "bogus", "size=1m"]), "tmpfs does not take one of its options: bogus,size=1m"),
+        ("tmpfs", json!(["size=many"]), "tmpfs does not take one of its options: size=many"),
+        ("proc", json!(["hidepid=9"]), "proc does not take one of its options: hidepid=9"),
+    ] {
+        let mounts = [json!({"destination": "/there", "type": kind, "source": kind, "options": words})];
+        shell(&host, &mounts, "true").fails(125).says("mount").says(said);
+    }
+}
+
 // config.md, "Linux mount options": the words with an r, by mount_setattr(2) AT_RECURSIVE.
 #[test]
 fn recursive_attributes_reach_what_is_mounted_below_and_the_others_do_not() {

@@ -293,11 +293,25 @@ pub fn container_error(plan: &Plan, failure: Failure) -> Error {
             err.hint("nothing but procfs itself is mounted in /proc")
         }
         (libc::EPERM, Some(hint), _) => err.hint(hint),
+        (libc::EINVAL, _, Some(Source::New { kind, settings })) => match words(settings) {
+            words if words.is_empty() => err,
+            words => err.hint(format!("{} does not take one of its options: {words}", kind.lossy())),
+        },
         (libc::EINVAL, _, Some(Source::Bind { recursive: false, .. })) => {
             err.hint("in a user namespace what the host has mounted below cannot be left out: bind it with rbind")
         }
         _ => err,
     }
+}
+
+/// Options of a filesystem's own, as mount(8) has them.
+fn words(settings: &[(Text, Option<Text>)]) -> String {
+    let own = settings.iter().filter(|(key, _)| key.c() != c"source");
+    let word = |(key, value): &(Text, Option<Text>)| match value {
+        Some(value) => format!("{}={}", key.lossy(), value.lossy()),
+        None => key.lossy().into_owned(),
+    };
+    own.map(word).collect::<Vec<_>>().join(",")
 }
 
 /// Why the kernel does not let everybody's root mount this.
