@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn the_defaults_are_a_short_program() {
         let program = emit(&rules(&[]).unwrap());
-        assert!(program.len() < 60, "{} instructions", program.len());
+        assert!(program.len() < 50, "{} instructions", program.len());
         for (major, minor, wanted) in [(1, 3, true), (136, 77, true), (5, 2, true), (10, 229, false), (1, 1, false)] {
             assert_eq!(
                 run(&program, &Request { kind: Type::Char, major, minor, access: 6 }),
