@@ -43,7 +43,7 @@ impl Claim {
         let doing = || format!("take the port {}/{} of the host", self.port.host, self.port.protocol);
         let directory = self.directory();
         if let Some(directory) = directory {
-            there(fs::create_dir(directory)).doing(doing)?;
+            there(directory).doing(doing)?;
         }
         let attempt = || symlink(roots.pod(pod), &self.path);
         match attempt() {
@@ -121,8 +121,12 @@ fn parse(name: &str) -> Option<Port> {
     Some(Port { protocol: Protocol::parse(protocol)?, address: None, host: host.parse().ok()?, port: 0 })
 }
 
-fn there(made: io::Result<()>) -> io::Result<()> {
-    made.or_else(|err| if err.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(err) })
+/// Makes the directory of a port. A link in its place is the port at every address, and leads into a pod's own directory.
+fn there(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(err) if err.kind() == ErrorKind::AlreadyExists && !directory.is_symlink() => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +184,9 @@ mod tests {
         every.take(&roots, &pod).unwrap();
         assert_eq!(every.owner(), Some(pod.clone()));
         every.take(&roots, &pod).unwrap_err();
+        fs::create_dir_all(roots.pod(&pod)).unwrap();
         Claim::of(&roots, &port(Some("127.0.0.1"), 80)).take(&roots, &pod).unwrap_err();
+        assert!(entries(&roots.pod(&pod)).unwrap().is_empty(), "the link there leads into it");
         fs::remove_dir_all(&roots.run).unwrap();
     }
 
