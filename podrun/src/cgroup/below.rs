@@ -93,9 +93,17 @@ fn has_v1(plan: &CgroupPlan) -> bool {
 }
 
 impl Cgroup {
-    /// Where a container's first process is by now, on cgroup v2 alone: a service manager moves itself below, and then no
-    /// process may be in the container's own any more (cgroups(7), "no internal processes"). Elsewhere there is no such rule.
-    pub fn gone_to(pid: i32) -> Result<Option<Self>> {
+    /// What failed in the container's own cgroup, once more in the one that its first process is in by now: a service manager
+    /// moves itself below, and then no process may be in the container's own any more (cgroups(7), "no internal processes").
+    pub fn or_where_it_went<T>(err: Error, pid: i32, again: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        match Self::gone_to(pid) {
+            Ok(Some(cgroup)) => again(&cgroup),
+            _ => Err(err),
+        }
+    }
+
+    /// Where a process is, on cgroup v2 alone: elsewhere there is no such rule.
+    fn gone_to(pid: i32) -> Result<Option<Self>> {
         let layout = Layout::detect()?;
         let Some(tree) = layout.v2.as_ref().filter(|_| layout.v1.is_empty()) else { return Ok(None) };
         let shown = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));

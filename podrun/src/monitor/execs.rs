@@ -146,27 +146,20 @@ impl Monitor {
                 return Err(Error::new(Kind::Invalid, "wire the program's stdio", "three descriptors are needed"));
             }
         };
-        let cgroup = |own| limited.and_then(Limited::cgroup).or(own);
         let tasks = run.cgroup.tasks()?.and(limited.map_or_else(|| Ok(Tasks::nowhere()), Limited::tasks)?);
-        let mut cradle = Cradle {
-            cgroup: cgroup(run.cgroup.unified_fd()),
-            tasks: &tasks,
-            stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
-            alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
-        };
         let visit = Visit { new: limited.map_or(0, Limited::namespace), ..self.visit(run.pid) };
-        let bear = |cradle: &Cradle<'_>| {
-            birth::exec(process, run.pidfd.as_fd(), visit, self.namespaces.own_pid.as_fd(), cradle)
+        let bear = |cgroup: &Cgroup| {
+            let cradle = Cradle {
+                cgroup: limited.and_then(Limited::cgroup).or(cgroup.unified_fd()),
+                tasks: &tasks,
+                stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+                alone: Alone { groups: self.namespaces.groups, ..Alone::default() },
+            };
+            birth::exec(process, run.pidfd.as_fd(), visit, self.namespaces.own_pid.as_fd(), &cradle)
         };
-        match bear(&cradle) {
+        match bear(&run.cgroup) {
             // It may hold no process any more.
-            Err(err) if err.kind == Kind::NotNow && limited.is_none() => match Cgroup::gone_to(run.pid) {
-                Ok(Some(gone)) => {
-                    cradle.cgroup = gone.unified_fd();
-                    bear(&cradle)
-                }
-                _ => Err(err),
-            },
+            Err(err) if err.kind == Kind::NotNow && limited.is_none() => Cgroup::or_where_it_went(err, run.pid, bear),
             born => born,
         }
     }

@@ -132,10 +132,8 @@ fn bear(container: &Container, process: &Process, first: BorrowedFd<'_>, wish: &
     match born {
         // Its own is there no more, or may hold no process.
         Err(err) if wish.cgroup == Below::Own && matches!(err.kind, Kind::NotFound | Kind::NotNow) => {
-            match Cgroup::gone_to(container.record.process.map_or(0, |process| process.pid)) {
-                Ok(Some(cgroup)) => bear_in(&cgroup, container, process, first, wish),
-                _ => Err(err),
-            }
+            let pid = container.record.process.map_or(0, |process| process.pid);
+            Cgroup::or_where_it_went(err, pid, |cgroup| bear_in(cgroup, container, process, first, wish))
         }
         born => born,
     }
