@@ -79,8 +79,7 @@ pub fn prune(roots: &Roots, live: &[PodId], how: Prune) -> Result<Vec<String>> {
 /// The networks of which something is in the run-root, whether or not a pod uses them.
 pub fn made(roots: &Roots) -> Result<BTreeSet<String>> {
     let leased = ipam::networks(roots)?;
-    let leased = leased.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
-    Ok(bridge::recorded(roots).into_iter().chain(leased).collect())
+    Ok(bridge::recorded(roots).into_iter().chain(leased.iter().map(|directory| name_of(directory))).collect())
 }
 
 /// Takes away those that were not there `before` and that no pod uses, for a command that made them and then failed.
